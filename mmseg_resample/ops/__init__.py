@@ -1,0 +1,7 @@
+"""Functions of tensors; everything else in the package is built on these. Imports torch alone."""
+
+from .flow_warp import FlowUnit, PaddingMode, flow_warp
+from .grid import AxisMap, Coordinates, PixelGrid
+from .resize import Mode, resize
+
+__all__ = ["AxisMap", "Coordinates", "FlowUnit", "Mode", "PaddingMode", "PixelGrid", "flow_warp", "resize"]

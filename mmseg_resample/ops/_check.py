@@ -1,0 +1,48 @@
+"""Argument checks shared by the public ops, and the wording of their errors: ``op: expected X, got Y`` and the fix."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+
+def one_of(op: str, name: str, value: Any, choices: Any) -> None:
+    """Raise ValueError unless ``value`` is among ``choices`` (a Literal type or an iterable of names)."""
+    names = get_args(choices) or tuple(choices)
+    if value not in names:
+        near = get_close_matches(str(value), names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{op}: expected {name} to be one of {', '.join(map(repr, names))}, got {value!r}.{hint}")
+
+
+def per_axis(op: str, name: str, value: Any, axes: int) -> tuple[Any, ...]:
+    """``value`` once per spatial axis: a scalar is repeated, a sequence must have the right length."""
+    if (isinstance(value, Tensor) and value.ndim == 0) or not isinstance(value, Iterable):
+        return (value,) * axes
+    values = tuple(value)
+    if len(values) != axes:
+        raise ValueError(
+            f"{op}: expected {name} to be one number or {axes} of them, one per spatial axis, "
+            f"got {len(values)}: {values}. An input of {axes + 2} dimensions has {axes} spatial axes."
+        )
+    return values
+
+
+def spatial_size(op: str, name: str, value: Any, axes: int) -> tuple[int, ...]:
+    """``value`` as one whole number >= 1 per spatial axis. Symbolic and traced sizes pass as they are."""
+    sizes = per_axis(op, name, value, axes)
+    for size in sizes:
+        if isinstance(size, (torch.SymInt, Tensor)):
+            continue
+        if isinstance(size, bool) or not hasattr(size, "__index__"):
+            raise TypeError(f"{op}: expected {name} in whole pixels, got {value!r}. Use scale_factor for ratios.")
+        if size < 1:
+            raise ValueError(f"{op}: expected {name} >= 1 along every axis, got {value!r}.")
+    return sizes
+
+
+def floating(op: str, name: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point():
+        raise TypeError(f"{op}: expected {name} of a floating dtype, got {tensor.dtype}. Convert it with .float().")

@@ -1,0 +1,196 @@
+"""Kernels in plain PyTorch: every device, every dtype."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Table = tuple[np.ndarray, np.ndarray]
+"""Indices and weights, (taps, length) each: ``out[x] = sum_k weight[k, x] * input[index[k, x]]``."""
+
+# A coordinate this close to a whole number is that number: floor() must not depend on how a ratio was rounded.
+SNAP = 1e-9
+CUBIC_A = -0.75  # of F.interpolate without antialias, and ONNX's default
+
+
+def _cubic(t: np.ndarray) -> np.ndarray:
+    """Keys' cubic convolution kernel at distance ``t`` in [0, 2]."""
+    a = CUBIC_A
+    near = ((a + 2) * t - (a + 3)) * t * t + 1
+    far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
+    return np.where(t <= 1, near, far)
+
+
+def _table(kernel: str, scale: float, offset: float, source_size: int, size: int) -> Table:
+    """What each of ``size`` outputs reads: outside taps read the edge sample."""
+    u = scale * np.arange(size, dtype=np.float64) + offset
+    u = np.where(np.abs(u - np.rint(u)) < SNAP, np.rint(u), u)
+    if kernel == "nearest-exact":
+        u = u + 0.5
+    base = np.floor(u)
+    if kernel in ("nearest", "nearest-exact"):
+        taps, weight = [0], np.ones((1, size))
+    elif kernel == "linear":
+        taps, weight = [0, 1], np.stack([1 - (u - base), u - base])
+    else:
+        taps = [-1, 0, 1, 2]
+        weight = np.stack([_cubic(np.abs(u - base - tap)) for tap in taps])
+    index = np.clip(base[None] + np.array(taps)[:, None], 0, source_size - 1).astype(np.int64)
+    return index, weight
+
+
+def _transpose(table: Table, source_size: int) -> Table:
+    """The table of the adjoint: what each source sample receives, padded with zero weights to the longest list."""
+    index, weight = table
+    destination = np.broadcast_to(np.arange(index.shape[1]), index.shape).ravel()
+    order = np.argsort(index.ravel(), kind="stable")
+    source = index.ravel()[order]
+    count = np.bincount(source, minlength=source_size)
+    position = np.arange(source.size) - np.repeat(np.cumsum(count) - count, count)
+    shape = (max(1, int(count.max())), source_size)
+    adjoint_index, adjoint_weight = np.zeros(shape, np.int64), np.zeros(shape)
+    adjoint_index[position, source] = destination[order]
+    adjoint_weight[position, source] = weight.ravel()[order]
+    return adjoint_index, adjoint_weight
+
+
+@lru_cache(maxsize=512)
+def _device_table(
+    kernel: str,
+    scale: float,
+    offset: float,
+    source_size: int,
+    size: int,
+    adjoint: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, Tensor | None]:
+    table = _table(kernel, scale, offset, source_size, size)
+    if adjoint:
+        table = _transpose(table, source_size)
+    moves_only = kernel.startswith("nearest") and not adjoint
+    with torch.inference_mode(False):
+        index, weight = (torch.from_numpy(array).to(device) for array in table)
+        return index, None if moves_only else weight.to(dtype)
+
+
+def _gather(x: Tensor, dim: int, index: Tensor, weight: Tensor | None) -> Tensor:
+    out = x.index_select(dim, index[0])
+    if weight is None:
+        return out
+    shape = [1] * x.ndim
+    shape[dim] = -1
+    out *= weight[0].view(shape)
+    for taps, factors in zip(index[1:], weight[1:], strict=True):
+        out.addcmul_(x.index_select(dim, taps), factors.view(shape))
+    return out
+
+
+def _apply(
+    input: Tensor,
+    source_size: Sequence[int],
+    size: Sequence[int],
+    scale: Sequence[float],
+    offset: Sequence[float],
+    kernel: str,
+    adjoint: bool,
+) -> Tensor:
+    """One gather per axis, forward or adjoint: no atomics, so equal inputs give equal bits on every device."""
+    compute = input.dtype
+    if adjoint or not kernel.startswith("nearest"):
+        compute = torch.promote_types(compute, torch.float32)
+    channels_last = _is_channels_last(input)
+    x = input.permute(0, 2, 3, 1) if channels_last else input
+    first = 1 if channels_last else 2
+    x = x.to(compute)
+    # The axis that shrinks most goes first, and strided gathers (the last axis) see the smaller tensor.
+    growth = [n / out if adjoint else out / n for n, out in zip(source_size, size, strict=True)]
+    for axis in sorted(range(len(size)), key=lambda a: (growth[a], -a if growth[a] > 1 else a)):
+        table = _device_table(
+            kernel, scale[axis], offset[axis], source_size[axis], size[axis], adjoint, compute, x.device
+        )
+        x = _gather(x, first + axis, *table)
+    x = x.to(input.dtype)
+    return x.permute(0, 3, 1, 2) if channels_last else x
+
+
+def _resample(
+    input: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
+) -> Tensor:
+    return _apply(input, input.shape[2:], size, scale, offset, kernel, adjoint=False)
+
+
+def _resample_adjoint(
+    grad: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
+) -> Tensor:
+    """The transpose of ``_resample`` for a source of ``size``."""
+    return _apply(grad, size, grad.shape[2:], scale, offset, kernel, adjoint=True)
+
+
+def _linear_op(
+    name: str, forward: Callable[..., Tensor], transpose: Callable[[], Callable[..., Tensor]]
+) -> Callable[..., Tensor]:
+    """``forward`` as a differentiable op whose backward is ``transpose()``, opaque to compilers where torch can."""
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.source_size, ctx.map = inputs[0].shape[2:], inputs[2:]
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        return transpose()(grad, list(ctx.source_size), *ctx.map), None, None, None, None
+
+    if not hasattr(torch.library, "custom_op"):  # torch < 2.4: the same op, without torch.compile
+
+        class Function(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *inputs: Any) -> Tensor:
+                setup_context(ctx, inputs, inputs[0])
+                return forward(*inputs)
+
+        Function.backward = staticmethod(backward)  # type: ignore[assignment]
+        return wraps(forward)(Function.apply)
+
+    schema = "(Tensor input, SymInt[] size, float[] scale, float[] offset, str kernel) -> Tensor"
+    op = torch.library.custom_op(f"mmseg_resample::{name}", forward, mutates_args=(), schema=schema)
+    op.register_autograd(backward, setup_context=setup_context)
+
+    @op.register_fake
+    def _(input: Tensor, size: Sequence[int], *_map: Any) -> Tensor:
+        fake = input.new_empty([*input.shape[:2], *size])
+        return fake.to(memory_format=torch.channels_last) if _is_channels_last(input) else fake
+
+    return op
+
+
+def _is_channels_last(input: Tensor) -> bool:
+    return input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
+
+
+resample: Callable[..., Tensor] = _linear_op("resample", _resample, lambda: resample_adjoint)
+resample_adjoint: Callable[..., Tensor] = _linear_op("resample_adjoint", _resample_adjoint, lambda: resample)
+
+
+def flow_warp(
+    input: Tensor, flow: Tensor, steps: tuple[float, float], align_corners: bool, padding_mode: str
+) -> Tensor:
+    """Sample ``input`` at the resize grid of ``flow``'s size plus ``flow * steps``; ``steps`` (x, y) on [-1, 1]."""
+    dtype = torch.promote_types(torch.promote_types(input.dtype, flow.dtype), torch.float32)
+    height, width = flow.shape[-2:]
+
+    def base(length: int) -> Tensor:
+        index = torch.arange(length, device=flow.device, dtype=dtype)
+        return 2 * index / max(length - 1, 1) - 1 if align_corners else (2 * index + 1) / length - 1
+
+    displacement = flow.to(dtype)
+    x = base(width) + displacement[:, 0] * steps[0]
+    y = base(height)[:, None] + displacement[:, 1] * steps[1]
+    grid = torch.stack((x, y), dim=-1)
+    # Autocast would send grid and input through half precision on some devices.
+    with torch.autocast(input.device.type, enabled=False):
+        sampled = F.grid_sample(
+            input.to(dtype), grid, mode="bilinear", padding_mode=padding_mode, align_corners=align_corners
+        )
+    return sampled.to(input.dtype)

@@ -1,0 +1,25 @@
+"""Shared by all tests: one tolerance table, deterministic seeds, few threads."""
+
+import pytest
+import torch
+
+# Largest |difference| to a float64 reference of values of order 1; docs/conventions.md publishes this table.
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype | None = None) -> None:
+    """Same shape, and equal within the tolerance of ``dtype`` (default: of ``actual``)."""
+    tolerance = TOLERANCE[dtype or actual.dtype]
+    torch.testing.assert_close(
+        actual.double(), expected.double(), atol=tolerance, rtol=tolerance, check_dtype=False, check_device=False
+    )
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads():
+    torch.set_num_threads(1)  # tiny tensors, and pytest-xdist workers share the cores
