@@ -1,0 +1,3 @@
+from .sfnet_head import SFNetHead
+
+__all__ = ["SFNetHead"]

@@ -1,0 +1,3 @@
+from .resample_fpn import ResampleFPN
+
+__all__ = ["ResampleFPN"]

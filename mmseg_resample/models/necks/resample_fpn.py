@@ -1,0 +1,77 @@
+"""``ResampleFPN``: mmseg's feature pyramid with a resampler of choice."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from mmseg.models.necks import FPN
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from ...resamplers import build_resampler
+
+
+@MODELS.register_module()
+class ResampleFPN(FPN):
+    """mmseg's ``FPN`` whose top-down steps are resamplers. Its arguments and state dict are those of ``FPN``.
+
+    ``resampler=dict(type='Interpolate', mode='nearest')`` is ``FPN`` as it stands.
+
+    Args:
+        resampler: config of the resampler; every top-down step gets its own.
+        align_corners: pixel model of the resamplers, unless ``resampler`` says otherwise.
+
+    Raises:
+        ValueError: ``upsample_cfg`` is given; ``resampler`` takes its place.
+    """
+
+    def __init__(
+        self,
+        in_channels: list[int],
+        out_channels: int,
+        num_outs: int,
+        *args: Any,
+        resampler: dict[str, Any] | None = None,
+        align_corners: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if "upsample_cfg" in kwargs:
+            raise ValueError(
+                f"ResampleFPN: upsample_cfg={kwargs['upsample_cfg']} has no effect here. "
+                f"Write resampler=dict(type='Interpolate', mode=...) instead."
+            )
+        super().__init__(in_channels, out_channels, num_outs, *args, **kwargs)
+        self.align_corners = align_corners
+        self.resamplers = nn.ModuleList(
+            build_resampler(
+                resampler or dict(type="Interpolate", mode="bilinear"),
+                in_channels=out_channels,
+                guide_channels=out_channels,
+                align_corners=align_corners,
+            )
+            for _ in self.lateral_convs[1:]
+        )
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """(N, in_channels[i], h_i, w_i) per level to ``num_outs`` maps of ``out_channels``, finest first."""
+        if len(inputs) != len(self.in_channels):
+            raise ValueError(f"ResampleFPN: expected {len(self.in_channels)} levels, got {len(inputs)}.")
+        levels = inputs[self.start_level : self.backbone_end_level]
+        laterals = [conv(level) for conv, level in zip(self.lateral_convs, levels, strict=True)]
+        for i in reversed(range(len(laterals) - 1)):
+            laterals[i] = laterals[i] + self.resamplers[i](laterals[i + 1], laterals[i])
+        outs = [conv(lateral) for conv, lateral in zip(self.fpn_convs, laterals, strict=False)]
+        return (*outs, *self._extra_levels(inputs[self.backbone_end_level - 1], laterals[-1], outs[-1], len(outs)))
+
+    def _extra_levels(self, last_input: Tensor, last_lateral: Tensor, last_out: Tensor, used: int) -> list[Tensor]:
+        """The levels coarser than the backbone's, one stride-2 step each (as ``FPN`` makes them)."""
+        extra: list[Tensor] = []
+        if not self.add_extra_convs:
+            for _ in range(self.num_outs - used):
+                extra.append(F.max_pool2d(extra[-1] if extra else last_out, 1, stride=2))
+            return extra
+        source = {"on_input": last_input, "on_lateral": last_lateral, "on_output": last_out}[self.add_extra_convs]
+        for conv in self.fpn_convs[used:]:
+            if extra:
+                source = F.relu(extra[-1]) if self.relu_before_extra_convs else extra[-1]
+            extra.append(conv(source))
+        return extra
