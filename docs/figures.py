@@ -1,0 +1,108 @@
+"""Draws the figures of docs/conventions.md from the package's own pixel grids: ``python docs/figures.py``."""
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from mmseg_resample.ops import PixelGrid
+from mmseg_resample.ops.grid import axis_maps
+
+HERE = Path(__file__).parent / "figures"
+BLUE, ORANGE, GREEN, GREY = "#2563eb", "#ea580c", "#059669", "#64748b"
+NAMES = {
+    "half_pixel": ("half_pixel  (align_corners=False)", BLUE),
+    "align_corners": ("align_corners  (align_corners=True)", ORANGE),
+    "asymmetric": ("asymmetric", GREEN),
+}
+
+plt.rcParams.update(
+    {
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "svg.hashsalt": "mmseg_resample",  # the same figure is the same file
+        "svg.fonttype": "none",
+    }
+)
+
+
+def reads():
+    """What the eight outputs of a 4 -> 8 resize read."""
+    figure, axes = plt.subplots(figsize=(8, 2.9))
+    for row, (name, (label, color)) in enumerate(NAMES.items()):
+        (axis_map,) = axis_maps(name, (4,), (8,))
+        y = -row
+        for index in range(4):
+            axes.add_patch(plt.Rectangle((index - 0.5, y - 0.3), 1, 0.6, fill=False, ec="#cbd5e1", lw=1))
+            axes.plot(index, y, "s", color=GREY, ms=5)
+        for x in range(8):
+            axes.plot(axis_map(x), y + 0.14, "v", color=color, ms=7)
+            axes.annotate(str(x), (axis_map(x), y + 0.2), ha="center", va="bottom", fontsize=8, color=color)
+        axes.text(4.35, y, f"{label}\nu = {axis_map.scale:.4g} x {axis_map.offset:+.4g}", va="center", color=color)
+    axes.set(xlim=(-1, 7.4), ylim=(-2.6, 0.7), xticks=range(4), yticks=[])
+    axes.set_xlabel("source index", loc="left")
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.set_title("Where each of 8 outputs reads a row of 4 samples (squares)", loc="left", fontsize=11)
+    return figure
+
+
+def backbone(size, odd):
+    """A stride-8 feature grid of one axis: ResNet-like 3x3 layers, or patches."""
+    grid = PixelGrid.image((size,))
+    windows = [(7, 2, 3), (3, 2, 1), (3, 2, 1)] if odd else [(4, 4, 0), (2, 2, 0)]
+    for window in windows:
+        grid = grid.window(*window)
+    return grid
+
+
+def displacement(feature, size, name):
+    """For every label position: how far away, in input pixels, the evidence comes from that the resize puts there."""
+    (axis_map,) = axis_maps(name, feature.size, (size,))
+    last = feature.size[0] - 1
+    return [feature.offset[0] + feature.stride[0] * min(max(axis_map(x), 0), last) - x for x in range(size)]
+
+
+def errors():
+    """The displacement of logits of stride 8, by backbone family, input size and convention."""
+    cases = [
+        ("3x3 layers, input 128", 128, True),
+        ("3x3 layers, input 129", 129, True),
+        ("patches, input 128", 128, False),
+    ]
+    figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.1), sharey=True, layout="constrained")
+    for axis, (title, size, odd) in zip(axes, cases, strict=True):
+        feature = backbone(size, odd)
+        for name, (label, color) in NAMES.items():
+            axis.plot(displacement(feature, size, name), color=color, lw=2, label=label)
+        axis.axhline(0, color=GREY, lw=0.8, zorder=0)
+        axis.set_title(f"{title}\n{feature.size[0]} features at 8 i {feature.offset[0]:+g}", fontsize=10, loc="left")
+        axis.set_xlabel("label position (px)")
+    axes[0].set_ylabel("evidence minus label (px)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+FIGURES = {"reads": reads, "errors": errors}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--format", default="svg", choices=["svg", "png"])
+    parser.add_argument("--out", type=Path, default=HERE, help="folder, default docs/figures")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, draw in FIGURES.items():
+        figure = draw()
+        path = args.out / f"{name}.{args.format}"
+        metadata = {"Date": None} if args.format == "svg" else None
+        figure.savefig(path, dpi=150, bbox_inches="tight", metadata=metadata)
+        plt.close(figure)
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

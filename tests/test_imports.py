@@ -1,0 +1,86 @@
+"""The direction of imports of DESIGN: ops <- resamplers <- models, ops <- alignment, evaluation <- study."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import mmseg_resample
+
+ROOT = Path(mmseg_resample.__file__).parent
+
+# What each part may import from the package, beside itself.
+ALLOWED = {
+    "ops": set(),
+    "resamplers": {"ops"},
+    "models": {"ops", "resamplers"},
+    "alignment": {"ops"},
+    "datasets": set(),
+    "evaluation": set(),
+    "study": {"evaluation", "launch", "version"},
+    "compat": set(),
+    "launch": {"compat"},
+    "version": set(),
+}
+OPS_MAY_IMPORT = {"torch", "numpy", "triton", "numba"}  # besides the standard library
+
+
+def imported(source: str, module: tuple[str, ...]) -> set[str]:
+    """Absolute names imported by ``source``, the text of ``module`` (its dotted path as a tuple)."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = list(module[: len(module) - node.level]) if node.level else []
+            base += node.module.split(".") if node.module else []
+            names |= {".".join([*base, alias.name]) for alias in node.names}
+    return names
+
+
+def modules():
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        # A package's relative imports count from inside the package.
+        yield path, (*parts[:-1], "__init__") if parts[-1] == "__init__" else parts
+
+
+def violations(part: str, names: set[str]) -> set[str]:
+    inside = {name.split(".")[1] for name in names if name.startswith("mmseg_resample.")}
+    return inside - ALLOWED[part] - {part}
+
+
+@pytest.mark.parametrize("part", sorted(ALLOWED))
+def test_direction(part):
+    found = False
+    for path, module in modules():
+        if module[1].removesuffix(".py") == part:
+            found = True
+            assert not violations(part, imported(path.read_text(), module)), path
+    assert found or part == "alignment"
+
+
+def test_every_part_is_listed():
+    parts = {module[1] for _, module in modules()} - {"__init__"}
+    assert parts <= set(ALLOWED)
+
+
+def test_ops_import_torch_alone():
+    import sys
+
+    for path, module in modules():
+        if module[1] == "ops":
+            top = {name.split(".")[0] for name in imported(path.read_text(), module)}
+            assert top - set(sys.stdlib_module_names) - OPS_MAY_IMPORT <= {"mmseg_resample"}, path
+
+
+def test_nothing_imports_the_tools():
+    for path, module in modules():
+        assert not any(name.split(".")[0] == "tools" for name in imported(path.read_text(), module)), path
+
+
+def test_the_check_can_fail():
+    names = imported("from ..models import SFNetHead\nimport mmseg.registry", ("mmseg_resample", "ops", "resize"))
+    assert names == {"mmseg_resample.models.SFNetHead", "mmseg.registry"}
+    assert violations("ops", names) == {"models"}
+    assert not violations("models", imported("from ..ops import resize", ("mmseg_resample", "models", "x")))
