@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -27,8 +28,9 @@ def test_there_are_configs():
 @pytest.mark.parametrize("path", MODEL_CONFIGS, ids=lambda p: p.stem)
 def test_trains_and_predicts(path):
     cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
     cfg.model.pretrained = None
-    cfg.model.data_preprocessor.size = None
+    cfg.model.data_preprocessor.size = SIZE
     model = MODELS.build(cfg.model)
     batch = dict(
         inputs=[torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8) for _ in range(2)],

@@ -1,0 +1,172 @@
+"""Audit a segmentor: run it on fake tensors, and say which of its features are misregistered and by how much."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from torch import nn
+
+from ..ops import AxisMap, PixelGrid
+from .layout import Layout, Untrackable
+from .track import TOLERANCE, Meeting, Site, Trace, Tracker
+
+Maps = Mapping[Site, Sequence[AxisMap]]
+_ROUNDS = 12  # corrections settle in two or three
+
+
+@dataclass
+class Audit:
+    """What a network does to positions at one input size.
+
+    Args:
+        size: input size (h, w).
+        trace: every resize and meeting.
+        levels: grids of the backbone's outputs; None where one has no position.
+        final: the prediction's meeting with the labels; None if its positions could not be followed.
+        seconds: wall-clock time of the audit.
+        maps: the resizes that ``audit_exact`` changed, and to what.
+    """
+
+    size: tuple[int, int]
+    trace: Trace
+    levels: list[PixelGrid | None]
+    final: Meeting | None
+    seconds: float
+    maps: dict[Site, tuple[AxisMap, ...]] = field(default_factory=dict)
+
+    @property
+    def misregistered(self) -> list[Meeting]:
+        """Meetings of features, without the labels, that are off by more than the tolerance; worst first."""
+        found = [m for m in self.trace.meetings if m.worst > TOLERANCE and m.op != "labels"]
+        return sorted(found, key=lambda m: -m.worst)
+
+    @property
+    def worst(self) -> float:
+        """The largest misregistration anywhere, labels included, in input pixels."""
+        return max((m.worst for m in self.trace.meetings), default=0.0)
+
+
+def build_fake(cfg: Config) -> nn.Module:
+    """The segmentor of a config, without weights. Call it under ``fake_tensors``."""
+    init_default_scope(cfg.get("default_scope") or "mmseg")
+    model_cfg = cfg.model.copy()
+    model_cfg.pop("pretrained", None)
+    return MODELS.build(model_cfg).eval()
+
+
+def with_align_corners(cfg: Config, value: bool) -> Config:
+    """A copy of ``cfg`` with ``align_corners=value`` in every head and wherever else the model has the key."""
+    cfg = cfg.copy()
+    for name in ("decode_head", "auxiliary_head"):
+        heads = cfg.model.get(name) or []
+        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
+            head["align_corners"] = value
+    _replace_key(cfg.model, "align_corners", value)
+    return cfg
+
+
+def _replace_key(cfg: Any, key: str, value: Any) -> None:
+    for entry in cfg.values() if isinstance(cfg, dict) else cfg if isinstance(cfg, (list, tuple)) else ():
+        _replace_key(entry, key, value)
+    if isinstance(cfg, dict) and key in cfg:
+        cfg[key] = value
+
+
+def audit(model: nn.Module, size: tuple[int, int], overrides: Maps | None = None) -> Audit:
+    """Audit a segmentor built under ``fake_tensors``, in the same block.
+
+    Args:
+        model: an ``EncoderDecoder`` or a subclass of mmseg's ``BaseSegmentor``.
+        size: input size (h, w).
+        overrides: maps to assume for some resizes instead of what the model does.
+    """
+    start = time.perf_counter()
+    return _summarise(_run(model, size, overrides), size, start)
+
+
+def audit_exact(model: nn.Module, size: tuple[int, int]) -> Audit:
+    """Audit with every resize replaced by the one that registers its output with what it meets.
+
+    A resize that feeds several meetings is made exact for the first. ``Audit.maps`` holds the maps that differ from
+    what the model does; ``Audit.misregistered`` is what no resize can repair.
+    """
+    maps: dict[Site, tuple[AxisMap, ...]] = {}
+    start = time.perf_counter()
+    for _ in range(_ROUNDS):
+        tracker = _run(model, size, maps)
+        corrections = _corrections(tracker)
+        if not corrections:
+            break
+        maps |= corrections
+    return _summarise(tracker, size, start, maps)
+
+
+def _corrections(tracker: Tracker) -> dict[Site, tuple[AxisMap, ...]]:
+    """For each resize that misplaced an operand, the maps that put it onto the grid it first met."""
+    found: dict[Site, tuple[AxisMap, ...]] = {}
+    seen: set[int] = set()
+    for site, operand, base in tracker.pairs:
+        if site in seen:
+            continue
+        seen.add(site)
+        resize = tracker.trace.resizes[site]
+        if resize.source is None or resize.result is None or not resize.maps:
+            continue
+        try:
+            maps = _registering(resize.source, resize.result, operand.grid(), base.grid())
+        except Untrackable:
+            continue
+        close = all(
+            abs(a.scale - b.scale) + abs(a.offset - b.offset) < 1e-9 for a, b in zip(maps, resize.maps, strict=True)
+        )
+        if not close:
+            found[resize.site] = maps
+    return found
+
+
+def _registering(source: PixelGrid, result: PixelGrid, operand: PixelGrid, base: PixelGrid) -> tuple[AxisMap, ...]:
+    """Maps from ``source`` such that what became ``operand`` by way of ``result`` becomes ``base``.
+
+    Layers between the resize and the meeting keep their effect: a step of the operand is ``operand.stride /
+    result.stride`` steps of the result, its start lies a fixed number of them further on.
+    """
+    maps = []
+    for axis in range(2):
+        stride = result.stride[axis] * base.stride[axis] / operand.stride[axis]
+        lead = (operand.offset[axis] - result.offset[axis]) / result.stride[axis]
+        offset = base.offset[axis] - stride * lead
+        maps.append(AxisMap(stride / source.stride[axis], (offset - source.offset[axis]) / source.stride[axis]))
+    return tuple(maps)
+
+
+def _run(model: nn.Module, size: tuple[int, int], overrides: Maps | None) -> Tracker:
+    tracker = Tracker(overrides)
+    with tracker, tracker.modules(model, watched=("backbone",)), torch.no_grad():
+        image = torch.empty(1, 3, *size)
+        tracker.start(image)
+        meta = dict(img_shape=size, ori_shape=size, pad_shape=size, padding_size=[0, 0, 0, 0])
+        logits = _predict(model, image, meta)
+        tracker.meet("labels", [tracker.of(logits), Layout.image(logits.shape)])
+    return tracker
+
+
+def _predict(model: Any, image: torch.Tensor, meta: dict[str, Any]) -> torch.Tensor:
+    logits = model.encode_decode(image, [meta])
+    if logits.shape[2:] != image.shape[2:]:
+        raise ValueError(
+            f"audit: expected logits of the input's size {tuple(image.shape[2:])}, got {tuple(logits.shape)}."
+        )
+    return logits
+
+
+def _summarise(
+    tracker: Tracker, size: tuple[int, int], start: float, maps: dict[Site, tuple[AxisMap, ...]] | None = None
+) -> Audit:
+    final = next((m for m in tracker.trace.meetings if m.op == "labels"), None)
+    levels = tracker.outputs.get("backbone", [])
+    return Audit(size, tracker.trace, levels, final, time.perf_counter() - start, maps or {})

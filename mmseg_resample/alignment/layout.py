@@ -1,0 +1,372 @@
+"""Where every element of a tensor sits in the input image: the pixel grid, for tensors of any shape.
+
+A feature map (N, C, H, W) has a ``PixelGrid``. Networks also fold it into tokens, windows, heads and phases, and back.
+A ``Layout`` follows that: each dimension of the tensor is a product of loops (``Atom``), each of which moves the
+position by a fixed step, so that views, permutations and strided slices keep the position of every element exactly.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from ..ops import AxisMap, PixelGrid
+
+Vector = tuple[float, float]
+"""(y, x) in input pixels."""
+
+ZERO: Vector = (0.0, 0.0)
+
+
+class Untrackable(Exception):
+    """The positions after an operation cannot be expressed; the message says why."""
+
+
+@dataclass(frozen=True)
+class Atom:
+    """One loop: index ``i`` of ``size`` adds ``origin + i * step`` to the position. Plain loops have step zero."""
+
+    size: int
+    step: Vector = ZERO
+    origin: Vector = ZERO
+
+    @property
+    def spatial(self) -> bool:
+        return self.step != ZERO
+
+    def at(self, index: float) -> Vector:
+        return (self.origin[0] + index * self.step[0], self.origin[1] + index * self.step[1])
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A dimension: one part after another (class tokens, then patches), each the product of its atoms, major first."""
+
+    parts: tuple[tuple[Atom, ...], ...]
+
+    @classmethod
+    def of(cls, *atoms: Atom) -> "Dim":
+        return cls((atoms,))
+
+    @classmethod
+    def plain(cls, size: int) -> "Dim":
+        return cls.of(Atom(size))
+
+    @cached_property
+    def size(self) -> int:
+        return sum(self._sizes)
+
+    @cached_property
+    def _sizes(self) -> tuple[int, ...]:
+        return tuple(math.prod(atom.size for atom in part) for part in self.parts)
+
+    @cached_property
+    def spatial(self) -> bool:
+        return any(atom.spatial for part in self.parts for atom in part)
+
+    def moves_along(self, axis: int) -> bool:
+        return any(atom.step[axis] for part in self.parts for atom in part)
+
+    def at(self, index: int) -> Vector:
+        part = self.parts[0]
+        for part, size in zip(self.parts, self._sizes, strict=True):  # noqa: B007  (the one that holds the index)
+            if index < size:
+                break
+            index -= size
+        y = x = 0.0
+        for atom in reversed(part):
+            index, i = divmod(index, atom.size)
+            dy, dx = atom.at(i)
+            y, x = y + dy, x + dx
+        return (y, x)
+
+    def index_at(self, axis: int, where: float) -> int:
+        """The index with the loops along ``axis`` at the fraction ``where`` of their length, others in the middle."""
+        start = 0
+        part = self.parts[0]
+        for part, size in zip(self.parts, self._sizes, strict=True):
+            if any(atom.spatial for atom in part):
+                break
+            start += size
+        flat = 0
+        for atom in part:
+            flat = flat * atom.size + math.floor((where if atom.step[axis] else 0.5) * (atom.size - 1))
+        return start + flat
+
+    def moved(self, by: Vector) -> "Dim":
+        """Every position moved."""
+        return Dim(
+            tuple(
+                (replace(part[0], origin=(part[0].origin[0] + by[0], part[0].origin[1] + by[1])), *part[1:])
+                for part in self.parts
+            )
+        )
+
+    def slice(self, start: int, stop: int, step: int) -> "Dim":
+        size = len(range(start, stop, step))
+        if not self.spatial:
+            return Dim.plain(size)
+        if len(self.parts) > 1:
+            return self._slice_parts(start, stop, step)
+        (part,) = self.parts
+        if len(part) > 1 and step == 1:  # whole steps of the outermost loop
+            inner = math.prod(atom.size for atom in part[1:])
+            if start % inner == 0 and size % inner == 0:
+                outer = part[0]
+                return Dim.of(*_canonical([Atom(size // inner, outer.step, outer.at(start // inner)), *part[1:]]))
+        atom = self.single("a slice")
+        return Dim.of(*_canonical([Atom(size, (atom.step[0] * step, atom.step[1] * step), atom.at(start))]))
+
+    def _slice_parts(self, start: int, stop: int, step: int) -> "Dim":
+        if step != 1:
+            raise Untrackable("a strided slice through several parts")
+        kept: list[tuple[Atom, ...]] = []
+        begin = 0
+        for part, size in zip(self.parts, self._sizes, strict=True):
+            low, high = max(start - begin, 0), min(stop - begin, size)
+            if low < high:
+                kept.extend(Dim((part,)).slice(low, high, 1).parts if high - low < size else [part])
+            begin += size
+        return Dim(tuple(kept))
+
+    def single(self, what: str) -> Atom:
+        """The only atom of a dimension along which an op moves a window."""
+        if len(self.parts) != 1 or len(self.parts[0]) != 1:
+            raise Untrackable(f"{what} along a dimension that folds several axes")
+        return self.parts[0][0]
+
+
+def _canonical(atoms: Sequence[Atom]) -> tuple[Atom, ...]:
+    """Merge neighbours that make one loop; drop loops of one step that add nothing."""
+    merged: list[Atom] = []
+    for atom in atoms:
+        if atom.size == 1:
+            atom = replace(atom, step=ZERO)
+            if atom.origin == ZERO:
+                continue
+        if merged:
+            outer = merged[-1]
+            inner_span = (atom.step[0] * atom.size, atom.step[1] * atom.size)
+            origin = (outer.origin[0] + atom.origin[0], outer.origin[1] + atom.origin[1])
+            if outer.size == 1:
+                merged[-1] = Atom(atom.size, atom.step, origin)
+                continue
+            if atom.size == 1:
+                merged[-1] = replace(outer, origin=origin)
+                continue
+            if outer.step == inner_span:
+                merged[-1] = Atom(outer.size * atom.size, atom.step, origin)
+                continue
+        merged.append(atom)
+    return tuple(merged) or (Atom(1),)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The positions of a tensor's elements.
+
+    Args:
+        dims: one per dimension of the tensor.
+        native: spacing (y, x), in input pixels, of the finest evidence in the tensor; upsampling does not refine it.
+            Infinite where the tensor has no position (weights, globally pooled features).
+        site: the resize that put the elements where they are, by its number in the trace; None where layers did.
+    """
+
+    dims: tuple[Dim, ...]
+    native: Vector = (math.inf, math.inf)
+    site: int | None = None
+
+    @classmethod
+    def plain(cls, shape: Sequence[int]) -> "Layout":
+        return cls(tuple(Dim.plain(int(size)) for size in shape))
+
+    @classmethod
+    def image(cls, shape: Sequence[int]) -> "Layout":
+        """(N, C, H, W) at the positions of the network's input."""
+        *front, height, width = (int(size) for size in shape)
+        dims = [Dim.plain(size) for size in front]
+        return cls((*dims, Dim.of(Atom(height, (1.0, 0.0))), Dim.of(Atom(width, (0.0, 1.0)))), (1.0, 1.0))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(dim.size for dim in self.dims)
+
+    @cached_property
+    def spatial(self) -> bool:
+        return any(dim.spatial for dim in self.dims)
+
+    def at(self, index: Sequence[int]) -> Vector:
+        parts = [dim.at(i) for dim, i in zip(self.dims, index, strict=True)]
+        return (sum(p[0] for p in parts), sum(p[1] for p in parts))
+
+    def with_dims(self, dims: Sequence[Dim]) -> "Layout":
+        result = replace(self, dims=tuple(dims))
+        return result if result.spatial else Layout(tuple(dims))
+
+    def with_dim(self, index: int, dim: Dim) -> "Layout":
+        dims = list(self.dims)
+        dims[index] = dim
+        return self.with_dims(dims)
+
+    def grid(self) -> PixelGrid:
+        """The pixel grid of (..., H, W).
+
+        Raises:
+            Untrackable: the last two dimensions are not one image axis each.
+        """
+        y, x = (dim.single("a grid") for dim in self.dims[-2:])
+        if y.step[1] or x.step[0]:
+            raise Untrackable("a grid whose axes are swapped")
+        origin = self.at([0] * len(self.dims))
+        return PixelGrid((y.step[0] or 1.0, x.step[1] or 1.0), origin, (y.size, x.size))
+
+    # --- views --------------------------------------------------------------------------------------------------------
+
+    def permute(self, order: Sequence[int]) -> "Layout":
+        return self.with_dims([self.dims[i] for i in order])
+
+    def reshape(self, sizes: Sequence[int]) -> "Layout":
+        """Regroup the loops into dimensions of ``sizes``, splitting and merging them as needed."""
+        flat: list[Atom | Dim] = []
+        for dim in self.dims:
+            if len(dim.parts) > 1:
+                flat.append(dim)  # moves as one piece
+                continue
+            for atom in dim.parts[0]:
+                if flat and isinstance(flat[-1], Atom):
+                    flat[-1:] = _canonical([flat[-1], atom])
+                else:
+                    flat.append(atom)
+        flat = [piece for piece in flat if piece != Atom(1)]
+        dims = [_take(flat, size) for size in sizes]
+        if flat:
+            dims[-1:] = [dims[-1].moved(_leftover(flat))]
+        return self.with_dims(dims)
+
+    def slice(self, index: int, start: int, stop: int, step: int) -> "Layout":
+        dim = self.dims[index]
+        start, stop, _ = slice(start, stop, step).indices(dim.size)
+        if (start, stop, step) == (0, dim.size, 1):
+            return self
+        return self.with_dim(index, dim.slice(start, stop, step))
+
+    def select(self, index: int, at: int) -> "Layout":
+        """Drop a dimension by fixing its index; what it adds to the position stays."""
+        dim = self.dims[index]
+        rest = list(self.dims[:index] + self.dims[index + 1 :])
+        kept = next((i for i, other in enumerate(rest) if other.spatial), None)
+        if dim.spatial and kept is not None:
+            rest[kept] = rest[kept].moved(dim.at(at % dim.size))
+        return self.with_dims(rest)
+
+    def insert(self, index: int, size: int = 1) -> "Layout":
+        return self.with_dims([*self.dims[:index], Dim.plain(size), *self.dims[index:]])
+
+    def expand(self, shape: Sequence[int]) -> "Layout":
+        """Broadcast to ``shape``: new and repeated entries have no position of their own."""
+        dims = [Dim.plain(1)] * (len(shape) - len(self.dims)) + list(self.dims)
+        return self.with_dims(
+            [dim if dim.size == size else Dim.plain(int(size)) for dim, size in zip(dims, shape, strict=True)]
+        )
+
+    # --- resampling along one dimension -------------------------------------------------------------------------------
+
+    def window(self, index: int, size: int, kernel: int, stride: int, padding: float, dilation: int = 1) -> "Layout":
+        """A convolution or pooling along one dimension, to ``size`` outputs. ``padding`` is the leading one."""
+        dim = self.dims[index]
+        if not dim.spatial:
+            return self.with_dim(index, Dim.plain(size))
+        atom = dim.single("a window")
+        start = atom.at(dilation * (kernel - 1) / 2 - padding)
+        step = (atom.step[0] * stride, atom.step[1] * stride)
+        native = tuple(max(n, abs(s)) if s else n for n, s in zip(self.native, step, strict=True))
+        moved = self.with_dim(index, Dim.of(*_canonical([Atom(size, step, start)])))
+        return replace(moved, native=native) if moved.spatial else moved  # type: ignore[arg-type]
+
+    def resample(self, index: int, size: int, axis_map: AxisMap) -> "Layout":
+        """A resize along one dimension: output ``i`` is where the source would have ``axis_map(i)``."""
+        dim = self.dims[index]
+        if not dim.spatial:
+            return self.with_dim(index, Dim.plain(size))
+        atom = dim.single("a resize")
+        step = (atom.step[0] * axis_map.scale, atom.step[1] * axis_map.scale)
+        return self.with_dim(index, Dim.of(Atom(size, step, atom.at(axis_map.offset))))
+
+
+def _take(flat: list[Atom | Dim], size: int) -> Dim:
+    """Consume loops from the front until they make ``size``."""
+    taken: list[Atom] = []
+    while size > 1:
+        piece = flat.pop(0)
+        if isinstance(piece, Dim):
+            if taken or piece.size != size:
+                raise Untrackable("a reshape through a dimension of several parts")
+            return piece
+        if size % piece.size == 0:
+            taken.append(piece)
+            size //= piece.size
+        elif piece.size % size == 0:
+            inner = piece.size // size
+            taken.append(Atom(size, (piece.step[0] * inner, piece.step[1] * inner), piece.origin))
+            flat.insert(0, Atom(inner, piece.step))
+            size = 1
+        else:
+            raise Untrackable(f"a reshape that cuts an axis of {piece.size} into pieces of {size}")
+    return Dim.of(*_canonical(taken)) if taken else Dim.plain(1)
+
+
+def _leftover(flat: list[Atom | Dim]) -> Vector:
+    """What loops of one step, behind the last dimension, still add."""
+    if any(not isinstance(piece, Atom) or piece.size > 1 for piece in flat):
+        raise Untrackable("a reshape between different numbers of elements")
+    origins = [piece.origin for piece in flat if isinstance(piece, Atom)]
+    return (sum(o[0] for o in origins), sum(o[1] for o in origins))
+
+
+@dataclass(frozen=True)
+class Offset:
+    """How far two tensors disagree along one image axis, in input pixels: at the first, middle and last position."""
+
+    first: float
+    middle: float
+    last: float
+
+    @property
+    def largest(self) -> float:
+        """The value of largest magnitude, with its sign."""
+        return max((self.first, self.middle, self.last), key=abs)
+
+    @property
+    def shift(self) -> float:
+        """The constant part: what a convolution can learn to undo."""
+        return (self.first + self.last) / 2
+
+    @property
+    def drift(self) -> float:
+        """The part that changes from the first to the last position, which it cannot."""
+        return self.last - self.first
+
+
+def offset_between(a: Layout, b: Layout) -> tuple[Offset | None, Offset | None]:
+    """Position in ``a`` minus position in ``b``, per image axis (y, x); None where one of them has no position."""
+    rank = max(len(a.dims), len(b.dims))
+    pairs = list(zip(_padded(a, rank), _padded(b, rank), strict=True))
+
+    def along(axis: int) -> Offset | None:
+        if not all(any(dim.moves_along(axis) for dim in layout.dims) for layout in (a, b)):
+            return None
+        values = []
+        for where in (0.0, 0.5, 1.0):
+            difference = 0.0
+            for dim_a, dim_b in pairs:
+                larger = dim_a if (dim_a.size, dim_a.spatial) >= (dim_b.size, dim_b.spatial) else dim_b
+                index = larger.index_at(axis, where)
+                difference += dim_a.at(min(index, dim_a.size - 1))[axis] - dim_b.at(min(index, dim_b.size - 1))[axis]
+            values.append(difference)
+        return Offset(*values)
+
+    return along(0), along(1)
+
+
+def _padded(layout: Layout, rank: int) -> tuple[Dim, ...]:
+    return (Dim.plain(1),) * (rank - len(layout.dims)) + layout.dims

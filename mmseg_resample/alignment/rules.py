@@ -1,0 +1,490 @@
+"""What each aten operator does to positions. One rule per operator; ``track.py`` calls them.
+
+A rule takes ``(tracker, args, out)``: the tracker knows the layouts of tensors, ``args`` are the operator's arguments
+by name, ``out`` is its output. It returns the layout of the output, or a list of layouts for several outputs.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ..ops import AxisMap, Coordinates
+from .layout import Atom, Dim, Layout, Untrackable
+
+if TYPE_CHECKING:
+    from .track import Tracker
+
+Args = dict[str, Any]
+Rule = Callable[["Tracker", Args, Any], Any]
+
+RULES: dict[str, Rule] = {}
+"""Operator name without overload, such as ``"aten::convolution"``, to its rule."""
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    def register(function: Rule) -> Rule:
+        for name in names:
+            key = name if "::" in name else f"aten::{name}"
+            assert key not in RULES, key
+            RULES[key] = function
+        return function
+
+    return register
+
+
+def _per_axis(value: Any, axes: int) -> list[Any]:
+    values = list(value) if isinstance(value, Sequence) else [value]
+    return values * axes if len(values) == 1 else values
+
+
+# --- the same positions -----------------------------------------------------------------------------------------------
+
+
+@rule(
+    *(
+        "_safe_softmax",
+        "_to_copy",
+        "alias",
+        "clone",
+        "contiguous",
+        "detach",
+        "dropout",
+        "native_dropout",
+        "lift_fresh",
+        "view_as_real",
+    ),
+    *(
+        "_softmax",
+        "_log_softmax",
+        "softmax",
+        "log_softmax",
+        "cumsum",
+        "rrelu_with_noise",
+        "_prelu_kernel",
+        "hardswish_",
+        "scatter_",
+        "scatter",
+    ),
+    *("native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"),
+    *("_native_batch_norm_legit", "_native_batch_norm_legit_functional", "_batch_norm_with_update", "cudnn_batch_norm"),
+    *("_batch_norm_no_update", "bernoulli_", "bernoulli", "batch_norm", "layer_norm", "group_norm", "normal_", "sort"),
+    *("_fused_rms_norm", "rms_norm", "nan_to_num", "_conj", "batch_norm_with_update"),
+)
+def same(t: "Tracker", args: Args, out: Any) -> Layout:
+    first = next(value for value in args.values() if isinstance(value, Tensor))
+    return t.of(first)
+
+
+@rule(
+    *("empty", "empty_like", "zeros", "zeros_like", "ones", "ones_like", "full", "full_like", "arange", "linspace"),
+    *("rand", "randn", "rand_like", "randn_like", "new_empty", "new_zeros", "new_ones", "new_full", "scalar_tensor"),
+    *("empty_strided", "new_empty_strided", "eye", "zero_", "fill_", "fill", "one_hot", "tril_indices", "randint"),
+    *(
+        "embedding",
+        "randperm",
+        "resize_",
+        "set_",
+        "_local_scalar_dense",
+        "meshgrid",
+        "uniform_",
+        "equal",
+        "tril",
+        "triu",
+    ),
+)
+def no_positions(t: "Tracker", args: Args, out: Any) -> None:
+    return None
+
+
+@rule("copy_", "copy")
+def copy_(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    return t.of(args["src"]).expand(out.shape)
+
+
+# --- views ------------------------------------------------------------------------------------------------------------
+
+
+@rule("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten", "view_copy", "_reshape_copy")
+def view(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    return t.of(args["self"]).reshape(out.shape)
+
+
+@rule("permute")
+def permute(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    return t.of(args["self"]).permute([d % out.ndim for d in args["dims"]])
+
+
+@rule("transpose", "swapaxes", "transpose_", "t", "numpy_T", "mT", "adjoint", "t_")
+def transpose(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    a, b = (args["dim0"], args["dim1"]) if "dim0" in args else (-1, -2)
+    order = list(range(out.ndim))
+    if out.ndim > 1:
+        order[a], order[b] = order[b], order[a]
+    return t.of(args["self"]).permute(order)
+
+
+@rule("unsqueeze", "unsqueeze_")
+def unsqueeze(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    return t.of(args["self"]).insert(args["dim"] % out.ndim)
+
+
+@rule("squeeze", "squeeze_")
+def squeeze(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    layout = t.of(args["self"])
+    which = args.get("dim")
+    given = range(len(layout.dims)) if which is None else _per_axis(which, 1)
+    dropped = {d % max(len(layout.dims), 1) for d in given if layout.shape and layout.shape[d] == 1}
+    for index in sorted(dropped, reverse=True):
+        layout = layout.select(index, 0)
+    return layout
+
+
+@rule("expand", "repeat", "expand_as", "broadcast_to", "tile")
+def expand(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    return t.of(args["self"]).expand(out.shape)
+
+
+@rule("slice")
+def slice_(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    layout = t.of(args["self"])
+    dim = args["dim"] % out.ndim
+    start = 0 if args["start"] is None else int(args["start"])
+    stop = layout.shape[dim] if args["end"] is None else min(int(args["end"]), layout.shape[dim])
+    return layout.slice(dim, start, stop, int(args["step"]))
+
+
+@rule("narrow")
+def narrow(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    return t.of(args["self"]).slice(args["dim"] % out.ndim, args["start"], args["start"] + args["length"], 1)
+
+
+@rule("select")
+def select(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    return t.of(args["self"]).select(args["dim"] % (out.ndim + 1), args["index"])
+
+
+@rule("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes", "tensor_split")
+def split(t: "Tracker", args: Args, out: Sequence[Tensor]) -> list[Layout]:
+    layout, dim, start, pieces = t.of(args["self"]), args["dim"] % out[0].ndim, 0, []
+    for piece in out:
+        pieces.append(layout.slice(dim, start, start + piece.shape[dim], 1))
+        start += piece.shape[dim]
+    return pieces
+
+
+@rule("unbind")
+def unbind(t: "Tracker", args: Args, out: Sequence[Tensor]) -> list[Layout]:
+    layout, dim = t.of(args["self"]), args["dim"] % (out[0].ndim + 1)
+    return [layout.select(dim, i) for i in range(len(out))]
+
+
+@rule("flip")
+def flip(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    layout = t.of(args["self"])
+    for d in args["dims"]:
+        index = d % out.ndim
+        dim = layout.dims[index]
+        if dim.spatial:
+            atom = dim.single("a flip")
+            mirrored = Atom(atom.size, (-atom.step[0], -atom.step[1]), atom.at(atom.size - 1))
+            layout = layout.with_dim(index, Dim.of(mirrored))
+    return layout
+
+
+@rule("roll")
+def roll(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    """The wrapped rows sit a whole axis further on; rolling back, as shifted windows do, restores everything."""
+    layout = t.of(args["self"])
+    for shift, d in zip(_per_axis(args["shifts"], 1), _per_axis(args["dims"], 1), strict=True):
+        index = d % out.ndim
+        dim = layout.dims[index]
+        if dim.spatial:
+            atom = dim.single("a roll")
+            layout = layout.with_dim(index, Dim.of(replace(atom, origin=atom.at(-shift))))
+    return layout
+
+
+@rule("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "pad")
+def pad(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    layout = t.of(args["self"])
+    amounts = args["pad"] if "pad" in args else args["padding"]
+    for i in range(len(amounts) // 2):
+        index, before = out.ndim - 1 - i, int(amounts[2 * i])
+        dim = layout.dims[index]
+        if out.shape[index] == dim.size and not before:
+            continue
+        if not dim.spatial:
+            layout = layout.with_dim(index, Dim.plain(out.shape[index]))
+            continue
+        atom = dim.single("padding")
+        layout = layout.with_dim(index, Dim.of(Atom(out.shape[index], atom.step, atom.at(-before))))
+    return layout
+
+
+# --- features that meet -----------------------------------------------------------------------------------------------
+
+
+@rule("cat", "concat", "hstack", "stack")
+def cat(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    tensors = [x for x in args["tensors"] if x.numel()]
+    layouts = [t.of(x) for x in tensors]
+    index = args["dim"] % out.ndim
+    if len(layouts[0].dims) < out.ndim:  # stack
+        layouts = [layout.insert(index) for layout in layouts]
+    if not any(layout.dims[index].spatial for layout in layouts):
+        unsized = [layout.with_dim(index, Dim.plain(1)) for layout in layouts]
+        return t.meet("cat", unsized).with_dim(index, Dim.plain(out.shape[index]))
+    dims = [layout.dims[index] for layout in layouts]
+    base = next(layout for layout in layouts if layout.spatial)
+    return base.with_dim(index, _continued(dims) or Dim(tuple(part for dim in dims for part in dim.parts)))
+
+
+def _continued(dims: Sequence[Dim]) -> Dim | None:
+    """One loop, if the pieces of an axis are put together again in their order."""
+    try:
+        atoms = [dim.single("a piece") for dim in dims]
+    except Untrackable:
+        return None
+    first = atoms[0]
+    position = 0
+    for atom in atoms:
+        if atom.step != first.step or math.dist(atom.origin, first.at(position)) > 1e-6:
+            return None
+        position += atom.size
+    return Dim.of(Atom(position, first.step, first.origin))
+
+
+def pointwise(t: "Tracker", name: str, args: Args, out: Any) -> Layout:
+    """Elementwise arithmetic of broadcast operands."""
+    tensors = [x for value in args.values() for x in (value if isinstance(value, (list, tuple)) else [value])]
+    layouts = [t.of(x) for x in tensors if isinstance(x, Tensor)]
+    first = out[0] if isinstance(out, (list, tuple)) else out
+    return t.meet(name, layouts).expand(first.shape)
+
+
+# --- reductions and products ------------------------------------------------------------------------------------------
+
+
+@rule(
+    *("mean", "sum", "amax", "amin", "max", "min", "prod", "std", "var", "logsumexp", "norm", "linalg_vector_norm"),
+    *("any", "all", "argmax", "argmin", "topk", "var_mean", "std_mean", "median", "kthvalue", "count_nonzero"),
+)
+def reduce(t: "Tracker", args: Args, out: Any) -> Any:
+    first = out[0] if isinstance(out, (list, tuple)) else out
+    layout = t.of(args["self"])
+    which = args.get("dim")
+    rank = len(layout.dims)
+    reduced = set(range(rank)) if which is None or which == [] else {d % max(rank, 1) for d in _per_axis(which, 1)}
+    keep = first.ndim == rank
+    for index in sorted(reduced, reverse=True):
+        size = first.shape[index] if keep else 1
+        layout = layout.with_dim(index, Dim.plain(size))
+        if not keep:
+            layout = layout.select(index, 0)
+    return [layout] * len(out) if isinstance(out, (list, tuple)) else layout
+
+
+@rule("mm", "addmm", "bmm", "baddbmm", "matmul", "mv", "addmv", "dot", "linear", "addbmm")
+def product(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    """Rows keep the positions of the left factor, columns those of the right: attention output sits at its queries."""
+    left = args["mat1"] if "mat1" in args else args["batch1"] if "batch1" in args else args["self"]
+    right = next(args[name] for name in ("mat2", "batch2", "other", "vec", "tensor", "weight") if name in args)
+    a, b = t.of(left), t.of(right)
+    if "weight" in args:  # linear: the weight is stored transposed
+        b = b.permute((1, 0))
+    dims = [*a.dims[:-1]] + ([b.dims[-1]] if len(b.dims) > 1 else [])
+    if a.dims[-1].spatial and not b.spatial:
+        t.note("a matrix mixes positions", left)
+    return (a if any(d.spatial for d in a.dims[:-1]) else b).with_dims(dims)
+
+
+@rule(
+    *("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu"),
+    *("_scaled_dot_product_attention_math", "_scaled_dot_product_fused_attention_overrideable"),
+    *("_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention"),
+)
+def attention(t: "Tracker", args: Args, out: Any) -> Any:
+    query, value = t.of(args["query"]), t.of(args["value"])
+    layout = query.with_dims([*query.dims[:-1], value.dims[-1]])
+    return [layout, *[None] * (len(out) - 1)] if isinstance(out, (list, tuple)) else layout
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+
+def _windows(layout: Layout, out: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, axes: int) -> Layout:
+    kernels, paddings, dilations = (_per_axis(v, axes) for v in (kernel, padding, dilation))
+    strides = kernels if stride is None or list(_per_axis(stride, 1)) == [] else _per_axis(stride, axes)
+    first = out.ndim - axes
+    for i, (k, s, p, d) in enumerate(zip(kernels, strides, paddings, dilations, strict=True)):
+        layout = layout.window(first + i, out.shape[first + i], int(k), int(s), p, int(d))
+    return layout
+
+
+@rule("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "thnn_conv2d", "_slow_conv2d_forward")
+def convolution(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    source = args["input"] if "input" in args else args["self"]
+    layout = t.of(source)
+    channels = out.ndim - len(args["weight"].shape[2:]) - 1
+    if layout.dims[channels].spatial:
+        t.note("a convolution mixes positions as channels", source)
+    layout = layout.with_dim(channels, Dim.plain(out.shape[channels]))
+    axes = args["weight"].ndim - 2
+    kernel = args["weight"].shape[2:]
+    if not args.get("transposed"):
+        return _windows(layout, out, kernel, args["stride"], args["padding"], args.get("dilation", 1), axes)
+    strides, paddings, dilations = (_per_axis(args[k], axes) for k in ("stride", "padding", "dilation"))
+    for i in range(axes):
+        # Input x writes outputs x * s - p + [0, d (k - 1)]: output y is centred where x = (y + p - d (k - 1) / 2) / s.
+        offset = (paddings[i] - dilations[i] * (kernel[i] - 1) / 2) / strides[i]
+        index = out.ndim - axes + i
+        layout = layout.resample(index, out.shape[index], AxisMap(1 / strides[i], offset))
+    return layout
+
+
+@rule(
+    *("max_pool2d_with_indices", "max_pool2d", "avg_pool2d", "avg_pool1d", "max_pool1d", "mkldnn_max_pool2d"),
+    *("max_pool1d_with_indices",),
+)
+def pool(t: "Tracker", args: Args, out: Any) -> Any:
+    first = out[0] if isinstance(out, (list, tuple)) else out
+    axes = len(args["kernel_size"])
+    source = t.of(args["self"])
+    layout = _windows(
+        source, first, args["kernel_size"], args["stride"], args.get("padding", 0), args.get("dilation", 1), axes
+    )
+    return [layout] * len(out) if isinstance(out, (list, tuple)) else layout
+
+
+@rule(
+    "_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool1d", "adaptive_max_pool1d"
+)
+def adaptive_pool(t: "Tracker", args: Args, out: Any) -> Any:
+    """Bins of n / P samples: half-pixel centres. One bin is the whole image, which has no position of its own."""
+    first = out[0] if isinstance(out, (list, tuple)) else out
+    layout = t.of(args["self"])
+    axes = len(args["output_size"])
+    for index in range(first.ndim - axes, first.ndim):
+        n, bins = layout.shape[index], first.shape[index]
+        if bins == 1:
+            layout = layout.with_dim(index, Dim.plain(1))
+        elif bins != n:
+            layout = layout.resample(index, bins, AxisMap.from_convention("half_pixel", n, bins))
+            layout = _coarsened(layout, index)
+    return [layout] * len(out) if isinstance(out, (list, tuple)) else layout
+
+
+def _coarsened(layout: Layout, index: int) -> Layout:
+    """After averaging, the evidence is as coarse as the samples are apart."""
+    step = layout.dims[index].single("a pooling").step
+    y, x = (max(n, abs(s)) for n, s in zip(layout.native, step, strict=True))
+    return replace(layout, native=(y, x))
+
+
+@rule("im2col")
+def im2col(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    layout = t.of(args["self"])
+    sizes = []
+    for i in range(2):
+        n, k = layout.shape[-2 + i], args["kernel_size"][i]
+        p, s, d = args["padding"][i], args["stride"][i], args["dilation"][i]
+        sizes.append((n + 2 * p - d * (k - 1) - 1) // s + 1)
+        layout = layout.window(len(layout.dims) - 2 + i, sizes[i], k, s, p, d)
+    layout = layout.with_dim(len(layout.dims) - 3, Dim.plain(out.shape[-2]))
+    return layout.reshape(out.shape)
+
+
+@rule("col2im")
+def col2im(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    layout = t.of(args["self"])
+    k, s, p, d = (args[name] for name in ("kernel_size", "stride", "padding", "dilation"))
+    counts = [(out.shape[-2 + i] + 2 * p[i] - d[i] * (k[i] - 1) - 1) // s[i] + 1 for i in range(2)]
+    layout = layout.reshape([*layout.shape[:-1], *counts])
+    layout = layout.with_dim(len(layout.dims) - 3, Dim.plain(out.shape[-3]))
+    for i in range(2):
+        index = len(layout.dims) - 2 + i
+        offset = (p[i] - d[i] * (k[i] - 1) / 2) / s[i]
+        layout = layout.resample(index, out.shape[-2 + i], AxisMap(1 / s[i], offset))
+    return layout
+
+
+# --- resizes ----------------------------------------------------------------------------------------------------------
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    layout = t.of(args["self"]).with_dim(out.ndim - 3, Dim.plain(out.shape[-3]))
+    for index in (out.ndim - 2, out.ndim - 1):
+        n = layout.shape[index]
+        layout = layout.resample(index, out.shape[index], AxisMap.from_convention("half_pixel", n, out.shape[index]))
+    return layout
+
+
+@rule("pixel_unshuffle")
+def pixel_unshuffle(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    layout = t.of(args["self"]).with_dim(out.ndim - 3, Dim.plain(out.shape[-3]))
+    factor = args["downscale_factor"]
+    for index in (out.ndim - 2, out.ndim - 1):
+        layout = layout.window(index, out.shape[index], factor, factor, 0)
+    return layout
+
+
+def _interpolation(name: str) -> Rule:
+    """``aten::upsample_*``: names of scales differ by the number of axes."""
+    kind = name.removeprefix("_").removeprefix("upsample_").rstrip("123d").rstrip("_")
+    mode = {"nearest_exact": "nearest-exact", "bilinear2d_aa": "bilinear", "bicubic2d_aa": "bicubic"}.get(kind, kind)
+
+    def interpolation(t: "Tracker", args: Args, out: Tensor) -> Layout:
+        source = t.of(args["self"])
+        axes = out.ndim - 2
+        flag = args.get("align_corners")
+        factors = args.get("scale_factors")
+        if factors is None:
+            names = ["scales"] if axes == 1 else ["scales_d", "scales_h", "scales_w"][-axes:]
+            factors = [args.get(n) for n in names]
+        maps = []
+        for axis in range(axes):
+            n, size = source.shape[2 + axis], out.shape[2 + axis]
+            if mode == "nearest":
+                # floor() reads, on average over the outputs, half a sample before the unrounded coordinate.
+                exact = AxisMap.from_convention("asymmetric", n, size, factors[axis])
+                maps.append(AxisMap(exact.scale, exact.offset - _mean_floor(exact.scale)))
+            else:
+                convention: Coordinates = "align_corners" if flag else "half_pixel"
+                maps.append(AxisMap.from_convention(convention, n, size, None if flag else factors[axis]))
+        return t.resize(args["self"], out, mode, flag, maps)
+
+    return interpolation
+
+
+def _mean_floor(scale: float) -> float:
+    """Mean of u - floor(u) over the outputs of ``u = scale * x``: the fractions 0, 1/N, ... of a whole ratio."""
+    factor = round(1 / scale)
+    return (1 - 1 / factor) / 2 if scale <= 1 and abs(factor * scale - 1) < 1e-9 else 0.5 if scale < 1 else 0.0
+
+
+for _axes, _modes in (
+    (1, ("upsample_linear1d", "upsample_nearest1d", "_upsample_nearest_exact1d")),
+    (2, ("upsample_bilinear2d", "upsample_bicubic2d", "upsample_nearest2d", "_upsample_nearest_exact2d")),
+    (2, ("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")),
+    (3, ("upsample_trilinear3d", "upsample_nearest3d", "_upsample_nearest_exact3d")),
+):
+    for _name in _modes:
+        rule(_name)(_interpolation(_name))
+
+
+@rule("mmseg_resample::resample")
+def resample(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    maps = [AxisMap(s, o) for s, o in zip(args["scale"], args["offset"], strict=True)]
+    return t.resize(args["input"], out, args["kernel"], None, maps)
+
+
+@rule("grid_sampler_2d", "grid_sampler", "cudnn_grid_sampler", "_grid_sampler_2d_cpu_fallback")
+def grid_sample(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    """The grid is data: its values decide. What it was computed from tells where the samples are meant to lie."""
+    grid = t.of(args["grid"])
+    source = t.of(args["input"])
+    return t.sampled(args["input"], out, args["align_corners"], grid.with_dims([*source.dims[:2], *grid.dims[1:3]]))

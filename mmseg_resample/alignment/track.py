@@ -1,0 +1,315 @@
+"""Follow pixel grids through a network: every resize and every place where features meet, without weights or data."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from ..ops import AxisMap, PixelGrid
+from .layout import Layout, Offset, Untrackable, offset_between
+from .rules import RULES, pointwise
+
+Site = tuple[str, int]
+"""A resize in a network: path of the module that calls it, and how many that module has called before it."""
+
+TOLERANCE = 1e-3  # input pixels; less than that is registered
+
+
+@dataclass(frozen=True)
+class Resize:
+    """One resize: who did it, and where its samples came to lie.
+
+    Args:
+        path: module that called it, as in ``named_modules``.
+        call: how many resizes that module had done before in this forward pass.
+        mode: interpolation mode; ``"grid_sample"`` where the coordinates are data.
+        align_corners: the flag; None for modes that have none and for explicit maps.
+        maps: the affine map per spatial axis; empty for ``grid_sample``.
+        source: grid of the input, None where it has no position (globally pooled features).
+        result: grid of the output under ``maps``.
+        source_size: spatial size of the input.
+        size: spatial size of the output.
+    """
+
+    path: str
+    call: int
+    mode: str
+    align_corners: bool | None
+    maps: tuple[AxisMap, ...]
+    source: PixelGrid | None
+    result: PixelGrid | None
+    source_size: tuple[int, ...]
+    size: tuple[int, ...]
+
+    @property
+    def site(self) -> Site:
+        return (self.path, self.call)
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Two features combined element by element, and how far apart the positions of their elements are.
+
+    Args:
+        path: module in which they meet.
+        op: ``"add"``, ``"mul"``, ``"cat"``, ... or ``"labels"`` for the final prediction.
+        y: position of the worst operand minus the one the result is counted on, along y; None where one has none.
+        x: the same along x.
+        shape: shape of the result.
+        site: the resize, by its index in ``Trace.resizes``, that put the operand there; None where layers did, which
+            no resize can repair.
+        spacing: distance, in input pixels, between the samples of the operand's evidence before it was resized.
+    """
+
+    path: str
+    op: str
+    y: Offset | None
+    x: Offset | None
+    shape: tuple[int, ...]
+    site: int | None = None
+    spacing: float = 1.0
+
+    @property
+    def worst(self) -> float:
+        """Largest misregistration along either axis, in input pixels."""
+        return max((abs(o.largest) for o in (self.y, self.x) if o is not None), default=0.0)
+
+
+@dataclass
+class Trace:
+    """What a forward pass did to positions.
+
+    Args:
+        resizes: every resize, in order.
+        meetings: every place where two features with positions met, in order.
+        notes: where positions end on purpose (module, reason): attention over positions, global pooling, ...
+        unknown: operators without a rule, or used in a way that cannot be followed (module, operator and reason).
+    """
+
+    resizes: list[Resize] = field(default_factory=list)
+    meetings: list[Meeting] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    unknown: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Tracker(TorchDispatchMode):
+    """Propagates layouts through every aten operator that runs under it.
+
+    >>> with FakeTensorMode(allow_non_fake_inputs=True), Tracker() as tracker:
+    ...     image = torch.empty(1, 3, 512, 1024)
+    ...     tracker.start(image)
+    ...     logits = model(image)
+    >>> tracker.of(logits).grid()
+
+    Args:
+        overrides: for a site, module path and number of its call, the maps to assume instead of what is called.
+
+    Attributes:
+        trace: what has been recorded.
+        outputs: grids of what the modules given to ``modules`` returned, by name.
+        pairs: for each operand that a resize misplaced: the resize, the operand's layout and the one it met.
+    """
+
+    def __init__(self, overrides: Mapping[Site, Sequence[AxisMap]] | None = None) -> None:
+        super().__init__()
+        self.trace = Trace()
+        self.outputs: dict[str, list[PixelGrid | None]] = {}
+        self.pairs: list[tuple[int, Layout, Layout]] = []
+        self._overrides = overrides or {}
+        self._layouts: Any = WeakIdKeyDictionary()
+        self._path: list[str] = [""]
+        self._calls: Counter[str] = Counter()
+
+    def start(self, image: Tensor) -> None:
+        """Declare (N, C, H, W) to be the image: stride 1, offset 0."""
+        self._layouts[image] = Layout.image(image.shape)
+
+    def of(self, tensor: Tensor) -> Layout:
+        layout = self._layouts.get(tensor)
+        return Layout.plain(tensor.shape) if layout is None else layout
+
+    @contextmanager
+    def modules(self, model: nn.Module, watched: Sequence[str] = ()) -> Iterator[None]:
+        """Know which of ``model``'s modules is running, and note the grids that the ``watched`` ones return."""
+        # Heads call their `forward` directly, past any hook: wrap the method itself.
+        wrapped = []
+        for name, module in model.named_modules():
+            module.forward = self._entering(name, module.forward, watched)
+            wrapped.append(module)
+        try:
+            yield
+        finally:
+            for module in wrapped:
+                del module.forward
+            self._path[1:] = []
+
+    def _entering(self, name: str, forward: Callable[..., Any], watched: Sequence[str]) -> Callable[..., Any]:
+        def tracked(*args: Any, **kwargs: Any) -> Any:
+            self._path.append(name)
+            try:
+                out = forward(*args, **kwargs)
+            finally:
+                self._path.pop()
+            if name in watched:
+                self.outputs[name] = [_grid(self.of(x)) for x in _tensors([out])]
+            return out
+
+        return tracked
+
+    @property
+    def path(self) -> str:
+        return self._path[-1]
+
+    # --- called by the rules ------------------------------------------------------------------------------------------
+
+    def meet(self, op: str, layouts: Sequence[Layout]) -> Layout:
+        """Record how far apart the operands are; the result counts on the one with the finest evidence."""
+        placed = [layout for layout in layouts if layout.spatial]
+        if not placed:
+            return max(layouts, key=lambda layout: len(layout.dims))
+        base = min(placed, key=lambda layout: sum(layout.native))
+        worst: Meeting | None = None
+        rank = max(len(layout.dims) for layout in layouts)
+        shape = tuple(
+            max(layout.shape[i - rank + len(layout.dims)] for layout in layouts if i >= rank - len(layout.dims))
+            for i in range(rank)
+        )
+        for layout in placed:
+            if layout is base:
+                continue
+            y, x = offset_between(layout, base)
+            if y is None and x is None:
+                continue
+            meeting = Meeting(self.path, op, y, x, shape, layout.site, max(layout.native))
+            if layout.site is not None and meeting.worst > TOLERANCE:
+                self.pairs.append((layout.site, layout, base))
+            if worst is None or meeting.worst > worst.worst:
+                worst = meeting
+        if worst is not None:
+            self.trace.meetings.append(worst)
+        result = base.expand(shape)
+        for layout in placed:  # a row of one operand and a column of another span a plane
+            if len(layout.dims) < rank:
+                continue
+            for index, dim in enumerate(layout.dims):
+                if dim.spatial and not result.dims[index].spatial and dim.size == shape[index]:
+                    result = result.with_dim(index, dim)
+        return result
+
+    def resize(
+        self, source: Tensor, out: Tensor, mode: str, align_corners: bool | None, maps: Sequence[AxisMap]
+    ) -> Layout:
+        site = (self.path, self._calls[self.path])
+        maps = self._overrides.get(site, maps)
+        layout = self.of(source)
+        result = layout
+        for i, axis_map in enumerate(maps):
+            result = result.resample(out.ndim - len(maps) + i, out.shape[i - len(maps)], axis_map)
+        return self._record_resize(source, out, mode, align_corners, tuple(maps), layout, result)
+
+    def sampled(self, source: Tensor, out: Tensor, align_corners: bool, layout: Layout) -> Layout:
+        return self._record_resize(source, out, "grid_sample", align_corners, (), self.of(source), layout)
+
+    def note(self, reason: str, tensor: Tensor) -> None:
+        if self.of(tensor).spatial:
+            self.trace.notes.append((self.path, reason))
+
+    def _record_resize(
+        self,
+        source: Tensor,
+        out: Tensor,
+        mode: str,
+        align_corners: bool | None,
+        maps: tuple[AxisMap, ...],
+        before: Layout,
+        after: Layout,
+    ) -> Layout:
+        self.trace.resizes.append(
+            Resize(
+                self.path,
+                self._calls[self.path],
+                mode,
+                align_corners,
+                maps,
+                _grid(before),
+                _grid(after),
+                tuple(source.shape[2:]),
+                tuple(out.shape[2:]),
+            )
+        )
+        self._calls[self.path] += 1
+        return replace(after, site=len(self.trace.resizes) - 1) if after.spatial else after
+
+    # --- the dispatch mode --------------------------------------------------------------------------------------------
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not any(isinstance(x, Tensor) for x in (out if isinstance(out, (list, tuple)) else [out])):
+            return out
+        name = func._schema.name
+        named = _named(func, args, kwargs or {})
+        rule: Callable[..., Any] | None = RULES.get(name)
+        if rule is None and _is_pointwise(func):
+            rule = partial(pointwise, name=name.removeprefix("aten::").rstrip("_"))
+        if rule is None:
+            if any(self.of(x).spatial for x in _tensors(named.values())):
+                self.trace.unknown.append((self.path, f"{name}: no rule"))
+            return out
+        try:
+            layouts = rule(self, args=named, out=out)
+        except Untrackable as reason:
+            self.trace.unknown.append((self.path, f"{name}: {reason}"))
+            return out
+        outputs = out if isinstance(out, (list, tuple)) else [out]
+        per_output = layouts if isinstance(layouts, list) else [layouts]
+        for tensor, layout in zip(outputs, per_output, strict=False):
+            if isinstance(tensor, Tensor) and layout is not None and layout.spatial:
+                assert layout.shape == tuple(tensor.shape), f"{name}: {layout.shape} is not {tuple(tensor.shape)}"
+                self._layouts[tensor] = layout
+        return out
+
+
+def _grid(layout: Layout) -> PixelGrid | None:
+    if not layout.spatial:
+        return None
+    try:
+        return layout.grid()
+    except Untrackable:
+        return None
+
+
+def _is_pointwise(func: Any) -> bool:
+    """Tagged as such, or the in-place form of one that is."""
+    if torch.Tag.pointwise in func.tags:
+        return True
+    packet = getattr(torch.ops.aten, func._schema.name.removeprefix("aten::").rstrip("_"), None)
+    overloads = [getattr(packet, name) for name in packet.overloads()] if packet is not None else []
+    return any(torch.Tag.pointwise in overload.tags for overload in overloads)
+
+
+def _named(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The operator's arguments by name, defaults included."""
+    named = {}
+    for i, argument in enumerate(func._schema.arguments):
+        if i < len(args):
+            named[argument.name] = args[i]
+        elif argument.name in kwargs:
+            named[argument.name] = kwargs[argument.name]
+        elif argument.has_default_value():
+            named[argument.name] = argument.default_value
+    return named
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)

@@ -1,0 +1,286 @@
+"""Every rule against positions that were sent through the operator itself."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mmseg_resample.ops import AxisMap, resize
+
+from .oracle import measured, tracked
+
+HEIGHT, WIDTH = 24, 36
+
+
+def assert_positions(function, height=HEIGHT, width=WIDTH, margin=0, channels=1, tolerance=1e-9):
+    """Layout and measurement agree at all elements, or at those further than ``margin`` from the border."""
+    layout, trace = tracked(function, height, width, channels)
+    assert trace.unknown == []
+    for axis in (0, 1):
+        values = measured(function, height, width, axis, channels)
+        assert layout.shape == tuple(values.shape)
+        compared = 0
+        for index in itertools.product(*(range(n) for n in values.shape)):
+            position = layout.at(index)
+            if margin <= position[0] <= height - 1 - margin and margin <= position[1] <= width - 1 - margin:
+                assert float(values[index]) == pytest.approx(position[axis], abs=tolerance), (axis, index)
+                compared += 1
+        assert compared >= values.numel() / 20
+
+
+MOVES = {
+    "view to tokens and back": lambda x: x.flatten(2).transpose(1, 2).transpose(1, 2).reshape(1, 1, HEIGHT, WIDTH),
+    "tokens": lambda x: x.flatten(2).transpose(1, 2),
+    "windows": lambda x: (
+        x.view(1, 1, HEIGHT // 6, 6, WIDTH // 6, 6).permute(0, 2, 4, 3, 5, 1).reshape(-1, 36, 1).contiguous()
+    ),
+    "windows and back": lambda x: (
+        x.view(1, 1, 4, 6, 6, 6)
+        .permute(0, 2, 4, 3, 5, 1)
+        .reshape(24, 36)
+        .view(1, 4, 6, 6, 6, 1)
+        .permute(0, 5, 1, 3, 2, 4)
+        .reshape(1, 1, HEIGHT, WIDTH)
+    ),
+    "every second row and column": lambda x: x[:, :, 1::2, 0::2],
+    "patch merging": lambda x: torch.cat([x[:, :, 0::2, 0::2], x[:, :, 0::2, 0::2]], 1),
+    "a crop": lambda x: x[..., 3:17, 5:30],
+    "select a row": lambda x: x[:, :, 7],
+    "flip": lambda x: x.flip(-1),
+    "chunks put together": lambda x: torch.cat(x.chunk(3, dim=3), dim=3),
+    "split with a gap": lambda x: x.split([4, 20], dim=2)[1],
+    "stack and unbind": lambda x: torch.stack([x, x], dim=1).unbind(1)[1],
+    "roll and back": lambda x: x.roll((-3, -3), (2, 3)).roll((3, 3), (2, 3)),
+    "squeeze and unsqueeze": lambda x: x.squeeze(1).unsqueeze(-1),
+    "tokens behind a class token": lambda x: torch.cat([torch.ones(1, 1, 1).double(), x.flatten(2)], 2)[:, :, 1:],
+    "tokens before class tokens": lambda x: torch.cat([x.flatten(2), torch.ones(1, 1, 5).double()], 2)[:, :, :-5],
+    "meshed rows and columns": lambda x: x.mean(3, keepdim=True) * 0 + x,
+    "attention": lambda x: (
+        torch.eye(HEIGHT * WIDTH).double() @ x.flatten(2).transpose(1, 2) * 0 + x.flatten(2).transpose(1, 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_elements_that_move(name):
+    assert_positions(MOVES[name])
+
+
+def conv(kernel, stride=1, padding=0, dilation=1):
+    layer = nn.Conv2d(1, 1, kernel, stride, padding, dilation, bias=False).double().requires_grad_(False)
+    nn.init.ones_(layer.weight)
+    return layer
+
+
+def transposed(kernel, stride, padding, output_padding=0):
+    layer = nn.ConvTranspose2d(1, 1, kernel, stride, padding, output_padding, bias=False).double().requires_grad_(False)
+    nn.init.ones_(layer.weight)
+    return layer
+
+
+def unfolded(x):
+    return F.unfold(x, 3, stride=2, padding=1).mean(1, keepdim=True).view(1, 1, 12, 18)
+
+
+def same_padding(x):
+    return conv(3, 2)(F.pad(x, (0, 1, 0, 1)))  # TensorFlow's SAME on an even size
+
+
+WINDOWS = {
+    "3x3": (conv(3, 1, 1), 1),
+    "3x3 stride 2": (conv(3, 2, 1), 2),
+    "7x7 stride 2": (conv(7, 2, 3), 4),
+    "4x4 patches": (conv(4, 4), 0),
+    "2x2 stride 2": (conv(2, 2), 0),
+    "even kernel, padded": (conv(4, 2, 1), 3),
+    "dilated": (conv(3, 1, 2, 2), 3),
+    "stride in one axis": (conv((3, 1), (2, 1), (1, 0)), 2),
+    "1x1 stride 2": (conv(1, 2), 0),
+    "TF SAME": (same_padding, 3),
+    "max_pool through avg": (lambda x: F.avg_pool2d(x, 3, 2, 1), 2),
+    "pooling, ceil mode": (lambda x: F.avg_pool2d(x, 3, 2, 0, ceil_mode=True), 3),
+    "adaptive bins": (lambda x: F.adaptive_avg_pool2d(x, (6, 9)), 0),
+    "unfold": (unfolded, 2),
+    "pixel_unshuffle": (lambda x: F.pixel_unshuffle(x, 2).mean(1, keepdim=True), 0),
+    "reflection padding": (lambda x: F.pad(x, (2, 1, 3, 0), mode="reflect"), 1),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows(name):
+    function, margin = WINDOWS[name]
+    assert_positions(function, margin=margin)
+
+
+def test_max_pool_looks_at_the_centre_of_its_window():
+    layout, _ = tracked(lambda x: F.max_pool2d(x, 3, 2, 1), HEIGHT, WIDTH)
+    average, _ = tracked(lambda x: F.avg_pool2d(x, 3, 2, 1), HEIGHT, WIDTH)
+    assert layout.grid() == average.grid()
+
+
+UPSAMPLINGS = {
+    "bilinear False": lambda x: F.interpolate(x, (48, 71), mode="bilinear", align_corners=False),
+    "bilinear True": lambda x: F.interpolate(x, (48, 71), mode="bilinear", align_corners=True),
+    "bicubic False": lambda x: F.interpolate(x, (48, 71), mode="bicubic", align_corners=False),
+    "scale factor": lambda x: F.interpolate(x, scale_factor=1.7, mode="bilinear", align_corners=False),
+    "nn.Upsample": nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+    "antialias": lambda x: F.interpolate(x, (12, 9), mode="bilinear", antialias=True),
+    "asymmetric": lambda x: resize(x, (48, 71), mode="bilinear", coordinates="asymmetric"),
+    "explicit": lambda x: resize(x, (30, 20), mode="bilinear", coordinates=(AxisMap(0.5, 2.25), AxisMap(1.5, 0.5))),
+}
+
+
+@pytest.mark.parametrize("name", UPSAMPLINGS)
+def test_resizes(name):
+    # Cubic convolution with a = -0.75 does not reproduce a ramp exactly between its samples.
+    assert_positions(UPSAMPLINGS[name], margin=3, tolerance=0.08 if "bicubic" in name else 1e-9)
+    _, trace = tracked(UPSAMPLINGS[name], HEIGHT, WIDTH)
+    assert len(trace.resizes) == 1 and trace.resizes[0].source.stride == (1, 1)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (4, 2, 1), (8, 4, 2)])
+def test_transposed_convolution(kernel, stride, padding):
+    layer = transposed(kernel, stride, padding)
+    layout, _ = tracked(layer, HEIGHT, WIDTH)
+    # One output reads the samples around it, on average over the phases of a stride where the layout puts it.
+    for axis in (0, 1):
+        error = measured(layer, HEIGHT, WIDTH, axis)[0, 0] - torch.tensor(
+            [[layout.at((0, 0, i, j))[axis] for j in range(layout.shape[3])] for i in range(layout.shape[2])]
+        )
+        inner = error[2 * stride : -2 * stride, 2 * stride : -2 * stride]
+        assert float(inner.mean()) == pytest.approx(0, abs=1e-6)
+
+
+def test_pixel_shuffle_and_nearest_on_average_over_the_phases():
+    for function in (
+        lambda x: F.pixel_shuffle(x.expand(1, 4, HEIGHT, WIDTH), 2),
+        lambda x: F.interpolate(x, scale_factor=2, mode="nearest"),
+        lambda x: F.interpolate(x, scale_factor=4, mode="nearest-exact"),
+    ):
+        layout, _ = tracked(function, HEIGHT, WIDTH)
+        values = measured(function, HEIGHT, WIDTH, 1)[0, 0]
+        error = values[0] - torch.tensor([layout.at((0, 0, 0, j))[1] for j in range(layout.shape[3])])
+        assert float(error.mean()) == pytest.approx(0, abs=1e-9)
+
+
+def test_fold_is_the_inverse_of_unfold():
+    def function(x):
+        return F.fold(F.unfold(x, 4, stride=4), (HEIGHT, WIDTH), 4, stride=4)
+
+    layout, _ = tracked(function, HEIGHT, WIDTH)
+    grid = layout.grid()
+    assert grid.stride == (1, 1) and grid.offset == (0, 0)
+
+
+def test_grid_sample_lands_on_the_grid_of_its_flow():
+    def function(x):
+        like = F.avg_pool2d(x, 2)
+        grid = torch.cat([like, like], 1).permute(0, 2, 3, 1)
+        return F.grid_sample(F.avg_pool2d(x, 4), grid, align_corners=False)
+
+    layout, trace = tracked(function, HEIGHT, WIDTH)
+    assert layout.grid().stride == (2, 2) and layout.grid().offset == (0.5, 0.5)
+    assert trace.resizes[0].mode == "grid_sample"
+
+
+def test_attention_sits_at_its_queries():
+    def function(x):
+        tokens = x.flatten(2).transpose(1, 2)
+        coarse = F.avg_pool2d(x, 2).flatten(2).transpose(1, 2)
+        return torch.softmax(tokens @ coarse.transpose(1, 2), -1) @ coarse
+
+    layout, trace = tracked(function, HEIGHT, WIDTH)
+    assert trace.unknown == [] and trace.meetings == []
+    assert layout.at((0, WIDTH + 2, 0)) == (1, 2)
+
+
+def test_scaled_dot_product_attention_sits_at_its_queries():
+    def function(x):
+        tokens = x.flatten(2).transpose(1, 2).unsqueeze(1)
+        coarse = F.avg_pool2d(x, 2).flatten(2).transpose(1, 2).unsqueeze(1)
+        return F.scaled_dot_product_attention(tokens, coarse, coarse)
+
+    layout, trace = tracked(function, HEIGHT, WIDTH)
+    assert trace.unknown == []
+    assert layout.at((0, 0, WIDTH + 2, 0)) == (1, 2)
+
+
+def test_global_pooling_has_no_position_and_poisons_nothing():
+    layout, trace = tracked(
+        lambda x: x * torch.sigmoid(F.adaptive_avg_pool2d(x, 1)) + x.mean((2, 3), True), HEIGHT, WIDTH
+    )
+    assert trace.meetings == [] and trace.unknown == []
+    assert layout.grid().stride == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda x: torch.fft.fft2(x).abs(), "_fft_c2c: no rule"),
+        (lambda x: x.view(1, 1, 16, 54), "reshape that cuts an axis"),
+        (lambda x: x[:, :, torch.arange(0, HEIGHT, 3)], "index: no rule"),
+        (lambda x: F.avg_pool1d(x.flatten(2), 3), "folds several axes"),
+    ],
+)
+def test_what_cannot_be_followed_is_reported(function, reason):
+    layout, trace = tracked(function, HEIGHT, WIDTH)
+    assert len(trace.unknown) == 1 and reason in trace.unknown[0][1]
+    assert not layout.spatial
+
+
+def test_a_matrix_over_positions_is_noted():
+    _, trace = tracked(lambda x: nn.Linear(WIDTH, 5).double()(x), HEIGHT, WIDTH)
+    assert trace.notes == [("", "a matrix mixes positions")]
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_sequence_of_moves(data):
+    """Random views, permutations, slices and regroupings keep the position of every element."""
+
+    def function(x, steps):
+        for step in steps:
+            x = step(x)
+        return x
+
+    steps, shape = [], [1, 1, 8, 12]
+    for _ in range(data.draw(st.integers(1, 5))):
+        kind = data.draw(st.sampled_from(["permute", "split", "merge", "slice", "flip"]))
+        if kind == "permute":
+            order = data.draw(st.permutations(range(len(shape))))
+            steps.append(lambda x, order=order: x.permute(order))
+            shape = [shape[i] for i in order]
+        elif kind == "split":
+            i = data.draw(st.sampled_from(range(len(shape))))
+            factors = [f for f in (2, 3) if shape[i] % f == 0]
+            if not factors or len(shape) > 6:
+                continue
+            f = data.draw(st.sampled_from(factors))
+            shape = [*shape[:i], shape[i] // f, f, *shape[i + 1 :]]
+            steps.append(lambda x, shape=tuple(shape): x.reshape(shape))
+        elif kind == "merge" and len(shape) > 1:
+            i = data.draw(st.sampled_from(range(len(shape) - 1)))
+            shape = [*shape[:i], shape[i] * shape[i + 1], *shape[i + 2 :]]
+            steps.append(lambda x, shape=tuple(shape): x.reshape(shape))
+        elif kind == "slice":
+            i = data.draw(st.sampled_from(range(len(shape))))
+            if shape[i] < 3:
+                continue
+            step = data.draw(st.integers(1, 2))
+            start = data.draw(st.integers(0, 1))
+            steps.append(lambda x, i=i, start=start, step=step: x[(slice(None),) * i + (slice(start, None, step),)])
+            shape[i] = len(range(start, shape[i], step))
+        elif kind == "flip":
+            i = data.draw(st.sampled_from(range(len(shape))))
+            steps.append(lambda x, i=i: x.flip(i))
+    layout, trace = tracked(lambda x: function(x, steps), 8, 12)
+    if trace.unknown:
+        return  # refused, not guessed
+    for axis in (0, 1):
+        values = measured(lambda x: function(x, steps), 8, 12, axis)
+        for index in itertools.product(*(range(n) for n in values.shape)):
+            assert layout.at(index)[axis] == pytest.approx(float(values[index])), (axis, index)

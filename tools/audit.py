@@ -1,0 +1,90 @@
+"""Say which features of a segmentation network are misregistered, without weights or data."""
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+from mmengine.config import DictAction
+from rich.console import Console
+
+from mmseg_resample import launch
+from mmseg_resample.alignment.comparison import compare
+from mmseg_resample.alignment.report import plot, print_report, to_json
+
+EXAMPLES = """\
+examples:
+  python tools/audit.py mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py
+  python tools/audit.py my_config.py --size 512 1024 513 1025 --plot fields.png --json audit.json
+  python tools/audit.py my_config.py --max-shift 2    # exit status 1 if anything is further off: for a CI
+
+Positions are in input pixels. "reads 1.5 px up and left" means that the evidence for a label was centred 1.5 px above
+and left of it. A constant offset can be learned away by a convolution; a drift over the image cannot.
+exit status: 0, 1 if --max-shift is exceeded, 2 if the command line cannot work
+"""
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="a config file, or the name of one of mmseg's, such as mmseg::pspnet/...py")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="input sizes: one number for a square, or pairs H W H W ...; default: the config's crop, else 512 1024",
+    )
+    parser.add_argument(
+        "--compare",
+        choices=["align_corners", "none"],
+        default="align_corners",
+        help="also audit with the flag False and True everywhere the config reaches (default)",
+    )
+    parser.add_argument("--all", action="store_true", help="list what is registered too")
+    parser.add_argument("--plot", type=Path, help="draw the displacement fields to this image")
+    parser.add_argument("--json", type=Path, help="write all findings to this file")
+    parser.add_argument(
+        "--max-shift", type=float, metavar="PX", help="exit with 1 if anything is off by more than this"
+    )
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="override config settings"
+    )
+    args = parser.parse_args()
+    if args.size and len(args.size) > 1 and len(args.size) % 2:
+        parser.error(f"--size takes one number or pairs H W, got {len(args.size)} numbers: {args.size}")
+    return args
+
+
+def main():
+    args = parse_args()
+    warnings.simplefilter("ignore")  # mmseg's own, about the sizes that the report is about
+    cfg = launch.load_config(args.config, options=args.cfg_options)
+    sizes = _sizes(args.size) or [_config_size(cfg)]
+    comparison = compare(cfg, args.config, sizes, flags=args.compare == "align_corners")
+    console = Console()
+    print_report(comparison, console, args.all)
+    if args.plot:
+        plot(comparison, args.plot)
+        console.print(f"displacement fields: {args.plot}")
+    if args.json:
+        args.json.write_text(json.dumps(to_json(comparison), indent=1))
+        console.print(f"findings: {args.json}")
+    return int(args.max_shift is not None and comparison.now.worst > args.max_shift)
+
+
+def _sizes(numbers):
+    if not numbers:
+        return []
+    return [(numbers[0],) * 2] if len(numbers) == 1 else list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _config_size(cfg):
+    size = cfg.get("crop_size") or (cfg.model.get("data_preprocessor") or {}).get("size") or (512, 1024)
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+if __name__ == "__main__":
+    sys.exit(launch.run(main))
