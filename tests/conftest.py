@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import mmseg_resample  # noqa: F401  (before any test imports mmseg: it makes mmseg importable on mmcv-lite)
+
 # Largest |difference| to a float64 reference of values of order 1; docs/conventions.md publishes this table.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 

@@ -3,6 +3,7 @@
 from .audit import Audit, audit, audit_exact, build_fake
 from .fake import fake_tensors
 from .layout import Layout, Offset
+from .policy import ResampledSegmentor, ResizePolicy
 from .track import Meeting, Resize, Trace, Tracker
 
 __all__ = [
@@ -10,7 +11,9 @@ __all__ = [
     "Layout",
     "Meeting",
     "Offset",
+    "ResampledSegmentor",
     "Resize",
+    "ResizePolicy",
     "Trace",
     "Tracker",
     "audit",

@@ -144,24 +144,30 @@ def _registering(source: PixelGrid, result: PixelGrid, operand: PixelGrid, base:
     return tuple(maps)
 
 
-def _run(model: nn.Module, size: tuple[int, int], overrides: Maps | None) -> Tracker:
+def _run(model: Any, size: tuple[int, int], overrides: Maps | None) -> Tracker:
     tracker = Tracker(overrides)
     with tracker, tracker.modules(model, watched=("backbone",)), torch.no_grad():
         image = torch.empty(1, 3, *size)
         tracker.start(image)
         meta = dict(img_shape=size, ori_shape=size, pad_shape=size, padding_size=[0, 0, 0, 0])
-        logits = _predict(model, image, meta)
-        tracker.meet("labels", [tracker.of(logits), Layout.image(logits.shape)])
+        labels = Layout.image(image.shape)
+        features = model.extract_feat(image)
+        model.extract_feat = lambda _: features
+        try:
+            logits = model.encode_decode(image, [meta])
+        finally:
+            del model.extract_feat
+        tracker.meet("labels", [tracker.of(logits), labels])
+        for head in _auxiliary_heads(model):
+            tracker.meet("labels", [tracker.of(head.predict(features, [meta], model.test_cfg)), labels])
     return tracker
 
 
-def _predict(model: Any, image: torch.Tensor, meta: dict[str, Any]) -> torch.Tensor:
-    logits = model.encode_decode(image, [meta])
-    if logits.shape[2:] != image.shape[2:]:
-        raise ValueError(
-            f"audit: expected logits of the input's size {tuple(image.shape[2:])}, got {tuple(logits.shape)}."
-        )
-    return logits
+def _auxiliary_heads(model: Any) -> list[Any]:
+    if not getattr(model, "with_auxiliary_head", False):
+        return []
+    heads = model.auxiliary_head
+    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
 
 
 def _summarise(

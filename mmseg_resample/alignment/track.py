@@ -17,7 +17,7 @@ from .layout import Layout, Offset, Untrackable, offset_between
 from .rules import RULES, pointwise
 
 Site = tuple[str, int]
-"""A resize in a network: path of the module that calls it, and how many that module has called before it."""
+"""A resize in a network: path of what calls it (see ``scopes``), and how many it has called before in this forward."""
 
 TOLERANCE = 1e-3  # input pixels; less than that is registered
 
@@ -138,16 +138,16 @@ class Tracker(TorchDispatchMode):
     @contextmanager
     def modules(self, model: nn.Module, watched: Sequence[str] = ()) -> Iterator[None]:
         """Know which of ``model``'s modules is running, and note the grids that the ``watched`` ones return."""
-        # Heads call their `forward` directly, past any hook: wrap the method itself.
-        wrapped = []
+        wrapped: list[tuple[nn.Module, str]] = []
         for name, module in model.named_modules():
-            module.forward = self._entering(name, module.forward, watched)
-            wrapped.append(module)
+            for method, path in scopes(name, module).items():
+                setattr(module, method, self._entering(path, getattr(module, method), watched))
+                wrapped.append((module, method))
         try:
             yield
         finally:
-            for module in wrapped:
-                del module.forward
+            for module, method in wrapped:
+                delattr(module, method)
             self._path[1:] = []
 
     def _entering(self, name: str, forward: Callable[..., Any], watched: Sequence[str]) -> Callable[..., Any]:
@@ -244,7 +244,7 @@ class Tracker(TorchDispatchMode):
                 tuple(out.shape[2:]),
             )
         )
-        self._calls[self.path] += 1
+        self._calls[self.path] += mode != "grid_sample"
         return replace(after, site=len(self.trace.resizes) - 1) if after.spatial else after
 
     # --- the dispatch mode --------------------------------------------------------------------------------------------
@@ -274,6 +274,20 @@ class Tracker(TorchDispatchMode):
                 assert layout.shape == tuple(tensor.shape), f"{name}: {layout.shape} is not {tuple(tensor.shape)}"
                 self._layouts[tensor] = layout
         return out
+
+
+def scopes(name: str, module: nn.Module) -> dict[str, str]:
+    """The methods of a module that own resizes, each with the path its sites go by.
+
+    Heads are called by ``forward`` itself, past any hook, and resize their logits to the labels outside of it.
+    """
+    found = {"forward": name}
+    for method in ("predict_by_feat", "loss_by_feat"):
+        if hasattr(module, method):
+            found[method] = f"{name}.logits"
+    if hasattr(module, "postprocess_result"):
+        found["postprocess_result"] = "postprocess"
+    return found
 
 
 def _grid(layout: Layout) -> PixelGrid | None:

@@ -1,0 +1,338 @@
+"""``ResizePolicy``: choose the pixel model of every resize of any segmentor, without editing it.
+
+Resizes are intercepted where they are called, ``F.interpolate``, so modules that hard-code their flag obey too. A
+resize goes by its site: the module that calls it and how many that module has called before in the same forward pass.
+``exact`` takes the map of each site from an audit on fake tensors, made once when the model is built.
+"""
+
+import copy
+import fnmatch
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, wraps
+from typing import Any
+
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+from ..ops import AxisMap, Coordinates, PixelGrid, resize
+from ..ops.grid import axis_maps
+from .audit import Audit, audit, audit_exact
+from .fake import fake_tensors
+from .track import Resize, Site, scopes
+
+Model = Coordinates | tuple[AxisMap, ...]
+
+_SIZES = ((512, 512), (736, 608))  # two unequal sizes: what holds for both holds for all
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What to do at the sites it matches; the first rule that matches decides.
+
+    Args:
+        path: module path as in ``named_modules``, with ``*`` and ``?``; ``.logits`` behind a head's path is its resize
+            to the labels. Resizes of tensors without a position (positional embeddings) match only by their full path.
+        mode: interpolation mode to match, with ``*``.
+        set_mode: mode to use instead.
+        align_corners: flag to use instead.
+        coordinates: convention to use instead of a flag, ``"exact"`` for the audited map, ``"keep"`` to leave the site
+            as it is.
+
+    Raises:
+        ValueError: both a flag and coordinates.
+    """
+
+    path: str = "*"
+    mode: str = "*"
+    set_mode: str | None = None
+    align_corners: bool | None = None
+    coordinates: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.align_corners is not None and self.coordinates is not None:
+            raise ValueError(
+                f"ResizePolicy: a rule sets align_corners={self.align_corners} and coordinates={self.coordinates!r} "
+                f"for {self.path!r}. Keep one of them."
+            )
+
+    def matches(self, site: Site, mode: str, positioned: bool) -> bool:
+        by_path = fnmatch.fnmatchcase(site[0], self.path) if positioned else site[0] == self.path
+        return by_path and fnmatch.fnmatchcase(mode, self.mode)
+
+
+@dataclass
+class _Running(threading.local):
+    """The policy at work in this thread, if any, where in the model it is, and what each place has called so far."""
+
+    policy: "ResizePolicy | None" = None
+    path: str = ""
+    calls: Counter[str] = field(default_factory=Counter)
+
+
+_running = _Running()
+
+
+class ResizePolicy:
+    """Rules over the resizes of a model.
+
+    Args:
+        exact: register every resize with what it meets, wherever no rule says otherwise.
+        rules: configs of ``Rule``, first match decides.
+        sizes: two input sizes (h, w) at which the model is audited. Give sizes the model can take if it cannot take
+            these.
+
+    Raises:
+        ValueError: neither ``exact`` nor rules, or a rule that contradicts itself.
+
+    A site whose exact map depends on the input size in a way that no convention describes keeps what its module does;
+    ``report`` lists it.
+    """
+
+    def __init__(
+        self,
+        exact: bool = False,
+        rules: Sequence[dict[str, Any]] = (),
+        sizes: Sequence[Sequence[int]] = _SIZES,
+    ) -> None:
+        if not exact and not rules:
+            raise ValueError("ResizePolicy: expected exact=True or rules, got neither: there is nothing to do.")
+        self.rules = tuple(Rule(**rule) for rule in rules)
+        if exact:
+            self.rules += (Rule(coordinates="exact"),)
+        self.sizes = [(int(h), int(w)) for h, w in sizes]
+        self._exact: dict[Site, Model] = {}
+        self._unpositioned: set[Site] = set()
+        self._varying: set[Site] = set()
+        self._levels: list[PixelGrid] = []
+        self._warned: set[Site] = set()
+
+    def install(self, model: nn.Module) -> None:
+        """Audit ``model`` and make its resizes findable. Its state dict, class names and results stay as they are."""
+        with _fake_copy(model) as fake:
+            before = [audit(fake, size) for size in self.sizes]
+            after = [audit_exact(fake, size) for size in self.sizes]
+        self._learn(before, after)
+        owners = {resize.path for result in before for resize in result.trace.resizes}
+        for name, module in model.named_modules():
+            paths = scopes(name, module)
+            if not owners.isdisjoint(paths.values()) or "predict_by_feat" in paths:
+                module.__class__ = _scoped(type(module), tuple(sorted(paths)))  # type: ignore[arg-type]
+                module.__dict__["_resample_paths"] = paths
+        _intercept()
+
+    def _learn(self, before: list[Audit], after: list[Audit]) -> None:
+        per_size = [{r.site: r for r in result.trace.resizes if r.maps} for result in after]
+        self._levels = [level for level in after[0].levels if level is not None]
+        changed = set().union(*(result.maps for result in after))
+        for site, resize_ in per_size[0].items():
+            if resize_.source is None:
+                self._unpositioned.add(site)
+            elif site in changed:
+                others = [sizes.get(site) for sizes in per_size]
+                model = _common_model([r for r in others if r is not None])
+                if model is None:
+                    self._varying.add(site)
+                else:
+                    self._exact[site] = model
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Apply the policy to what runs inside; nested uses start their own count."""
+        outer = (_running.policy, _running.path, _running.calls)
+        _running.policy, _running.path, _running.calls = self, "", Counter()
+        try:
+            yield
+        finally:
+            _running.policy, _running.path, _running.calls = outer
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Install on ``model`` and apply inside the block: a policy for a model that was built without one."""
+        classes = {module: type(module) for module in model.modules()}
+        self.install(model)
+        try:
+            with self.running():
+                yield
+        finally:
+            for module, cls in classes.items():
+                module.__class__ = cls
+                module.__dict__.pop("_resample_paths", None)
+
+    def report(self) -> dict[str, Any]:
+        """What is done where: exact maps by site, sites without a position, sites that stay as they are."""
+        return {
+            "exact": dict(self._exact),
+            "without position": sorted(self._unpositioned),
+            "kept, no map for all sizes": sorted(self._varying),
+        }
+
+    def decide(self, site: Site, mode: str, source_size: Sequence[int], size: Sequence[int]) -> dict[str, Any] | None:
+        """Arguments for ``ops.resize`` at ``site``, or None to leave the call as it is."""
+        for rule in self.rules:
+            if not rule.matches(site, mode, site not in self._unpositioned):
+                continue
+            if rule.coordinates == "keep":
+                return None
+            if rule.coordinates == "exact":
+                model = self._exact.get(site) or self._exact_elsewhere(site, source_size, size)
+                if model is None:
+                    return None
+                # The nearest sample is up to half a sample off whatever the map: features are interpolated instead.
+                return {"mode": "bilinear" if mode.startswith("nearest") else mode, "coordinates": model}
+            change: dict[str, Any] = {"mode": rule.set_mode or mode}
+            if rule.coordinates is not None:
+                change["coordinates"] = rule.coordinates
+            elif rule.align_corners is not None:
+                change["align_corners"] = rule.align_corners
+            return change
+        return None
+
+    def _exact_elsewhere(self, site: Site, source_size: Sequence[int], size: Sequence[int]) -> Model | None:
+        """Exact maps for resizes that the audit did not see: images, and the logits of losses on inner levels."""
+        if site[0] == "postprocess":  # logits at the input's size to the original image: undo the pipeline's resize
+            return "half_pixel"
+        if not site[0].endswith(".logits") or site[1] == 0:
+            return None
+        stride = round(size[0] / source_size[0])
+        for level in self._levels:
+            if all(s == stride for s in level.stride):
+                return level.map_to(PixelGrid.image(tuple(size)))
+        return None
+
+
+def _common_model(resizes: list[Resize]) -> Model | None:
+    """What describes a site's maps at every size: the same maps, or the same convention."""
+    first = resizes[0]
+    if all(_close(r.maps, first.maps) for r in resizes):
+        return first.maps
+    conventions: tuple[Coordinates, ...] = ("half_pixel", "align_corners", "asymmetric")
+    for name in conventions:
+        if all(_close(r.maps, axis_maps(name, r.source_size, r.size)) for r in resizes):
+            return name
+    return None
+
+
+def _close(a: Sequence[AxisMap], b: Sequence[AxisMap]) -> bool:
+    return all(abs(x.scale - y.scale) + abs(x.offset - y.offset) < 1e-6 for x, y in zip(a, b, strict=True))
+
+
+@contextmanager
+def _fake_copy(model: nn.Module) -> Iterator[Any]:
+    """A copy of ``model`` without memory, in evaluation mode, and the fake tensors to run it with."""
+    with fake_tensors():
+        modes = [m for m in _get_current_dispatch_mode_stack() if isinstance(m, FakeTensorMode)]
+        with unset_fake_temporarily(), FakeCopyMode(modes[-1]):
+            fake = copy.deepcopy(model)
+        yield fake.eval()
+
+
+@cache
+def _scoped(cls: type[nn.Module], methods: tuple[str, ...]) -> type[nn.Module]:
+    """``cls`` with methods that note where in the model they are. Copies and pickles of an instance keep it."""
+
+    def noting(method: str) -> Callable[..., Any]:
+        original = getattr(cls, method)
+
+        @wraps(original)
+        def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+            outer, _running.path = _running.path, self._resample_paths[method]
+            try:
+                return original(self, *args, **kwargs)
+            finally:
+                _running.path = outer
+
+        return run
+
+    body = {method: noting(method) for method in methods}
+    return type(cls.__name__, (cls,), body | {"__module__": cls.__module__, "__qualname__": cls.__qualname__})
+
+
+@cache
+def _intercept() -> None:
+    """Route ``F.interpolate`` through the policy at work, once per process; without one it is as fast as ever."""
+    original = F.interpolate
+
+    @wraps(original)
+    def interpolate(
+        input: Tensor,
+        size: Any = None,
+        scale_factor: Any = None,
+        mode: str = "nearest",
+        align_corners: bool | None = None,
+        recompute_scale_factor: bool | None = None,
+        antialias: bool = False,
+    ) -> Tensor:
+        policy = _running.policy
+        if policy is None or mode == "area" or antialias:
+            return original(input, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
+        site = (_running.path, _running.calls[_running.path])
+        _running.calls[_running.path] += 1
+        target = _target_size(input, size, scale_factor)
+        change = policy.decide(site, mode, input.shape[2:], target)
+        if change is None:
+            return original(input, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
+        _running.policy = None  # what resize calls is no site of the model
+        try:
+            return resize(input, target, warning=False, **change)
+        finally:
+            _running.policy = policy
+
+    F.interpolate = interpolate
+
+
+def _target_size(input: Tensor, size: Any, scale_factor: Any) -> tuple[int, ...]:
+    axes = input.ndim - 2
+    if size is not None:
+        return tuple(size) if isinstance(size, Sequence) else (size,) * axes
+    factors = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor,) * axes
+    return tuple(int(n * f) for n, f in zip(input.shape[2:], factors, strict=True))
+
+
+class _PolicyMixin:
+    """A segmentor that runs under its policy: training, validation, slide inference and plain calls alike."""
+
+    resize_policy: ResizePolicy
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with self.resize_policy.running():
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+
+    def extract_feat(self, *args: Any, **kwargs: Any) -> Any:
+        _running.calls = Counter()  # every crop of a sliding window counts from the start
+        return super().extract_feat(*args, **kwargs)  # type: ignore[misc]
+
+
+@cache
+def _with_policy(cls: type[nn.Module]) -> type[nn.Module]:
+    return type(cls.__name__, (_PolicyMixin, cls), {"__module__": cls.__module__, "__qualname__": cls.__qualname__})
+
+
+@MODELS.register_module()
+def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str = "EncoderDecoder", **kwargs: Any) -> nn.Module:
+    """A segmentor of mmseg under a ``ResizePolicy``; its parameters and checkpoints are the stock ones.
+
+    In a config, behind any stock base: ``model = dict(type='ResampledSegmentor', resize_policy=dict(exact=True))``.
+
+    Args:
+        resize_policy: arguments of ``ResizePolicy``.
+        segmentor: the type that the config had before (``"CascadeEncoderDecoder"`` for PointRend and OCRNet).
+        **kwargs: the arguments of that type.
+    """
+    cls = MODELS.get(segmentor)
+    if cls is None:
+        raise KeyError(f"ResampledSegmentor: no segmentor {segmentor!r} in mmseg's registry. Check the type's name.")
+    model = _with_policy(cls)(**kwargs)
+    model.resize_policy = ResizePolicy(**resize_policy)  # type: ignore[assignment]
+    model.resize_policy.install(model)  # type: ignore[operator, union-attr]
+    kept = model.resize_policy.report()["kept, no map for all sizes"]  # type: ignore[operator, union-attr]
+    if kept:
+        print_log(f"ResizePolicy: no exact map for all input sizes at {kept}; they stay as they are.", "current")
+    return model

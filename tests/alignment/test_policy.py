@@ -1,0 +1,293 @@
+import copy
+import io
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.apis import init_model
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from mmseg_resample.alignment import ResizePolicy
+from mmseg_resample.ops import resize
+
+from .test_networks import linearise
+
+BN = dict(type="BN")
+CHANNELS = [8, 16, 32, 64]
+BACKBONE = dict(type="ResNetV1c", depth=18, stem_channels=8, base_channels=8, norm_cfg=BN)
+HEAD = dict(in_channels=CHANNELS, in_index=[0, 1, 2, 3], channels=8, num_classes=4, norm_cfg=BN, dropout_ratio=0.0)
+
+
+def config(head="UPerHead", **kwargs):
+    heads = {
+        "UPerHead": dict(HEAD, type="UPerHead", pool_scales=(1, 2)),
+        "SFNetHead": dict(HEAD, type="SFNetHead", pool_scales=(1, 2), resampler=dict(type="Interpolate")),
+    }
+    return dict(
+        dict(
+            type="EncoderDecoder",
+            data_preprocessor=dict(type="SegDataPreProcessor"),
+            backbone=BACKBONE,
+            decode_head=heads[head],
+            auxiliary_head=dict(
+                type="FCNHead", in_channels=32, in_index=2, channels=8, num_convs=1, num_classes=4, norm_cfg=BN
+            ),
+            test_cfg=dict(mode="whole"),
+        ),
+        **kwargs,
+    )
+
+
+def build(policy=None, seed=0, **kwargs):
+    init_default_scope("mmseg")
+    torch.manual_seed(seed)
+    cfg = ConfigDict(config(**kwargs))
+    if policy is not None:
+        cfg.update(type="ResampledSegmentor", resize_policy=dict(policy, sizes=[(128, 128), (160, 224)]))
+    return MODELS.build(cfg)
+
+
+def same_weights(model, other):
+    model.load_state_dict(other.state_dict())
+    return model.eval(), other.eval()
+
+
+def samples(n, size):
+    out = []
+    for _ in range(n):
+        sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
+        sample.gt_sem_seg = PixelData(data=torch.randint(0, 4, (1, *size)))
+        out.append(sample)
+    return out
+
+
+def test_exact_reads_where_the_labels_are():
+    """Positions sent through the linear twin of the whole model come out as positions."""
+    model = linearise(build(dict(exact=True)).eval())
+    stock = linearise(build().eval())
+    size = (288, 256)
+    rows = torch.arange(288.0)[:, None].expand(size)
+
+    def error(network):
+        with torch.no_grad():
+            moment, mass = (
+                network(p.expand(1, 3, *size).contiguous(), mode="predict")[0].seg_logits.data.mean(0)
+                for p in (rows, torch.ones(size))
+            )
+        # The border cuts receptive fields alike on both sides: symmetric about the middle, that cancels.
+        return float(((moment / mass) - rows)[128:160, 112:144].mean())
+
+    assert abs(error(model)) < 0.1
+    # Features of all levels add up: stock reads several pixels up, by the mean over the levels.
+    assert error(stock) < -3
+
+
+def test_every_level_and_the_loss_use_the_exact_maps():
+    model = build(dict(exact=True))
+    exact = model.resize_policy.report()["exact"]
+    assert all(axis.offset == 0 for maps in exact.values() for axis in maps)
+    assert exact[("decode_head", 3)][0].scale == 1 / 8 and exact[("decode_head.logits", 0)][0].scale == 1 / 4
+    assert exact[("auxiliary_head.logits", 0)][0].scale == 1 / 16
+    model.eval()
+    batch = samples(2, (64, 96))
+    x = torch.randn(2, 3, 64, 96)
+    labels = torch.cat([s.gt_sem_seg.data for s in batch])
+    with torch.no_grad():
+        features = model.extract_feat(x)
+        expected = F.cross_entropy(
+            resize(model.auxiliary_head(features), (64, 96), mode="bilinear", coordinates="asymmetric"), labels
+        )
+        losses = model(x, batch, mode="loss")
+    torch.testing.assert_close(losses["aux.loss_ce"], expected)
+    stock = F.interpolate(model.auxiliary_head(features), (64, 96), mode="bilinear", align_corners=False)
+    assert not torch.allclose(losses["aux.loss_ce"], F.cross_entropy(stock, labels))
+
+
+def test_losses_on_inner_levels_are_exact_too():
+    cfg = config("SFNetHead")
+    cfg["decode_head"] = dict(cfg["decode_head"], deep_supervision_weight=1.0)
+    init_default_scope("mmseg")
+    policy = dict(exact=True, sizes=[(128, 128), (160, 224)])
+    model = MODELS.build(cfg | dict(type="ResampledSegmentor", resize_policy=policy)).eval()
+    x, batch = torch.randn(2, 3, 64, 96), samples(2, (64, 96))
+    with torch.no_grad():
+        losses = model(x, batch, mode="loss")
+        with model.resize_policy.running():
+            level = model.decode_head._pyramid(model.extract_feat(x))[2]
+        logits = resize(model.decode_head.supervision[2](level), (64, 96), mode="bilinear", coordinates="asymmetric")
+    labels = torch.cat([s.gt_sem_seg.data for s in batch])
+    torch.testing.assert_close(losses["decode.dsn2.loss_ce"], F.cross_entropy(logits, labels))
+
+
+def test_equal_to_stock_where_stock_is_exact():
+    unet = dict(
+        backbone=dict(
+            type="UNet", base_channels=4, num_stages=3, strides=(1,) * 3, enc_num_convs=(1,) * 3, dec_num_convs=(1, 1),
+            downsamples=(True, True), enc_dilations=(1, 1, 1), dec_dilations=(1, 1), norm_cfg=BN,
+        ),
+        decode_head=dict(
+            type="FCNHead", in_channels=4, in_index=2, channels=4, num_convs=1, num_classes=4, norm_cfg=BN
+        ),
+        auxiliary_head=None,
+    )  # fmt: skip
+    model, stock = same_weights(build(dict(exact=True), **unet), build(**unet))
+    assert model.resize_policy.report()["exact"] == {}
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(model(x, mode="tensor"), stock(x, mode="tensor"))
+
+
+def test_a_rule_is_the_flag():
+    model, _ = same_weights(build(dict(rules=[dict(align_corners=True)])), build())
+    head = dict(config()["decode_head"], align_corners=True)
+    flagged = build(decode_head=head).eval()
+    flagged.load_state_dict(model.state_dict())
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(x, mode="predict")[0].seg_logits.data, flagged(x, mode="predict")[0].seg_logits.data
+        )
+
+
+def test_hard_coded_flags_obey():
+    hrnet = dict(
+        backbone=dict(
+            type="HRNet",
+            norm_cfg=BN,
+            extra=dict(
+                stage1=dict(num_modules=1, num_branches=1, block="BOTTLENECK", num_blocks=(1,), num_channels=(8,)),
+                stage2=dict(num_modules=1, num_branches=2, block="BASIC", num_blocks=(1, 1), num_channels=(4, 8)),
+                stage3=dict(num_modules=1, num_branches=3, block="BASIC", num_blocks=(1,) * 3, num_channels=(4, 8, 16)),
+                stage4=dict(
+                    num_modules=1, num_branches=4, block="BASIC", num_blocks=(1,) * 4, num_channels=(4, 8, 16, 32)
+                ),
+            ),
+        ),
+        decode_head=dict(
+            type="FCNHead", in_channels=[4, 8, 16, 32], in_index=[0, 1, 2, 3], input_transform="resize_concat",
+            channels=8, num_convs=1, kernel_size=1, num_classes=4, norm_cfg=BN,
+        ),
+        auxiliary_head=None,
+    )  # fmt: skip
+    rule = dict(path="backbone.*", align_corners=True)
+    model, stock = same_weights(build(dict(rules=[rule]), **hrnet), build(**hrnet))
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        assert not torch.allclose(model(x, mode="tensor"), stock(x, mode="tensor"))
+    assert len(build(dict(exact=True), **hrnet).resize_policy.report()["exact"]) > 6
+
+
+VIT = dict(
+    backbone=dict(
+        type="VisionTransformer", img_size=(64, 64), patch_size=16, embed_dims=8, num_layers=1, num_heads=2,
+        mlp_ratio=2, out_indices=(0,), norm_cfg=dict(type="LN"), with_cls_token=True, interpolate_mode="bicubic",
+    ),
+    decode_head=dict(type="FCNHead", in_channels=8, in_index=0, channels=4, num_convs=1, num_classes=4, norm_cfg=BN),
+    auxiliary_head=None,
+)  # fmt: skip
+
+
+def test_positional_embeddings_are_left_alone_unless_named():
+    x = torch.randn(1, 3, 96, 128)
+    stock = build(**VIT)
+    torch.nn.init.normal_(stock.backbone.pos_embed)
+    wild, _ = same_weights(build(dict(rules=[dict(path="backbone*", align_corners=True)]), **VIT), stock)
+    named, _ = same_weights(build(dict(rules=[dict(path="backbone", align_corners=True)]), **VIT), stock)
+    assert wild.resize_policy.report()["without position"] == [("backbone", 0)]
+    with torch.no_grad():
+        expected = stock(x, mode="tensor")
+        assert torch.equal(wild(x, mode="tensor"), expected)
+        assert not torch.allclose(named(x, mode="tensor"), expected)
+
+
+def test_slide_inference_counts_every_crop_from_the_start():
+    slide = dict(test_cfg=dict(mode="slide", crop_size=(64, 64), stride=(32, 32)))
+    model = build(dict(exact=True), **slide).eval()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        actual = model(x, mode="predict")[0].seg_logits.data
+        whole = build(dict(exact=True)).eval()
+        whole.load_state_dict(model.state_dict())
+        crops = [whole(x[..., s : s + 64], mode="predict")[0].seg_logits.data for s in (0, 32)]
+    expected = torch.zeros(4, 64, 96)
+    count = torch.zeros(64, 96)
+    for crop, start in zip(crops, (0, 32), strict=True):
+        expected[..., start : start + 64] += crop
+        count[:, start : start + 64] += 1
+    torch.testing.assert_close(actual, expected / count)
+
+
+def test_survives_copies_checkpoints_autocast_and_compile():
+    model, stock = same_weights(build(dict(exact=True)), build())
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = model(x, mode="tensor")
+        assert not torch.allclose(expected, stock(x, mode="tensor"))
+        assert list(model.state_dict()) == list(stock.state_dict())
+        assert torch.equal(copy.deepcopy(model)(x, mode="tensor"), expected)
+        buffer = io.BytesIO()
+        torch.save(model.state_dict(), buffer)
+        buffer.seek(0)
+        other = build(dict(exact=True), seed=1).eval()
+        other.load_state_dict(torch.load(buffer, weights_only=True))
+        assert torch.equal(other(x, mode="tensor"), expected)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(model(x, mode="tensor").float(), expected, atol=0.05, rtol=0.05)
+        compiled = torch.compile(copy.deepcopy(model), backend="aot_eager")
+        torch.testing.assert_close(compiled(x, mode="tensor"), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(compiled(x[..., :64], mode="tensor"), model(x[..., :64], mode="tensor"))
+
+
+def test_init_model_of_mmseg(tmp_path):
+    model = build(dict(exact=True)).eval()
+    checkpoint = tmp_path / "model.pth"
+    torch.save(
+        dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=list("abcd"), palette=[[0] * 3] * 4))),
+        checkpoint,
+    )
+    policy = dict(exact=True, sizes=[(128, 128), (160, 224)])
+    cfg = Config(dict(model=config() | dict(type="ResampledSegmentor", resize_policy=policy), default_scope="mmseg"))
+    loaded = init_model(cfg, str(checkpoint), device="cpu")
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(loaded(x, mode="tensor"), model(x, mode="tensor"))
+
+
+def test_as_a_context_on_any_model():
+    model, stock = same_weights(build(dict(exact=True)), build())
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        before = stock(x, mode="tensor")
+        with ResizePolicy(exact=True, sizes=[(128, 128), (160, 224)]).applied(stock):
+            assert torch.equal(stock(x, mode="tensor"), model(x, mode="tensor"))
+        assert torch.equal(stock(x, mode="tensor"), before)
+    assert type(stock.decode_head).__bases__ != (type(model.decode_head),)
+
+
+def test_without_a_policy_interpolate_is_untouched():
+    x = torch.randn(1, 2, 5, 6)
+    build(dict(exact=True))
+    for kwargs in (dict(size=9), dict(scale_factor=1.5, recompute_scale_factor=True), dict(size=(3, 4), mode="area")):
+        expected = F.interpolate.__wrapped__(x, **kwargs)
+        assert torch.equal(F.interpolate(x, **kwargs), expected)
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (dict(), "nothing to do"),
+        (dict(rules=[dict(path="*", align_corners=True, coordinates="asymmetric")]), "Keep one"),
+    ],
+)
+def test_errors(policy, message):
+    with pytest.raises(ValueError, match=message):
+        ResizePolicy(**policy)
+
+
+def test_unknown_segmentor():
+    with pytest.raises(KeyError, match="no segmentor 'EncoderDecodr'"):
+        MODELS.build(dict(type="ResampledSegmentor", segmentor="EncoderDecodr", resize_policy=dict(exact=True)))
