@@ -1,0 +1,222 @@
+"""The confusion matrix of every image, from which accuracy, IoU and their intervals follow exactly."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger, print_log
+from mmseg.registry import METRICS
+from prettytable import PrettyTable
+from torch import Tensor
+
+
+def confusion_matrix(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
+    """Count the pixels of every (ground truth, prediction) pair of classes.
+
+    Args:
+        pred: predicted classes, any shape, integer, in [0, num_classes); anything where the label is ignored.
+        label: true classes, same shape and device as ``pred``, integer, in [0, num_classes) or ``ignore_index``.
+        num_classes: C.
+        ignore_index: label of the pixels that do not count; may be any integer outside [0, num_classes).
+
+    Returns:
+        (C, C) int64 on the device of ``pred``; row = ground truth, column = prediction. Exact at any count.
+
+    Raises:
+        ValueError: shapes differ, ``ignore_index`` is a class, or a label or a prediction is out of range.
+        TypeError: a dtype is not integer.
+    """
+    counts = _count(pred, label, num_classes, ignore_index)
+    if counts[-1]:
+        raise ValueError(
+            f"confusion_matrix: expected predictions in [0, {num_classes}) and labels in [0, {num_classes}) or "
+            f"{ignore_index} (ignored), got {_span(pred)} and {_span(label)}."
+        )
+    return counts[:-1].view(num_classes, num_classes)
+
+
+def iou(confusion: np.ndarray) -> np.ndarray:
+    """Intersection over union of every class.
+
+    Args:
+        confusion: (..., C, C) counts, row = ground truth, column = prediction.
+
+    Returns:
+        (..., C) float64 in [0, 1]; NaN for a class that neither the labels nor the predictions contain.
+    """
+    confusion = np.asarray(confusion)
+    hit = confusion.diagonal(axis1=-2, axis2=-1)
+    return _ratio(hit, confusion.sum(-1) + confusion.sum(-2) - hit)
+
+
+def scores(confusion: np.ndarray) -> dict[str, Any]:
+    """Accuracy and IoU of one confusion matrix, by the definitions of mmseg's ``IoUMetric``.
+
+    Args:
+        confusion: (C, C) counts summed over the images, row = ground truth, column = prediction.
+
+    Returns:
+        In percent, not rounded: ``aAcc`` (all pixels), ``mIoU`` and ``mAcc`` (means over the classes that are not
+        NaN), and ``IoU`` and ``Acc``, (C,) float64 with NaN for a class that does not occur.
+    """
+    confusion = np.asarray(confusion)
+    hit = confusion.diagonal()
+    per_class = {"IoU": 100 * iou(confusion), "Acc": 100 * _ratio(hit, confusion.sum(-1))}
+    overall = 100 * _ratio(hit.sum(), confusion.sum())
+    return {"aAcc": float(overall), **{f"m{name}": _nanmean(values) for name, values in per_class.items()}, **per_class}
+
+
+@METRICS.register_module()
+class ConfusionMatrixMetric(BaseMetric):
+    """aAcc, mIoU and mAcc from exact per-image confusion matrices.
+
+    Gives what ``IoUMetric`` gives, under the same names and rounding, except where that is wrong: counts are integers
+    (``IoUMetric`` counts in float32, which stops at 2**24 pixels per class), and an out-of-range label or prediction
+    raises instead of being dropped.
+
+    Args:
+        ignore_index: label of the pixels that do not count.
+        out_file: ``.npz`` to write: ``confusion`` (num_images, C, C) int64, row = ground truth, column = prediction;
+            ``images`` (num_images,) file names, or positions where a sample has none; ``classes`` (C,).
+        collect_device: where the results of several ranks are gathered, ``"cpu"`` or ``"gpu"``.
+        prefix: of the metric names, as in every mmengine metric.
+    """
+
+    def __init__(
+        self,
+        ignore_index: int = 255,
+        out_file: str | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        if out_file is not None and not str(out_file).endswith(".npz"):
+            raise ValueError(f"ConfusionMatrixMetric: expected out_file to end with .npz, got {str(out_file)!r}.")
+        self.ignore_index = ignore_index
+        self.out_file = out_file
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Count one batch; ``data_samples`` hold ``pred_sem_seg`` and ``gt_sem_seg`` as mmseg's models return them."""
+        for sample in data_samples:
+            pred = sample["pred_sem_seg"]["data"].squeeze()
+            label = sample["gt_sem_seg"]["data"].squeeze().to(pred.device)
+            counts = _count(pred, label, len(self._classes), self.ignore_index)
+            result = {"image": Path(sample.get("img_path") or "").name, "counts": counts}
+            if counts.device.type == "cpu":
+                self._check(result)
+            self.results.append(result)
+
+    def evaluate(self, size: int) -> dict:
+        """Gather the images of all ranks; ``size`` is the length of the data set."""
+        if self.results:
+            # One transfer for all images: on a GPU `process` never waits for the device.
+            for result, counts in zip(
+                self.results, torch.stack([r["counts"] for r in self.results]).cpu(), strict=True
+            ):
+                result["counts"] = counts
+                self._check(result)
+        return super().evaluate(size)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Reduce the per-image results; logs the per-class table and writes ``out_file``."""
+        classes = self._classes
+        confusion = torch.stack([result["counts"][:-1] for result in results]).numpy()
+        confusion = confusion.reshape(-1, len(classes), len(classes))
+        if self.out_file is not None:
+            images = [result["image"] or str(position) for position, result in enumerate(results)]
+            _write(Path(self.out_file), confusion=confusion, images=np.array(images), classes=np.array(classes))
+        values = scores(confusion.sum(0))
+        table = PrettyTable()
+        table.add_column("Class", list(classes))
+        for name in ("IoU", "Acc"):
+            table.add_column(name, values[name].round(2).tolist())
+        print_log(f"per class results:\n{table.get_string()}", logger=MMLogger.get_current_instance())
+        return {name: round(values[name], 2) for name in ("aAcc", "mIoU", "mAcc")}
+
+    @property
+    def _classes(self) -> tuple[str, ...]:
+        return tuple((self.dataset_meta or {})["classes"])
+
+    def _check(self, result: dict) -> None:
+        invalid, classes = int(result["counts"][-1]), len(self._classes)
+        if invalid:
+            raise ValueError(
+                f"ConfusionMatrixMetric: expected predictions in [0, {classes}) and labels in [0, {classes}) or "
+                f"{self.ignore_index} (ignored), but {invalid} pixels of image {result['image']!r} have neither. Check "
+                f"num_classes of the decode head, ignore_index and reduce_zero_label."
+            )
+
+
+def _count(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """(C * C + 1,) int64: the flattened matrix, then the number of out-of-range pixels."""
+    if pred.shape != label.shape:
+        raise ValueError(
+            f"confusion_matrix: expected pred and label of one shape, got {tuple(pred.shape)} and {tuple(label.shape)}."
+        )
+    if any(x.is_floating_point() or x.is_complex() or x.dtype == torch.bool for x in (pred, label)):
+        raise TypeError(f"confusion_matrix: expected integer classes, got pred {pred.dtype} and label {label.dtype}.")
+    if 0 <= ignore_index < num_classes:
+        raise ValueError(f"confusion_matrix: expected ignore_index outside [0, {num_classes}), got {ignore_index}.")
+    count = _count_by_bincount if pred.device.type == "cpu" else _count_by_scatter
+    return count(pred.flatten(), label.flatten(), num_classes, ignore_index)
+
+
+def _count_by_bincount(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    if not 0 <= ignore_index <= 255:  # labels are rows of the histogram: keep their range small
+        label, ignored = label.long(), label == ignore_index
+        label = torch.where(ignored, num_classes, torch.where(label == num_classes, -1, label))
+        ignore_index = num_classes
+    rows = max(num_classes, ignore_index + 1)
+    if label.numel() and not (_within(pred, num_classes) and _within(label, rows)):
+        # Rare and about to be reported: the other implementation sorts the pixels out one by one.
+        return _count_by_scatter(pred, label, num_classes, ignore_index)
+    # Ignored pixels land in a row of their own: cheaper than masking them away. 32 bits halve the memory traffic.
+    key = label.to(torch.int32).mul_(num_classes).add_(pred.to(torch.int32))
+    histogram = torch.bincount(key, minlength=rows * num_classes).view(rows, num_classes)
+    matrix = histogram[:num_classes]
+    invalid = histogram[num_classes:].sum() - histogram[ignore_index].sum()
+    return torch.cat([matrix.flatten(), invalid[None]])
+
+
+def _count_by_scatter(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    # `torch.bincount` reads the maximum back to the host; this never waits for the device.
+    pred, label = pred.long(), label.long()
+    ignored = label == ignore_index
+    valid = (pred >= 0) & (pred < num_classes) & (label >= 0) & (label < num_classes)
+    bins = num_classes * num_classes
+    key = torch.where(valid, label * num_classes + pred, torch.where(ignored, bins + 1, bins))
+    counts = key.new_zeros(bins + 2).scatter_add_(0, key, key.new_ones(()).expand_as(key))
+    return counts[:-1]
+
+
+def _write(path: Path, **arrays: np.ndarray) -> None:
+    """Complete or absent, wherever the process is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    partial.replace(path)
+
+
+def _within(x: Tensor, stop: int) -> bool:
+    low, high = torch.aminmax(x)
+    return bool(low >= 0 and high < stop)
+
+
+def _span(x: Tensor) -> str:
+    low, high = torch.aminmax(x)
+    return f"[{int(low)}, {int(high)}]"
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.divide(numerator, denominator, dtype=np.float64)
+
+
+def _nanmean(values: np.ndarray) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else float("nan")

@@ -1,0 +1,287 @@
+"""The files of a study: what is on disk is what happened, at any moment, whoever was killed.
+
+::
+
+    <study>/
+      study.json                  what was asked for, for the report
+      align_corners=true,size=s128/seed-0/
+        config.py                 the resolved config that is trained
+        environment.json          versions, device, commit and seed of every attempt
+        log.txt                   all output of all attempts
+        train/                    mmengine's work directory: checkpoints, logs, scalars
+        training.json             iterations, seconds and memory, once the training is complete
+        confusion/own.npz         per-image confusion matrices of the evaluation `own`
+        confusion/own.json        what was tested, and the scores
+        metrics.json              all of it; written last, so it marks the run as finished
+        failure.json              why the last attempt failed, if it did
+
+Files appear by ``os.replace``, so each is complete or absent.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from .plan import Evaluation, Run, StudyError
+
+SCHEMA = 1
+"""Version of the JSON files; raised when a reader of the old ones would misread the new ones."""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.py"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def work_dir(self) -> Path:
+        return self.path / "train"
+
+    @property
+    def training(self) -> Path:
+        return self.path / "training.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def failure(self) -> Path:
+        return self.path / "failure.json"
+
+    def matrices(self, evaluation: str) -> Path:
+        return self.path / "confusion" / f"{evaluation}.npz"
+
+    def evaluation(self, evaluation: str) -> Path:
+        return self.path / "confusion" / f"{evaluation}.json"
+
+
+def open_study(root: Path, description: Mapping[str, Any]) -> None:
+    """Create the directory of a study and store its description."""
+    root.mkdir(parents=True, exist_ok=True)
+    write_json(root / "study.json", description)
+
+
+def is_finished(run: Run, root: Path) -> bool:
+    """Whether nothing is left to do for ``run``: it was trained, and has every evaluation that the study asks for."""
+    metrics = read_json(RunFiles(root / run.directory).metrics)
+    return metrics is not None and all(evaluation.name in metrics["evaluations"] for evaluation in run.evaluations)
+
+
+def conflict(run: Run, root: Path) -> str | None:
+    """How what is stored for ``run`` contradicts the study, or None if it does not.
+
+    Names the first keys that differ. An evaluation that is not stored yet is no conflict.
+    """
+    files = RunFiles(root / run.directory)
+    if files.config.exists():
+        stored = Config.fromfile(files.config, import_custom_modules=False).to_dict()
+        changes = list(_differences(stored, run.config.to_dict()))
+        if changes:
+            return _list_changes("config.py", changes)
+    for evaluation in run.evaluations:
+        record = read_json(files.evaluation(evaluation.name))
+        if record is not None:
+            changes = list(_differences(record["overrides"], _plain(evaluation.overrides)))
+            if changes:
+                return _list_changes(f"evaluation {evaluation.name!r}", changes)
+    return None
+
+
+def begin_attempt(run: Run, files: RunFiles, git: Mapping[str, Any] | None) -> None:
+    """Store what is trained and where; drop the failure of the attempt before."""
+    if not files.config.exists():
+        write_text(files.config, run.config.pretty_text)
+    environment = read_json(files.environment) or {"seed": run.seed, "attempts": []}
+    environment["attempts"].append({"started": now(), **_environment(), "git": git})
+    write_json(files.environment, environment)
+    files.failure.unlink(missing_ok=True)
+
+
+def discard_results(run: Run, files: RunFiles) -> None:
+    """Remove what was made from an earlier training."""
+    for path in (files.metrics, *(files.evaluation(evaluation.name) for evaluation in run.evaluations)):
+        path.unlink(missing_ok=True)
+
+
+def write_evaluation(files: RunFiles, evaluation: Evaluation, values: Mapping[str, Any]) -> None:
+    """Store the scores of one evaluation beside its confusion matrices."""
+    record = {"variants": evaluation.variants, "overrides": _plain(evaluation.overrides), **values}
+    write_json(files.evaluation(evaluation.name), record)
+
+
+def finish(run: Run, files: RunFiles) -> None:
+    """Gather the records of a run into ``metrics.json``, which makes it finished."""
+    known = read_json(files.metrics) or {"evaluations": {}}
+    evaluations = {evaluation.name: read_json(files.evaluation(evaluation.name)) for evaluation in run.evaluations}
+    metrics = {
+        "variants": run.variants,
+        "seed": run.seed,
+        "training": read_json(files.training),
+        "evaluations": {**known["evaluations"], **evaluations},
+        "finished": now(),
+    }
+    write_json(files.metrics, metrics)
+
+
+def write_failure(run: Run, files: RunFiles, error: str) -> None:
+    """Store why a run failed; its log is beside it."""
+    files.path.mkdir(parents=True, exist_ok=True)
+    write_json(files.failure, {"variants": run.variants, "seed": run.seed, "error": _anonymous(error), "time": now()})
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON so that ``path`` is complete or absent. NaN is not JSON and raises: store None."""
+    write_text(path, json.dumps({"schema": SCHEMA, **data}, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read what ``write_json`` wrote, or None where there is no such file.
+
+    Raises:
+        StudyError: the file is of another version, or was edited into something unreadable.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StudyError(f"{path}: not JSON: {error}. Remove the file; what it recorded will be made again.") from error
+    schema = data.pop("schema", None)
+    if schema != SCHEMA:
+        raise StudyError(f"{path}: expected schema {SCHEMA}, got {schema!r}. Use a new --work-dir.")
+    return data
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text so that ``path`` is complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+@contextmanager
+def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock file ``path``; it is released when the process ends, however it ends.
+
+    Args:
+        path: created if absent, never removed: a removed lock could be held twice.
+        wait: until the holder ends, rather than raise.
+
+    Raises:
+        StudyError: another process holds it and ``wait`` is False.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            # Record locks, unlike flock, are not inherited by the processes that a data loader forks.
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            raise StudyError(
+                f"{path.parent}: another process is running this study. Wait for it, end it, or use another --work-dir."
+            ) from error
+        yield
+
+
+def git_state(path: Path) -> dict[str, Any] | None:
+    """Commit of the repository that holds ``path`` and whether tracked files differ from it; None outside of one."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(path), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _environment() -> dict[str, Any]:
+    modules = ("torch", "numpy", "mmengine", "mmcv", "mmseg", "mmseg_resample")  # forks keep these names
+    return {
+        "python": platform.python_version(),
+        **{name: import_module(name).__version__ for name in modules},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    return match[1] if match else platform.machine()
+
+
+def _differences(stored: Any, planned: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(stored, Mapping) and isinstance(planned, Mapping):
+        for name in [*stored, *(name for name in planned if name not in stored)]:
+            yield from _differences(
+                stored.get(name, _Absent), planned.get(name, _Absent), f"{key}.{name}" if key else str(name)
+            )
+    elif isinstance(stored, list) and isinstance(planned, list) and len(stored) == len(planned):
+        for index, (a, b) in enumerate(zip(stored, planned, strict=True)):
+            yield from _differences(a, b, f"{key}.{index}")
+    elif type(stored) is not type(planned) or stored != planned:
+        yield key, stored, planned
+
+
+class _Absent:
+    """In place of the value of a key that one side does not have."""
+
+
+def _list_changes(where: str, changes: list[tuple[str, Any, Any]], limit: int = 3) -> str:
+    def show(value: Any) -> str:
+        return "nothing" if value is _Absent else repr(value)
+
+    lines = [f"{key} was {show(stored)}, is now {show(planned)}" for key, stored, planned in changes[:limit]]
+    more = f"; and {len(changes) - limit} more" if len(changes) > limit else ""
+    return f"{where}: {'; '.join(lines)}{more}"
+
+
+def _plain(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has it: tuples become lists, what JSON does not know its ``repr``."""
+    return json.loads(json.dumps(dict(overrides), default=repr))
+
+
+def _anonymous(text: str) -> str:
+    for path, name in ((Path.cwd(), "."), (Path.home(), "~")):
+        if len(path.parts) > 1:
+            text = text.replace(str(path), name)
+    return text

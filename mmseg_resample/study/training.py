@@ -1,0 +1,205 @@
+"""One run in this process: train, evaluate, and leave the complete directory behind."""
+
+import contextlib
+import gc
+import re
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.visualization import Visualizer
+
+from mmseg_resample.evaluation.confusion import scores
+
+from . import records
+from .hooks import ExactWeightsHook, ProgressHook, RandomStateHook
+from .messages import Progress
+from .plan import Evaluation, Run
+
+
+def perform(run: Run, root: Path, report: Callable[[Progress], None], git: Mapping[str, Any] | None = None) -> None:
+    """Do what is left to do for ``run``, from its last complete checkpoint on.
+
+    Args:
+        run: a run of the study.
+        root: directory of the study.
+        report: called with the progress now and then.
+        git: commit of the project, stored with the environment.
+    """
+    files = records.RunFiles(root / run.directory)
+    # A killed study may leave a worker that has not noticed yet: wait until it is gone.
+    with records.exclusive(files.path / ".lock", wait=True):
+        records.begin_attempt(run, files, git)
+        _reset_peak_memory()
+        checkpoint = newest_checkpoint(files.work_dir)
+        if checkpoint is None or not files.training.exists():
+            records.discard_results(run, files)
+            with _isolated():
+                checkpoint = _train(files, checkpoint, report)
+        for evaluation in run.evaluations:
+            if not files.evaluation(evaluation.name).exists():
+                with _isolated():
+                    _evaluate(evaluation, files, checkpoint, report)
+        records.finish(run, files)
+        for path in _checkpoints(files.work_dir):
+            if path != checkpoint:
+                path.unlink()
+
+
+def newest_checkpoint(directory: Path) -> Path | None:
+    """The newest complete checkpoint in ``directory``; those that are not are removed.
+
+    mmengine writes a checkpoint in place and notes its name in a second file, so a kill can leave half a checkpoint
+    and a note that names one that is gone.
+    """
+    for path in _checkpoints(directory):
+        if _is_complete(path):
+            return path
+        print(f"{path.name} is incomplete and is removed.")
+        path.unlink()
+    return None
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    # Every byte is what was written: torch stores a zip archive, with its table of contents at the end and a checksum
+    # for each entry. Unlike loading it, this tells half a file from one with a type that may not be loaded.
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except zipfile.BadZipFile:
+        return False
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    """The newest first."""
+    paths = [*directory.glob("iter_*.pth"), *directory.glob("epoch_*.pth")]
+    return sorted(paths, key=lambda path: int(path.stem.split("_")[1]), reverse=True)
+
+
+def _train(files: records.RunFiles, checkpoint: Path | None, report: Callable[[Progress], None]) -> Path:
+    config = _unformatted(Config.fromfile(files.config))
+    config.resume = checkpoint is not None
+    if checkpoint is not None:
+        config.load_from = str(checkpoint)
+    progress = ProgressHook(lambda *values: report(Progress("train", *values)))
+    runner = _runner(config, files.work_dir, progress, RandomStateHook())
+    loop = runner.train_loop
+    try:
+        runner.train()
+    finally:
+        if isinstance(loop, IterBasedTrainLoop):
+            # Left to the garbage collector, an endless data loader waits 5 s for each of its processes.
+            loop.dataloader_iterator = None
+    trained = newest_checkpoint(files.work_dir)
+    if trained is None:
+        raise RuntimeError(f"The training ended without a checkpoint in {files.work_dir}: is CheckpointHook replaced?")
+    training = {"iterations": runner.iter, "seconds": round(progress.seconds, 3), **_peak_memory()}
+    records.write_json(files.training, training)
+    return trained
+
+
+def _evaluate(
+    evaluation: Evaluation, files: records.RunFiles, checkpoint: Path, report: Callable[[Progress], None]
+) -> None:
+    started = time.perf_counter()
+    config = _unformatted(evaluation.config)
+    matrices = files.matrices(evaluation.name)
+    ignore_index = _ignore_index(config)
+    config.test_evaluator = {"type": "ConfusionMatrixMetric", "ignore_index": ignore_index, "out_file": str(matrices)}
+    config.train_dataloader = config.train_cfg = config.optim_wrapper = config.param_scheduler = None
+    config.resume, config.load_from = False, str(checkpoint)
+    progress = ProgressHook(lambda i, n, _: report(Progress(evaluation.name, i, n)))
+    _runner(config, files.path / "test" / evaluation.name, progress, ExactWeightsHook()).test()
+    with np.load(matrices) as stored:
+        confusion, classes = stored["confusion"], stored["classes"].tolist()
+    values = scores(confusion.sum(0))
+    records.write_evaluation(
+        files,
+        evaluation,
+        {
+            **{name: _json_number(values[name]) for name in ("mIoU", "mAcc", "aAcc")},
+            "IoU": {name: _json_number(value) for name, value in zip(classes, values["IoU"], strict=True)},
+            "images": len(confusion),
+            "seconds": round(time.perf_counter() - started, 3),
+        },
+    )
+
+
+def _runner(config: Config, work_dir: Path, *hooks: Any) -> Runner:
+    config.work_dir = str(work_dir)
+    config.launcher = "none"
+    runner = Runner.from_cfg(config)
+    for hook in hooks:
+        runner.register_hook(hook)
+    return runner
+
+
+def _unformatted(config: Config) -> Config:
+    """A copy whose text mmengine does not lay out anew for every checkpoint: that takes longer than writing it."""
+    return Config(config.to_dict(), format_python_code=False)
+
+
+def _ignore_index(config: Config) -> int:
+    evaluators = config.get("test_evaluator") or {}
+    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        if "ignore_index" in evaluator:
+            return evaluator["ignore_index"]
+    return 255  # of mmseg's metrics and losses
+
+
+@contextlib.contextmanager
+def _isolated() -> Iterator[None]:
+    """Let one Runner after the other live in a process as if it were alone."""
+    try:
+        yield
+    finally:
+        # mmengine keeps loggers, message hubs, visualizers and scopes by name for ever and has no call to drop them:
+        # the next run would log into the files of this one, and every run would stay in memory.
+        for logger in MMLogger._instance_dict.values():
+            for handler in logger.handlers:
+                if hasattr(handler, "baseFilename"):
+                    handler.close()
+        for kind in (MMLogger, MessageHub, DefaultScope, *_with_subclasses(Visualizer)):
+            kind._instance_dict.clear()
+        # What a config may switch on and no config switches off.
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic = torch.backends.cudnn.benchmark = False
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _with_subclasses(kind: type[Any]) -> Iterator[type[Any]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _with_subclasses(child)
+
+
+def _reset_peak_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with contextlib.suppress(OSError):  # Linux: start the high-water mark anew
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory() -> dict[str, Any]:
+    if torch.cuda.is_available():
+        return {"peak_memory_bytes": torch.cuda.max_memory_allocated(), "memory": "allocated on the GPU"}
+    try:
+        match = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    return {"peak_memory_bytes": 1024 * int(match[1]) if match else None, "memory": "resident set of the process"}
+
+
+def _json_number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

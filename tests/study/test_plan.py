@@ -1,0 +1,210 @@
+"""What a study expands into, and the errors that a wrong one gets."""
+
+import pytest
+from mmengine.config import Config
+
+from mmseg_resample.study import plan
+
+SIZES = {
+    "s32": {"train_dataloader.dataset.size": (32, 32), "test_dataloader.dataset.size": (32, 32)},
+    "s33": {"train_dataloader.dataset.size": (33, 33), "test_dataloader.dataset.size": (33, 33)},
+}
+FLAG = {
+    "false": {"model.decode_head.align_corners": False},
+    "true": {"model.decode_head.align_corners": True},
+}
+
+
+class TestRuns:
+    def test_one_seed_after_the_other(self, write_study):
+        study = plan.load(write_study(train={"size": ["s33", "s32"]}))
+        assert [run.directory for run in study.runs()] == [
+            f"align_corners={flag},size={size}/seed-{seed}"
+            for seed in (0, 1)
+            for flag in ("false", "true")
+            for size in ("s33", "s32")
+        ]
+        assert study.runs()[0].label == "align_corners=false size=s33 seed 0"
+
+    def test_variants_and_seed_are_in_the_config(self, write_study):
+        study = plan.load(write_study(config={"randomness.deterministic": True}))
+        run = study.runs()[-1]
+        assert (run.variants, run.seed) == ({"align_corners": "true", "size": "s32"}, 1)
+        assert run.config.model.decode_head.align_corners is True
+        assert run.config.train_dataloader.dataset.size == (32, 32)
+        assert run.config.randomness == {"deterministic": True, "seed": 1}
+
+    def test_evaluations_map_trained_variants_to_tested_ones(self, write_study):
+        flip = {"align_corners": {"false": "true", "true": "false"}}
+        evaluations = {"own": {}, "flipped": flip, "both": {**flip, "size": {"s32": "s48", "s33": "s33"}}}
+        own, flipped, both = plan.load(write_study(evaluations=evaluations)).runs()[0].evaluations
+        assert [evaluation.variants for evaluation in (own, flipped, both)] == [
+            {"align_corners": "false", "size": "s32"},
+            {"align_corners": "true", "size": "s32"},
+            {"align_corners": "true", "size": "s48"},
+        ]
+        assert both.config.model.decode_head.align_corners is True
+        assert both.config.test_dataloader.dataset.size == (48, 48)
+        assert both.overrides == {"model.decode_head.align_corners": True, "test_dataloader.dataset.size": (48, 48)}
+        assert own.config.test_dataloader.dataset.size == (32, 32)
+
+    def test_without_evaluations_the_model_is_tested_as_trained(self, write_study):
+        study = plan.load(write_study(without=["evaluations", "metric", "train"]))
+        assert list(study.evaluations) == ["own"]
+        assert study.metric == "mIoU"
+        assert study.train["size"] == ["s32", "s33", "s48"]
+
+    def test_seeds_and_options_from_the_command_line(self, write_study):
+        study = plan.load(write_study(), seeds=[7], options={"train_cfg.max_iters": 4})
+        assert study.seeds == [7]
+        assert study.runs()[0].config.train_cfg.max_iters == 4
+        assert study.runs()[0].evaluations[0].config.train_cfg.max_iters == 4
+
+    def test_runs_do_not_share_state(self, write_study):
+        first, second, *_ = plan.load(write_study()).runs()
+        first.config.model.decode_head.align_corners = "changed"
+        first.config.test_dataloader.dataset.pipeline.clear()
+        assert second.config.model.decode_head.align_corners is True
+        assert second.config.test_dataloader.dataset.pipeline
+
+    def test_a_base_that_mmseg_ships(self, write_study):
+        path = write_study(
+            base="mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py",
+            axes={"flag": FLAG},
+            train={},
+            evaluations={"own": {}},
+            compare="flag",
+        )
+        assert plan.load(path).runs()[0].config.model.backbone.depth == 50
+
+    def test_no_validation_while_training(self, write_study):
+        config = plan.load(write_study(config={"val_cfg": {"type": "ValLoop"}})).runs()[0].config
+        assert config.val_cfg is config.val_dataloader is config.val_evaluator is None
+
+
+class TestCheckpoints:
+    def checkpoint(self, write_study, **config):
+        return plan.load(write_study(config=config)).runs()[0].config.default_hooks.checkpoint
+
+    def test_four_per_training_and_two_kept(self, write_study):
+        checkpoint = self.checkpoint(write_study, **{"train_cfg.max_iters": 10})
+        assert (checkpoint.by_epoch, checkpoint.interval, checkpoint.max_keep_ckpts) == (False, 3, 2)
+
+    def test_the_base_config_decides(self, write_study):
+        hook = {"type": "CheckpointHook", "by_epoch": False, "interval": 5, "max_keep_ckpts": 3, "save_best": "mIoU"}
+        checkpoint = self.checkpoint(write_study, **{"default_hooks.checkpoint": hook})
+        assert (checkpoint.interval, checkpoint.max_keep_ckpts, "save_best" in checkpoint) == (5, 3, False)
+
+    def test_an_interval_that_is_never_reached_is_no_decision(self, write_study):
+        hook = {"type": "CheckpointHook", "by_epoch": False, "interval": 2000}
+        assert self.checkpoint(write_study, **{"default_hooks.checkpoint": hook}).interval == 2
+
+    def test_epochs(self, write_study):
+        train_cfg = {"_delete_": True, "by_epoch": True, "max_epochs": 12}
+        hook = {"type": "CheckpointHook", "by_epoch": False, "interval": 2}
+        checkpoint = self.checkpoint(write_study, **{"train_cfg": train_cfg, "default_hooks.checkpoint": hook})
+        assert (checkpoint.by_epoch, checkpoint.interval) == (True, 3)
+
+    def test_a_training_needs_a_length(self, write_study):
+        with pytest.raises(plan.StudyError, match="neither max_iters nor max_epochs"):
+            plan.load(write_study(config={"train_cfg": {"_delete_": True, "type": "IterBasedTrainLoop"}}))
+
+
+def axes(**changes):
+    return {"align_corners": FLAG, "size": SIZES, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluation": {}}, r"tiny.py: evaluation: is not a key of a study. Did you mean 'evaluations'\?"),
+        ({"base": 3}, r"base: expected the path of a config, got 3"),
+        ({"base": "bass.py"}, r"base '.*bass.py' does not exist"),
+        ({"base": "mmseg::fcn/none.py"}, r"base 'mmseg::fcn/none.py' "),
+        ({"axes": {}}, r"axes: expected a dict from axis names"),
+        ({"axes": axes(size={})}, r"axes.size: expected a dict from variant names"),
+        ({"axes": axes(**{"a/b": SIZES})}, r"axes.a/b: 'a/b' cannot be part of a path"),
+        ({"axes": axes(size={"..": {}})}, r"axes.size...: '..' cannot be part of a path"),
+        (
+            {"axes": axes(size={**SIZES, "s64": {"test_dataloader.dataset.sizes": 64}})},
+            r"axes.size.s64: 'test_dataloader.dataset.sizes' is not in the base config, so nothing would read it. "
+            r"Did you mean 'test_dataloader.dataset.size'\?",
+        ),
+        ({"axes": axes(size={**SIZES, "x": {"zzz": 1}})}, r"'zzz' is not in the base config.* Set it in the base"),
+        (
+            {"axes": axes(size={**SIZES, "copy": SIZES["s33"]})},
+            r"axes.size: 's33' and 'copy' give the same config. Change or remove one of them",
+        ),
+        (
+            {"axes": {"align_corners": {"false": {}, "false_too": FLAG["false"]}}, "train": {}, "evaluations": None},
+            r"'false' and 'false_too' give the same config",
+        ),
+        (
+            {"axes": axes(head={"a": {"model.decode_head": {"channels": 4}}, "b": {"model.decode_head.channels": 8}})},
+            r"axes.head: sets 'model.decode_head', but axes.align_corners sets 'model.decode_head.align_corners'",
+        ),
+        (
+            {"axes": axes(size={**SIZES, "s64": {"train_cfg.max_iters": {"begin": 0}}})},
+            r"axes.size.s64: cannot be merged into the base config",
+        ),
+        ({"train": {"sizes": ["s32"]}}, r"train: 'sizes' is not a known axis. Did you mean 'size'\?"),
+        ({"train": {"size": ["s34"]}}, r"train.size: 's34' is not a known variant. Did you mean"),
+        ({"train": {"size": "s32"}}, r"train.size: expected a list of variants, got 's32'"),
+        ({"train": {"size": ["s32", "s32"]}}, r"train.size: 's32' is listed twice"),
+        ({"seeds": []}, r"seeds: expected a list of seeds, got \[\]"),
+        ({"seeds": [0, 1, 0]}, r"seeds: 0 is listed twice"),
+        ({"seeds": [0, -1]}, r"seeds: expected integers in \[0, 2\*\*32\), got -1"),
+        ({"seeds": [True]}, r"got True"),
+        ({"evaluations": {}}, r"evaluations: expected a dict"),
+        ({"evaluations": {"a/b": {}}}, r"evaluations.a/b: 'a/b' cannot be part of a path"),
+        (
+            {"evaluations": {"x": {"scale": {}}}},
+            r"evaluations.x: 'scale' is not a known axis. Known: align_corners, size",
+        ),
+        ({"evaluations": {"x": {"size": {"s32": "s99"}}}}, r"evaluations.x.size: 's99' is not a known variant"),
+        (
+            {"evaluations": {"x": {"size": {"s33": "s48"}}}},
+            r"evaluations.x.size: does not say what the trained variant 's32' is tested as. Add s32='...'",
+        ),
+        ({"compare": "flag"}, r"compare: 'flag' is not a known axis. Known: align_corners, size"),
+        ({"compare": "size"}, r"compare: only \['s32'\] of axis 'size' is trained. Train two or more"),
+        ({"metric": "MIoU"}, r"metric: 'MIoU' is not a known value. Did you mean 'mIoU'\?"),
+    ],
+)
+def test_errors(write_study, changes, message):
+    with pytest.raises(plan.StudyError, match=message) as error:
+        plan.load(write_study(**{**changes, "evaluations": changes.get("evaluations", {"own": {}})}))
+    assert "tiny.py" in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["base", "axes", "seeds", "compare"])
+def test_missing_keys(write_study, key):
+    with pytest.raises(plan.StudyError, match=f"{key}: is missing. Add {key} = "):
+        plan.load(write_study(without=[key]))
+
+
+def test_a_base_without_a_test(write_study):
+    with pytest.raises(plan.StudyError, match=r"base: 'base.py' does not set test_dataloader, which a study needs"):
+        plan.load(write_study(config={"test_dataloader": None}))
+
+
+def test_options_are_checked_like_overrides(write_study):
+    with pytest.raises(plan.StudyError, match=r"--cfg-options: 'train_cfg.max_iter' .* mean 'train_cfg.max_iters'\?"):
+        plan.load(write_study(), options={"train_cfg.max_iter": 4})
+    with pytest.raises(plan.StudyError, match=r"axes.size: sets 'test_dataloader.dataset.size', but --cfg-options"):
+        plan.load(write_study(), options={"test_dataloader.dataset.size": (8, 8)})
+
+
+def test_a_study_that_does_not_exist_or_is_no_python(tmp_path):
+    with pytest.raises(plan.StudyError, match=r"study config '.*none.py' does not exist"):
+        plan.load(tmp_path / "none.py")
+    (tmp_path / "broken.py").write_text("seeds = [")
+    with pytest.raises(plan.StudyError, match=r"study config '.*broken.py' cannot be read: SyntaxError"):
+        plan.load(tmp_path / "broken.py")
+
+
+def test_the_stored_config_reads_back_equal(write_study, tmp_path):
+    """A run is refused when its stored config differs from the plan, so writing must lose nothing."""
+    config = plan.load(write_study()).runs()[0].config
+    (tmp_path / "stored.py").write_text(config.pretty_text)
+    assert Config.fromfile(tmp_path / "stored.py").to_dict() == config.to_dict()

@@ -1,0 +1,305 @@
+"""One run in this process: exact resuming, what it leaves on disk, and isolation from the run before."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.visualization import Visualizer
+from mmseg.evaluation.metrics import IoUMetric
+
+from mmseg_resample.evaluation import scores
+from mmseg_resample.study import plan, records, training
+from mmseg_resample.study.hooks import _random_state, _set_random_state
+
+FAULT = {"custom_hooks.0.iteration": 7}  # after the checkpoints at 2, 4 and 6 of 8 iterations
+
+
+def only_run(path, **kwargs):
+    return plan.load(path, seeds=[3], **kwargs).runs()[0]
+
+
+def perform(run, root, report=lambda progress: None):
+    training.perform(run, root, report)
+    return records.RunFiles(root / run.directory)
+
+
+def interrupted(run, root):
+    with pytest.raises(RuntimeError, match="a fault after iteration"):
+        perform(run, root)
+    return records.RunFiles(root / run.directory)
+
+
+def results(files):
+    """Everything that a training ends with and that must not depend on how often it was interrupted."""
+    (checkpoint,) = files.work_dir.glob("*.pth")
+    state = torch.load(checkpoint, weights_only=True)
+    tensors = {**state["state_dict"], **{f"momentum {i}": s["momentum_buffer"] for i, s in momenta(state)}}
+    for path in sorted(files.matrices("own").parent.glob("*.npz")):
+        with np.load(path) as stored:
+            tensors[path.name] = torch.from_numpy(stored["confusion"])
+    return tensors, state["random_state"]
+
+
+def momenta(state):
+    return state["optimizer"]["state"].items()
+
+
+def assert_same(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(actual[name], expected[name]), name
+
+
+@pytest.fixture
+def fast_write(write_study):
+    """One evaluation is enough here."""
+    return lambda config=None: write_study(config, evaluations={"own": {}})
+
+
+EPOCHS = {
+    "train_cfg": {"_delete_": True, "by_epoch": True, "max_epochs": 4},
+    "train_dataloader.sampler": {"type": "DefaultSampler", "shuffle": True},
+    "train_dataloader.dataset.length": 4,
+}
+
+
+class TestResume:
+    @pytest.mark.parametrize(
+        "config",
+        [
+            pytest.param({}, id="iterations"),
+            pytest.param({"train_dataloader.num_workers": 2}, id="data loader workers"),
+            pytest.param(EPOCHS, id="epochs"),
+        ],
+    )
+    def test_is_exact(self, fast_write, tmp_path, config):
+        expected, expected_state = results(perform(only_run(fast_write(config)), tmp_path / "undisturbed"))
+        run = only_run(fast_write({**config, **FAULT}))
+        files = interrupted(run, tmp_path / "disturbed")
+        assert not files.metrics.exists()
+        actual, state = results(perform(run, tmp_path / "disturbed"))
+        assert "resumed epoch:" in "".join(path.read_text() for path in files.work_dir.glob("*/*.log"))
+        assert_same(actual, expected)
+        assert torch.equal(state["torch"], expected_state["torch"])
+        assert state["python"] == expected_state["python"]
+
+    def test_would_differ_without_the_random_states(self, fast_write, tmp_path, monkeypatch):
+        """Else the test above would pass whatever ``RandomStateHook`` does."""
+        expected, _ = results(perform(only_run(fast_write()), tmp_path / "undisturbed"))
+        monkeypatch.setattr(training, "RandomStateHook", Hook)
+        run = only_run(fast_write(FAULT))
+        files = interrupted(run, tmp_path / "disturbed")
+        perform(run, tmp_path / "disturbed")
+        (checkpoint,) = files.work_dir.glob("*.pth")
+        actual = torch.load(checkpoint, weights_only=True)["state_dict"]
+        assert any(not torch.equal(actual[name], expected[name]) for name in actual)
+
+    def test_from_the_newest_complete_checkpoint(self, fast_write, tmp_path):
+        """What a kill leaves while mmengine writes ``iter_6.pth`` in place, having removed ``iter_2.pth`` before."""
+        expected, _ = results(perform(only_run(fast_write()), tmp_path / "undisturbed"))
+        run = only_run(fast_write(FAULT))
+        files = interrupted(run, tmp_path / "disturbed")
+        assert sorted(path.name for path in files.work_dir.glob("*.pth")) == ["iter_4.pth", "iter_6.pth"]
+        newest = files.work_dir / "iter_6.pth"
+        newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+        actual, _ = results(perform(run, tmp_path / "disturbed"))
+        assert "resumed epoch: 0, iter: 4" in "".join(path.read_text() for path in files.work_dir.glob("*/*.log"))
+        assert_same(actual, expected)
+
+    def test_starts_over_without_a_checkpoint(self, fast_write, tmp_path):
+        expected, _ = results(perform(only_run(fast_write()), tmp_path / "undisturbed"))
+        run = only_run(fast_write({"custom_hooks.0.iteration": 1}))
+        interrupted(run, tmp_path / "disturbed")
+        assert_same(results(perform(run, tmp_path / "disturbed"))[0], expected)
+
+    def test_after_the_training_only_evaluates(self, write_study, tmp_path, monkeypatch):
+        run = only_run(write_study())
+        files = records.RunFiles(tmp_path / run.directory)
+        with monkeypatch.context() as patch:
+            patch.setattr(training.records, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                perform(run, tmp_path)
+        files.evaluation("larger").unlink()
+        (checkpoint,) = [path for path in files.work_dir.glob("*.pth") if path.stem == "iter_8"]
+        before = [path.stat().st_mtime_ns for path in (checkpoint, files.training, files.matrices("own"))]
+        phases = []
+        perform(run, tmp_path, lambda progress: phases.append(progress.phase))
+        assert set(phases) == {"larger"}
+        assert before == [path.stat().st_mtime_ns for path in (checkpoint, files.training, files.matrices("own"))]
+        assert records.is_finished(run, tmp_path)
+
+    def test_from_the_last_checkpoint_only_finishes(self, fast_write, tmp_path):
+        """Killed after the last checkpoint, before the training was recorded as complete."""
+        run = only_run(fast_write())
+        files = perform(run, tmp_path)
+        expected, _ = results(files)
+        seconds = records.read_json(files.training)["seconds"]
+        for path in (files.training, files.metrics, files.evaluation("own")):
+            path.unlink()
+        assert_same(results(perform(run, tmp_path))[0], expected)
+        assert records.read_json(files.training)["iterations"] == 8
+        assert records.read_json(files.training)["seconds"] == pytest.approx(seconds, abs=0.5)
+
+    def test_random_states_survive_a_checkpoint(self, tmp_path):
+        torch.save(_random_state(), tmp_path / "state.pth")
+        expected = random.random(), np.random.rand(), np.random.randn(), torch.rand(1)
+        _set_random_state(torch.load(tmp_path / "state.pth", weights_only=True))
+        assert expected == (random.random(), np.random.rand(), np.random.randn(), torch.rand(1))
+
+
+class TestCheckpoints:
+    @pytest.mark.parametrize("size", [0, 3, 100, -1])
+    def test_incomplete_ones_are_removed(self, tmp_path, size):
+        for iteration in (9, 10):
+            torch.save({"weight": torch.rand(1000)}, tmp_path / f"iter_{iteration}.pth")
+        newest = tmp_path / "iter_10.pth"
+        newest.write_bytes(newest.read_bytes()[:size])
+        assert training.newest_checkpoint(tmp_path) == tmp_path / "iter_9.pth"
+        assert not newest.exists()
+
+    def test_damaged_ones_are_removed(self, tmp_path):
+        torch.save({"weight": torch.ones(1000)}, tmp_path / "iter_1.pth")
+        content = bytearray((tmp_path / "iter_1.pth").read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / "iter_1.pth").write_bytes(content)
+        assert training.newest_checkpoint(tmp_path) is None
+
+    def test_one_that_may_not_be_loaded_is_complete_and_stays(self, tmp_path):
+        """It is the training that must say so, not a checkpoint that silently disappears."""
+        torch.save({"metric": IoUMetric()}, tmp_path / "iter_1.pth")
+        assert training.newest_checkpoint(tmp_path) == tmp_path / "iter_1.pth"
+
+    def test_none(self, tmp_path):
+        assert training.newest_checkpoint(tmp_path / "nothing") is None
+
+
+class TestFinishedRun:
+    @pytest.fixture(scope="class")
+    def root(self, tmp_path_factory):
+        return tmp_path_factory.mktemp("finished")
+
+    @pytest.fixture
+    def run(self, write_study):
+        return only_run(write_study())
+
+    @pytest.fixture
+    def files(self, run, root):
+        return records.RunFiles(root / run.directory) if records.is_finished(run, root) else perform(run, root)
+
+    def test_directory(self, files, run):
+        assert files.config.exists()
+        assert files.log.parent == files.config.parent
+        assert [path.name for path in files.work_dir.glob("*.pth")] == ["iter_8.pth"]
+        assert list(files.work_dir.glob("*/vis_data/scalars.json"))  # mmengine's, as they are
+        assert list(files.path.glob("**/.*.json*")) == []  # no half-written file
+
+    def test_metrics_follow_from_the_matrices(self, files):
+        metrics = records.read_json(files.metrics)
+        assert metrics["variants"] == {"align_corners": "false", "size": "s32"}
+        assert metrics["seed"] == 3
+        assert metrics["training"]["iterations"] == 8
+        assert metrics["training"]["seconds"] > 0
+        assert metrics["training"]["peak_memory_bytes"] > 2**20
+        for name, size in {"own": 32, "larger": 48}.items():
+            with np.load(files.matrices(name)) as stored:
+                assert stored["confusion"].shape == (3, 6, 6)
+                assert (stored["confusion"].sum((1, 2)) == size * size).all()
+                expected = scores(stored["confusion"].sum(0))
+                assert list(metrics["evaluations"][name]["IoU"]) == stored["classes"].tolist()
+            assert metrics["evaluations"][name]["images"] == 3
+            for key in ("mIoU", "mAcc", "aAcc"):
+                assert metrics["evaluations"][name][key] == expected[key]
+            actual = [np.nan if value is None else value for value in metrics["evaluations"][name]["IoU"].values()]
+            np.testing.assert_equal(actual, expected["IoU"])
+
+    def test_environment_names_no_place(self, files, root):
+        text = files.environment.read_text() + files.metrics.read_text() + files.training.read_text()
+        (attempt,) = json.loads(files.environment.read_text())["attempts"]
+        assert {"python", "torch", "mmengine", "mmcv", "mmseg", "mmseg_resample", "device", "threads"} <= attempt.keys()
+        assert str(root) not in text
+        assert "/home" not in text
+
+    def test_another_evaluation_does_not_train_again(self, files, root, write_study):
+        run = only_run(write_study(evaluations={"own": {}, "larger": {"size": {"s32": "s48"}}, "more": {}}))
+        assert records.conflict(run, root) is None
+        assert not records.is_finished(run, root)
+        kept = [files.training, files.matrices("own"), *files.work_dir.glob("*.pth")]
+        before = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in kept]
+        perform(run, root)
+        assert before == [(path.stat().st_ino, path.stat().st_mtime_ns) for path in kept]
+        assert list(records.read_json(files.metrics)["evaluations"]) == ["own", "larger", "more"]
+
+    def test_another_config_is_a_conflict(self, files, root, write_study):
+        changes = {"optim_wrapper.optimizer.lr": 0.1, "train_cfg.max_iters": 9}
+        assert records.conflict(only_run(write_study(), options=changes), root) == (
+            "config.py: default_hooks.checkpoint.interval was 2, is now 3; "
+            "optim_wrapper.optimizer.lr was 0.05, is now 0.1; train_cfg.max_iters was 8, is now 9"
+        )
+
+    def test_another_meaning_of_an_evaluation_is_a_conflict(self, files, root, write_study):
+        run = only_run(write_study(evaluations={"own": {}, "larger": {"size": {"s32": "s33"}}}))
+        assert "evaluation 'larger': test_dataloader.dataset.size.0 was 48, is now 33" in records.conflict(run, root)
+
+
+def test_a_model_with_other_weights_is_not_tested(write_study, tmp_path):
+    width = {"narrow": {"model.decode_head.channels": 8}, "wide": {"model.decode_head.channels": 12}}
+    evaluations = {"widened": {"width": {"narrow": "wide", "wide": "wide"}}}
+    path = write_study(axes={"width": width}, train={}, evaluations=evaluations, compare="width")
+    run = only_run(path)
+    with pytest.raises(ValueError, match=r"is not the trained one.* such as decode_head.*, trained .* tested "):
+        perform(run, tmp_path)
+    assert not records.is_finished(run, tmp_path)
+
+
+def test_variants_of_a_seed_start_alike(fast_write, tmp_path, monkeypatch):
+    """Paired: the same initialisation, the same images in the same order, augmented alike; other seeds differ."""
+    starts = {}
+
+    class Spy(Hook):
+        def before_train(self, runner):
+            weights = {name: value.clone() for name, value in runner.model.state_dict().items()}
+            starts[runner.work_dir] = (weights, [])
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            starts[runner.work_dir][1].extend(data_batch["inputs"])
+
+    original = training._runner
+    monkeypatch.setattr(training, "_runner", lambda *args: original(*args, Spy()))
+    false0, true0, false1, _ = plan.load(fast_write()).runs()
+    for run in (false0, true0, false1):
+        perform(run, tmp_path)
+    (weights, inputs), paired, other = starts.values()
+    assert_same(paired[0], weights)
+    assert len(inputs) == 16
+    assert all(torch.equal(a, b) for a, b in zip(paired[1], inputs, strict=True))
+    assert not torch.equal(other[0]["decode_head.conv_seg.weight"], weights["decode_head.conv_seg.weight"])
+    assert not all(torch.equal(a, b) for a, b in zip(other[1], inputs, strict=True))
+
+
+def test_one_run_does_not_leak_into_the_next(fast_write, tmp_path):
+    loggers = []
+
+    class Spy(Hook):
+        def before_train(self, runner):
+            loggers.append(runner.logger)
+
+    config = {"env_cfg": {"cudnn_benchmark": True}, "randomness": {"deterministic": True}}
+    runs = plan.load(fast_write(config)).runs()[:2]
+    original = training._runner
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_runner", lambda *args: original(*args, Spy()))
+        files = [perform(run, tmp_path) for run in runs]
+    for each in files:
+        (scalars,) = each.work_dir.glob("*/vis_data/scalars.json")
+        steps = [json.loads(line)["step"] for line in scalars.read_text().splitlines()]
+        assert steps == sorted(set(steps))  # a shared visualizer would write both trainings into the first file
+    assert all(handler.stream is None for logger in loggers for handler in logger.handlers if hasattr(handler, "mode"))
+    assert not MMLogger._instance_dict
+    assert not MessageHub._instance_dict
+    assert not Visualizer._instance_dict
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.benchmark

@@ -1,0 +1,85 @@
+"""The command line of studies, in this process; tests/study/test_kill.py has it as a process."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from mmseg_resample.study import records
+from tests.study.tiny import write_study
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """Runs tools/study.py with arguments in an empty directory; returns the exit status."""
+    path = Path(__file__).parents[2] / "tools" / "study.py"
+    spec = importlib.util.spec_from_file_location("study_command", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["study.py", *map(str, arguments)])
+        return module.main()
+
+    return run
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(command, tmp_path, capsys):
+    path = write_study(tmp_path)
+    assert command(path, "--dry-run", "--seeds", 4, 5, 6, "--cfg-options", "train_cfg.max_iters=2") == 0
+    shown = capsys.readouterr().out
+    assert "tiny: 6 runs, 6 to do" in shown
+    assert shown.count("own, larger") == 6
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "1", "1"], "tiny.py: --seeds: 1 is listed twice. Remove one."),
+        (["--cfg-options", "model.depth=3"], "tiny.py: --cfg-options: 'model.depth' is not in the base config"),
+        (["--workers", "0"], "--workers: expected 1 or more, got 0."),
+    ],
+)
+def test_what_cannot_work_is_one_message(command, tmp_path, capsys, arguments, message):
+    assert command(write_study(tmp_path), *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_study_that_does_not_exist(command, capsys):
+    assert command("nothing.py") == 2
+    assert "study config 'nothing.py' does not exist" in capsys.readouterr().err
+
+
+def test_unknown_arguments_are_status_2(command, capsys):
+    with pytest.raises(SystemExit) as error:
+        command("study.py", "--seed", "1", "--worker")
+    assert error.value.code == 2
+
+
+@pytest.mark.slow
+def test_runs_reports_failures_and_goes_on(command, tmp_path, capsys):
+    fault = {"type": "Fault", "iteration": 3, "where": "align_corners=true"}
+    path = write_study(tmp_path, {"custom_hooks": [fault]}, seeds=[0], evaluations={"own": {}})
+    root = Path("work_dirs/tiny")
+
+    assert command(path, "--workers", 2) == 1
+    shown = capsys.readouterr().out
+    assert "failed    align_corners=true size=s32 seed 0: RuntimeError: a fault after iteration 3" in shown
+    assert f"{root}/align_corners=true,size=s32/seed-0/log.txt" in shown
+    assert "finished  align_corners=false size=s32 seed 0  mIoU own" in shown
+    assert "1 planned run is missing" in " ".join(shown.split())
+    assert "\x1b" not in shown  # no control characters where there is no terminal
+
+    finished = (root / "align_corners=false,size=s32/seed-0/metrics.json").stat()
+    assert command(path, "--workers", 2) == 0
+    shown = capsys.readouterr().out
+    assert "align_corners=false" not in shown.split("mIoU (%)")[0]
+    assert (root / "align_corners=false,size=s32/seed-0/metrics.json").stat() == finished
+    assert shown.split()[-3:] == [str(root / f"report.{suffix}") for suffix in ("md", "json", "png")]
+    assert records.read_json(root / "report.json")["comparisons"][0]["differences"][0]["n"] == 1
