@@ -157,9 +157,10 @@ def _run(model: Any, size: tuple[int, int], overrides: Maps | None) -> Tracker:
             logits = model.encode_decode(image, [meta])
         finally:
             del model.extract_feat
-        tracker.meet("labels", [tracker.of(logits), labels])
+        tracker.meet("labels", [tracker.of(logits), labels], "decode_head")
         for head in _auxiliary_heads(model):
-            tracker.meet("labels", [tracker.of(head.predict(features, [meta], model.test_cfg)), labels])
+            logits = head.predict(features, [meta], model.test_cfg)
+            tracker.meet("labels", [tracker.of(logits), labels], "auxiliary_head")
     return tracker
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mmengine.config import Config
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from .audit import Audit, audit, audit_exact, build_fake, with_align_corners
 from .fake import fake_tensors
 from .layout import Offset
+from .pipeline import LabelOffset, label_offsets
 from .track import TOLERANCE, Meeting, Site
 
 
@@ -22,6 +24,7 @@ class Comparison:
         audits: variant (``"config"``, ``"False"``, ``"True"``, ``"exact"``) to audits, one per size. A flag that the
             model's heads do not take is missing.
         deaf: resizes that keep their flag whatever the config says.
+        labels: how far the training pipeline's resizes move labels against the image.
         fitting: for an odd-kernel backbone, the nearest size at which ``True`` is exact, and its audit.
     """
 
@@ -29,6 +32,7 @@ class Comparison:
     sizes: list[tuple[int, int]]
     audits: dict[str, list[Audit]]
     deaf: list[Site] = field(default_factory=list)
+    labels: list[LabelOffset] = field(default_factory=list)
     fitting: tuple[tuple[int, int], Audit] | None = None
 
     @property
@@ -43,11 +47,12 @@ class Comparison:
 def compare(cfg: Config, name: str, sizes: Sequence[tuple[int, int]], flags: bool = True) -> Comparison:
     """Audit ``cfg`` at ``sizes`` as it stands and exact and, with ``flags``, with ``align_corners`` False and True."""
     audits: dict[str, list[Audit]] = {}
+    labels = label_offsets(cfg)
     with fake_tensors():
         model = build_fake(cfg)
         audits["config"] = [audit(model, size) for size in sizes]
         audits["exact"] = [audit_exact(model, size) for size in sizes]
-        result = Comparison(name, list(sizes), audits)
+        result = Comparison(name, list(sizes), audits, labels=labels)
         if not flags:
             return result
         for value in (False, True):
@@ -58,8 +63,8 @@ def compare(cfg: Config, name: str, sizes: Sequence[tuple[int, int]], flags: boo
             audits[str(value)] = [audit(flagged, size) for size in sizes]
         size = _size_for_true(result.now)
         if size is not None:
-            fitting = result.now if size == sizes[0] and _is_true(result.now) else audit(flagged, size)
-            result.fitting = (size, fitting)
+            with suppress(RuntimeError):  # networks that fix their inner sizes cannot take this one
+                result.fitting = (size, audit(flagged, size))
     false, true = (audits[key][0].trace.resizes for key in ("False", "True"))
     result.deaf = [
         a.site
@@ -67,10 +72,6 @@ def compare(cfg: Config, name: str, sizes: Sequence[tuple[int, int]], flags: boo
         if a.align_corners is not None and a.align_corners == b.align_corners
     ]
     return result
-
-
-def _is_true(audited: Audit) -> bool:
-    return all(r.align_corners in (True, None) for r in audited.trace.resizes)
 
 
 def _size_for_true(audited: Audit) -> tuple[int, int] | None:
@@ -92,16 +93,24 @@ def describe(comparison: Comparison) -> str:
         final = comparison.audits[key][0].final
         name = f"align_corners={key}" if flagged else "The prediction"
         sentences.append(f"{name} {_final_in_words(final)} at {size}.")
-    inner = comparison.now.misregistered
+    inner = [m for m in comparison.now.misregistered if not m.pooled]
+    pooled = [m for m in comparison.now.misregistered if m.pooled]
     if inner:
         sentences.append(
             f"Inside the network, features meet up to {inner[0].worst:.4g} px apart"
             f" ({_place(inner[0])}); the same offset everywhere can be learned away, a drift cannot."
         )
-    if comparison.fitting is not None:
+    if pooled:
+        sentences.append(
+            f"Pooled bins, {pooled[0].spacing:.4g} px wide, are {pooled[0].worst:.4g} px off; "
+            f"only half-pixel fits them."
+        )
+    if comparison.fitting is not None and "True" in comparison.audits:
         fit, audited = comparison.fitting
-        if audited.worst < TOLERANCE:
-            sentences.append(f"align_corners=True is exact at {fit[0]}x{fit[1]}.")
+        off = [m for m in audited.trace.meetings if m.worst > TOLERANCE and not m.pooled]
+        if not off:
+            bins = " but for pooled bins" if audited.worst > TOLERANCE else ""
+            sentences.append(f"align_corners=True is exact at {fit[0]}x{fit[1]}{bins}.")
     if comparison.deaf:
         total = len(comparison.now.trace.resizes)
         sentences.append(f"{len(comparison.deaf)} of {total} resizes are hard-coded and ignore the config's flag.")
@@ -119,6 +128,12 @@ def describe(comparison: Comparison) -> str:
             f"Exact resizes leave {len(left)} meeting(s) that no resize can repair, {worst.worst:.4g} px at most "
             f"({_place(worst)})."
         )
+    for moved in comparison.labels:
+        if max(abs(moved.y), abs(moved.x)) > 0.05:
+            sentences.append(
+                f"In the training pipeline, {moved.transform} puts labels {moved.x:+.2g} px right and "
+                f"{moved.y:+.2g} px below the image; AlignedResize does not."
+            )
     if comparison.now.trace.unknown:
         sentences.append(
             f"{len(comparison.now.trace.unknown)} operator(s) could not be followed; "

@@ -169,11 +169,13 @@ class Layout:
         dims: one per dimension of the tensor.
         native: spacing (y, x), in input pixels, of the finest evidence in the tensor; upsampling does not refine it.
             Infinite where the tensor has no position (weights, globally pooled features).
+        pooled: averaged over adaptive bins, whose centres are half-pixel by construction.
         site: the resize that put the elements where they are, by its number in the trace; None where layers did.
     """
 
     dims: tuple[Dim, ...]
     native: Vector = (math.inf, math.inf)
+    pooled: bool = False
     site: int | None = None
 
     @classmethod

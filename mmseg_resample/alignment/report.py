@@ -63,7 +63,8 @@ def _variants(comparison: Comparison) -> Table:
     for column, justify in (
         ("input", "left"),
         ("resizes", "left"),
-        ("worst meeting inside", "right"),
+        ("levels meet", "right"),
+        ("pooled bins meet", "right"),
         ("prediction y", "right"),
         ("prediction x", "right"),
     ):
@@ -80,10 +81,15 @@ def _variants(comparison: Comparison) -> Table:
 
 
 def _variant_row(size: str, name: str, audited: Audit) -> Sequence[Any]:
-    inside = audited.misregistered[0].worst if audited.misregistered else 0.0
+    pooled, levels = 0.0, 0.0
+    for meeting in audited.misregistered:
+        if meeting.pooled:
+            pooled = max(pooled, meeting.worst)
+        else:
+            levels = max(levels, meeting.worst)
     final = audited.final
     y, x = (None, None) if final is None else (final.y, final.x)
-    return size, name, _coloured(f"{inside:.4g}", inside), _offset(y), _offset(x)
+    return size, name, _coloured(f"{levels:.4g}", levels), _coloured(f"{pooled:.4g}", pooled), _offset(y), _offset(x)
 
 
 def _meetings(comparison: Comparison, everything: bool) -> Table:
@@ -192,6 +198,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "verdict": describe(comparison),
         "sizes": comparison.sizes,
         "hard_coded": comparison.deaf,
+        "label_offsets": [asdict(moved) for moved in comparison.labels],
         "true_is_exact_at": fitting[0] if fitting is not None and fitting[1].worst < TOLERANCE else None,
         "audits": {key: [_audit_json(a) for a in audits] for key, audits in comparison.audits.items()},
     }

@@ -378,10 +378,10 @@ def adaptive_pool(t: "Tracker", args: Args, out: Any) -> Any:
 
 
 def _coarsened(layout: Layout, index: int) -> Layout:
-    """After averaging, the evidence is as coarse as the samples are apart."""
+    """After averaging over bins, the evidence is as coarse as the samples are apart."""
     step = layout.dims[index].single("a pooling").step
     y, x = (max(n, abs(s)) for n, s in zip(layout.native, step, strict=True))
-    return replace(layout, native=(y, x))
+    return replace(layout, native=(y, x), pooled=True)
 
 
 @rule("im2col")

@@ -66,6 +66,7 @@ class Meeting:
         site: the resize, by its index in ``Trace.resizes``, that put the operand there; None where layers did, which
             no resize can repair.
         spacing: distance, in input pixels, between the samples of the operand's evidence before it was resized.
+        pooled: the operand was averaged over adaptive bins (pyramid pooling), which only half-pixel resizes register.
     """
 
     path: str
@@ -75,6 +76,7 @@ class Meeting:
     shape: tuple[int, ...]
     site: int | None = None
     spacing: float = 1.0
+    pooled: bool = False
 
     @property
     def worst(self) -> float:
@@ -169,7 +171,7 @@ class Tracker(TorchDispatchMode):
 
     # --- called by the rules ------------------------------------------------------------------------------------------
 
-    def meet(self, op: str, layouts: Sequence[Layout]) -> Layout:
+    def meet(self, op: str, layouts: Sequence[Layout], path: str | None = None) -> Layout:
         """Record how far apart the operands are; the result counts on the one with the finest evidence."""
         placed = [layout for layout in layouts if layout.spatial]
         if not placed:
@@ -187,7 +189,7 @@ class Tracker(TorchDispatchMode):
             y, x = offset_between(layout, base)
             if y is None and x is None:
                 continue
-            meeting = Meeting(self.path, op, y, x, shape, layout.site, max(layout.native))
+            meeting = Meeting(path or self.path, op, y, x, shape, layout.site, max(layout.native), layout.pooled)
             if layout.site is not None and meeting.worst > TOLERANCE:
                 self.pairs.append((layout.site, layout, base))
             if worst is None or meeting.worst > worst.worst:

@@ -1,0 +1,7 @@
+"""Data sets: CamVid, and Shapes, which needs no files."""
+
+from .camvid import CamVidDataset, convert_camvid
+from .resize import AlignedResize
+from .shapes import LoadShapes, ShapesDataset, ShapesScene
+
+__all__ = ["AlignedResize", "CamVidDataset", "LoadShapes", "ShapesDataset", "ShapesScene", "convert_camvid"]

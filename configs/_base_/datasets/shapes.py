@@ -1,5 +1,6 @@
 # Shapes draws its scenes itself. Training repeats 1024 of them and keeps them in memory (64 MiB at 128x128), which is
 # faster on one core than drawing new ones and as good for the mIoU; workers would each keep their own.
+# Another size is set in the `dataset` of all three dataloaders; the scenes stay the same, with more or less around them.
 dataset_type = 'ShapesDataset'
 size = (128, 128)
 train_pipeline = [

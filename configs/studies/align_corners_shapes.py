@@ -1,0 +1,27 @@
+# What align_corners does to a network of 3x3 kernels, at an input that suits False in size (128 = 8 * 16) and at one
+# that suits True (129 = 8 * 16 + 1): tested as trained, at twice the size, and deployed with the other flag.
+# Twelve runs; a few minutes on two CPU cores. The scenes of 128, 129, 256 and 257 pixels are windows onto the same ones.
+base = '../shapes/fcn_r18-d8-tiny_1xb8-500_shapes-128x128.py'
+
+
+def input_size(n):
+    return {
+        'model.data_preprocessor.size': (n, n),
+        'train_dataloader.dataset.size': (n, n),
+        'test_dataloader.dataset.size': (n, n),
+    }
+
+
+axes = dict(
+    align_corners=dict(
+        false={'model.decode_head.align_corners': False},
+        true={'model.decode_head.align_corners': True}),
+    input={str(n): input_size(n) for n in (128, 129, 256, 257)})
+train = dict(input=['128', '129'])
+seeds = [0, 1, 2]
+evaluations = dict(
+    own=dict(),
+    twice=dict(input={'128': '256', '129': '257'}),
+    other_flag=dict(align_corners=dict(false='true', true='false')))
+compare = 'align_corners'
+metric = 'mIoU'

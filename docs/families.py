@@ -1,0 +1,132 @@
+"""Audits one config of every family of mmsegmentation and writes docs/families.md: ``python docs/families.py``."""
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.utils import get_installed_path
+from rich.progress import track
+
+from mmseg_resample.alignment.audit import Audit
+from mmseg_resample.alignment.comparison import Comparison, compare, in_pixels
+from mmseg_resample.alignment.track import TOLERANCE
+
+HEAD = """\
+# Every family of mmsegmentation 1.2.2, audited
+
+One config of each folder of mmseg's `configs/`, as `tools/audit.py` sees it: no weights, no data. Sizes are the
+config's crop, else 512x1024. Pixels of the input throughout; `a .. b` drifts from the first to the last position of an
+axis.
+
+- **levels**: stride and offset of the backbone's outputs. Offset 0 means odd kernels (feature `i` on pixel
+  `stride * i`), offset `(stride - 1) / 2` means patches.
+- **worst meeting**: how far apart two levels are where they are added, multiplied or concatenated, as configured, with
+  `align_corners=True`, and exact. What was averaged over large bins (pyramid pooling) is left out; only half-pixel
+  fits it.
+- **prediction**: where the evidence for a label is, relative to the label, along x: with `False`, `True` and exact
+  resizes.
+- **deaf**: resizes that ignore the config's flag.
+
+Regenerate with `python docs/families.py`.
+
+| family | size | stride @ offset of levels | worst meeting | prediction: False | True | exact | deaf |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "families.md")
+    parser.add_argument("--only", nargs="+", help="these folders alone")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    root = Path(get_installed_path("mmsegmentation")) / ".mim" / "configs"
+    folders = [f for f in sorted(root.iterdir()) if f.is_dir() and not f.name.startswith("_")]
+    start = time.perf_counter()
+    rows, missing, notes = [], [], []
+    for folder in track([f for f in folders if not args.only or f.name in args.only], description="auditing"):
+        path = representative(folder)
+        try:
+            comparison = audited(path)
+        except Exception as error:  # a family whose dependencies are not here is a finding, not a failure
+            missing.append(f"- `{folder.name}`: {reason(error, path)}")
+            continue
+        rows.append(row(folder.name, comparison))
+        notes += [f"- `{folder.name}`, {place or 'segmentor'}: {what}" for place, what in unfollowed(comparison)]
+    seconds = time.perf_counter() - start
+    text = HEAD + "\n".join(rows) + "\n"
+    text += f"\n{len(rows)} families, {seconds:.0f} s on one CPU.\n"
+    if notes:
+        text += "\n## Not followed\n\n" + "\n".join(dict.fromkeys(notes)) + "\n"
+    if missing:
+        text += "\n## Not audited here\n\n" + "\n".join(missing) + "\n"
+    args.out.write_text(text)
+    print(f"{args.out}: {len(rows)} families in {seconds:.0f} s, {len(missing)} without their dependencies")
+
+
+def representative(folder: Path) -> Path:
+    """The plainest config: Cityscapes at 512x1024 before ADE20K before others, then the shortest name."""
+
+    def rank(path: Path) -> tuple[bool, bool, bool, int, str]:
+        name = path.name
+        return "cityscapes" not in name, "512x1024" not in name, "ade20k" not in name, len(name), name
+
+    return min(folder.glob("*.py"), key=rank)
+
+
+def audited(path: Path) -> Comparison:
+    cfg = Config.fromfile(path)
+    size = cfg.get("crop_size") or (cfg.model.get("data_preprocessor") or {}).get("size") or (512, 1024)
+    return compare(cfg, path.stem, [tuple(size)])
+
+
+def row(family: str, comparison: Comparison) -> str:
+    now = comparison.now
+    levels = ", ".join(
+        f"{axis(level.stride)} @ {axis(level.offset)}" if level is not None else "none" for level in now.levels
+    )
+    true = comparison.audits.get("True")
+    meetings = " / ".join(
+        [number(worst(now)), number(worst(true[0])) if true else "-", number(worst(comparison.exact))]
+    )
+    predictions = []
+    for key in ("False", "True", "exact"):
+        audits = comparison.audits.get(key)
+        final = audits[0].final if audits else None
+        predictions.append("-" if final is None else in_pixels(final.x))
+    if "False" not in comparison.audits:
+        final = now.final
+        predictions[0] = "-" if final is None else f"{in_pixels(final.x)} (no flag)"
+    deaf = f"{len(comparison.deaf)} of {len(now.trace.resizes)}" if comparison.deaf else ""
+    size = "x".join(map(str, now.size))
+    return f"| {family} | {size} | {levels} | {meetings} | {' | '.join(predictions)} | {deaf} |"
+
+
+def worst(audit: Audit) -> float:
+    return max((m.worst for m in audit.misregistered if not m.pooled), default=0.0)
+
+
+def number(pixels: float) -> str:
+    return "0" if pixels <= TOLERANCE else f"{pixels:.3g}"
+
+
+def axis(values: tuple[float, ...]) -> str:
+    return "x".join(dict.fromkeys(f"{v + 0:.4g}" for v in values))
+
+
+def unfollowed(comparison: Comparison) -> list[tuple[str, str]]:
+    return sorted(set(comparison.now.trace.unknown))
+
+
+def reason(error: Exception, path: Path) -> str:
+    for package in ("mmdet", "mmpretrain"):
+        if package in path.read_text() or package in str(error):
+            return f"needs {package}"
+    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    return f"{type(error).__name__}: {first[:160]}"
+
+
+if __name__ == "__main__":
+    main()

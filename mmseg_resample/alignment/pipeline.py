@@ -1,0 +1,79 @@
+"""Where a training pipeline puts labels relative to the image: measured by running its own resizes on ramps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import TRANSFORMS
+
+_DRAWS = 8  # sizes drawn from a random resize
+_BORDER = 0.1  # share of each side left out: edges repeat there
+
+
+@dataclass(frozen=True)
+class LabelOffset:
+    """Mean displacement of labels against the image after one resize of the pipeline, in pixels of its output.
+
+    Args:
+        transform: type of the transform.
+        y: positive where labels lie below the image's content.
+        x: positive where they lie to its right.
+    """
+
+    transform: str
+    y: float
+    x: float
+
+
+def label_offsets(cfg: Config, seed: int = 0) -> list[LabelOffset]:
+    """The displacement that each resizing transform of ``cfg.train_pipeline`` gives the labels, on average."""
+    init_default_scope(cfg.get("default_scope") or "mmseg")
+    pipeline = cfg.get("train_pipeline") or []
+    return [_measure(entry, seed) for entry in pipeline if "Resize" in entry["type"]]
+
+
+def _measure(entry: dict[str, Any], seed: int) -> LabelOffset:
+    transform = TRANSFORMS.build(entry)
+    state = np.random.get_state()  # mmcv's transforms draw from the global one
+    np.random.seed(seed)
+    try:
+        found = [_displacement(transform, *_shape(entry)) for _ in range(_DRAWS)]
+    finally:
+        np.random.set_state(state)
+    y, x = np.mean(found, axis=0)
+    return LabelOffset(entry["type"], float(y), float(x))
+
+
+def _displacement(transform: Any, height: int, width: int) -> tuple[float, float]:
+    """In output pixels: the source position that the image shows minus the one the label names."""
+    values = []
+    for axis, n in enumerate((height, width)):
+        line = np.arange(n)
+        plane = np.broadcast_to(line[:, None] if axis == 0 else line, (height, width))
+        results = transform(
+            dict(
+                img=np.repeat(plane[..., None], 3, axis=2).astype(np.float32),
+                img_shape=(height, width),
+                ori_shape=(height, width),
+                gt_seg_map=plane.astype(np.float32),
+                seg_fields=["gt_seg_map"],
+            )
+        )
+        image, labels = results["img"][..., 0], results["gt_seg_map"]
+        size = image.shape[axis]
+        inner = slice(int(_BORDER * size), int((1 - _BORDER) * size))
+        difference = np.moveaxis(image - labels, axis, 0)[inner]
+        values.append(float(difference.mean()) * size / n)
+    return values[0], values[1]
+
+
+def _shape(entry: dict[str, Any]) -> Sequence[int]:
+    """(height, width) of an image as the transform's nominal scale expects it, bounded to keep this quick."""
+    scale = entry.get("scale") or (683, 512)
+    if not isinstance(scale[0], (int, float)):  # a list of scales to choose from
+        scale = scale[-1]
+    width, height = (min(int(v), 1024) for v in scale)
+    return height, width

