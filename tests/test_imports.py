@@ -19,7 +19,7 @@ ALLOWED = {
     "evaluation": set(),
     "study": {"evaluation", "launch", "version"},
     "compat": set(),
-    "launch": {"compat"},
+    "launch": {"compat", "ops"},
     "version": set(),
 }
 OPS_MAY_IMPORT = {"torch", "numpy", "triton", "numba"}  # besides the standard library

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,7 +147,9 @@ def _registering(source: PixelGrid, result: PixelGrid, operand: PixelGrid, base:
 
 def _run(model: Any, size: tuple[int, int], overrides: Maps | None) -> Tracker:
     tracker = Tracker(overrides)
-    with tracker, tracker.modules(model, watched=("backbone",)), torch.no_grad():
+    policy = getattr(model, "resize_policy", None)
+    running = policy.running() if policy is not None else nullcontext()
+    with tracker, tracker.modules(model, watched=("backbone",)), running, torch.no_grad():
         image = torch.empty(1, 3, *size)
         tracker.start(image)
         meta = dict(img_shape=size, ori_shape=size, pad_shape=size, padding_size=[0, 0, 0, 0])

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from ..ops import AxisMap, Coordinates, PixelGrid, resize
@@ -227,6 +227,11 @@ def _close(a: Sequence[AxisMap], b: Sequence[AxisMap]) -> bool:
 @contextmanager
 def _fake_copy(model: nn.Module) -> Iterator[Any]:
     """A copy of ``model`` without memory, in evaluation mode, and the fake tensors to run it with."""
+    if any(isinstance(p, FakeTensor) for p in model.parameters()):  # itself being built for an audit
+        training = model.training
+        yield model.eval()
+        model.train(training)
+        return
     with fake_tensors():
         modes = [m for m in _get_current_dispatch_mode_stack() if isinstance(m, FakeTensorMode)]
         with unset_fake_temporarily(), FakeCopyMode(modes[-1]):
@@ -297,7 +302,7 @@ def _target_size(input: Tensor, size: Any, scale_factor: Any) -> tuple[int, ...]
 
 
 class _PolicyMixin:
-    """A segmentor that runs under its policy: training, validation, slide inference and plain calls alike."""
+    """A segmentor that runs under its policy, however it is called; every crop of a sliding window counts anew."""
 
     resize_policy: ResizePolicy
 
@@ -306,8 +311,12 @@ class _PolicyMixin:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
 
     def extract_feat(self, *args: Any, **kwargs: Any) -> Any:
-        _running.calls = Counter()  # every crop of a sliding window counts from the start
-        return super().extract_feat(*args, **kwargs)  # type: ignore[misc]
+        with self.resize_policy.running():
+            return super().extract_feat(*args, **kwargs)  # type: ignore[misc]
+
+    def encode_decode(self, *args: Any, **kwargs: Any) -> Any:
+        with self.resize_policy.running():
+            return super().encode_decode(*args, **kwargs)  # type: ignore[misc]
 
 
 @cache
@@ -322,13 +331,15 @@ def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str = "EncoderD
     In a config, behind any stock base: ``model = dict(type='ResampledSegmentor', resize_policy=dict(exact=True))``.
 
     Args:
-        resize_policy: arguments of ``ResizePolicy``.
+        resize_policy: arguments of ``ResizePolicy``; None for the stock segmentor, so that a study can switch it off.
         segmentor: the type that the config had before (``"CascadeEncoderDecoder"`` for PointRend and OCRNet).
         **kwargs: the arguments of that type.
     """
     cls = MODELS.get(segmentor)
     if cls is None:
         raise KeyError(f"ResampledSegmentor: no segmentor {segmentor!r} in mmseg's registry. Check the type's name.")
+    if resize_policy is None:
+        return cls(**kwargs)
     model = _with_policy(cls)(**kwargs)
     model.resize_policy = ResizePolicy(**resize_policy)  # type: ignore[assignment]
     model.resize_policy.install(model)  # type: ignore[operator, union-attr]

@@ -22,7 +22,7 @@ class AlignedResize(Resize):
         for key in results.get("seg_fields", []):
             labels = results[key]
             rows, columns = (
-                np.floor((np.arange(size) + 0.5) * n / size).astype(np.intp)
+                (2 * np.arange(size) + 1) * n // (2 * size)  # floor((x + 0.5) * n / size), in whole numbers
                 for size, n in zip((height, width), labels.shape[:2], strict=True)
             )
             results[key] = labels[rows[:, None], columns]

@@ -5,16 +5,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.apis import init_model
+from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmseg_resample.alignment import ResizePolicy
+from mmseg_resample.alignment import ResizePolicy, audit, build_fake, fake_tensors
 from mmseg_resample.ops import resize
 
-from .test_networks import linearise
+from .test_networks import CONFIGS, linearise
 
 BN = dict(type="BN")
 CHANNELS = [8, 16, 32, 64]
@@ -265,6 +267,20 @@ def test_as_a_context_on_any_model():
             assert torch.equal(stock(x, mode="tensor"), model(x, mode="tensor"))
         assert torch.equal(stock(x, mode="tensor"), before)
     assert type(stock.decode_head).__bases__ != (type(model.decode_head),)
+
+
+def test_the_audit_of_a_config_with_the_policy_shows_zero():
+    cfg = get_config(CONFIGS["upernet_r18"])
+    cfg.model.update(type="ResampledSegmentor", resize_policy=dict(exact=True))
+    with fake_tensors():
+        result = audit(build_fake(cfg), (384, 640))
+    assert result.worst < 1e-3 and len(result.trace.meetings) > 10 and result.trace.unknown == []
+
+
+def test_no_policy_is_the_stock_segmentor():
+    init_default_scope("mmseg")
+    model = MODELS.build(ConfigDict(config(type="ResampledSegmentor", resize_policy=None)))
+    assert type(model).__mro__[:2] == (EncoderDecoder, BaseSegmentor)
 
 
 def test_without_a_policy_interpolate_is_untouched():

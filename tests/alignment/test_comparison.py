@@ -1,0 +1,84 @@
+import io
+import json
+
+import pytest
+from mmengine.hub import get_config
+from rich.console import Console
+
+from mmseg_resample.alignment.comparison import compare, describe, in_pixels
+from mmseg_resample.alignment.layout import Offset
+from mmseg_resample.alignment.report import plot, render, to_json
+
+from .test_networks import CONFIGS
+
+
+@pytest.fixture(scope="module")
+def upernet():
+    return compare(get_config(CONFIGS["upernet_r18"]), "upernet_r18", [(512, 1024), (513, 1025)])
+
+
+def test_what_each_pixel_model_gives(upernet):
+    final = {key: [in_pixels(a.final.x) for a in audits] for key, audits in upernet.audits.items()}
+    assert final == {
+        "config": ["-1.5", "-1.5 .. 1.5"],
+        "False": ["-1.5", "-1.5 .. 1.5"],
+        "True": ["0 .. -3", "0"],
+        "exact": ["0", "0"],
+    }
+    size, fitting = upernet.fitting
+    assert size == (513, 1025)
+    assert all(m.pooled for m in fitting.misregistered) and fitting.misregistered
+
+
+def test_the_verdict_in_words(upernet):
+    text = describe(upernet)
+    for part in (
+        "align_corners=False reads 1.5 px up and left of the labels everywhere at 512x1024",
+        "align_corners=True drifts from +0 to -3 px along y",
+        "meet up to 14 px apart (cat in decode_head)",
+        "True is exact at 513x1025 but for pooled bins",
+        "register everything",
+        "RandomResize puts labels +0.5 px right",
+    ):
+        assert part in text, text
+
+
+def test_registered_networks_are_called_so():
+    text = describe(compare(get_config(CONFIGS["unet"]), "unet", [(256, 256)]))
+    assert "is registered with the labels at 256x256" in text and "Everything is registered as it stands." in text
+
+
+def test_hard_coded_resizes_are_named():
+    comparison = compare(get_config(CONFIGS["hrnet"]), "hrnet", [(128, 256)])
+    assert "resizes are hard-coded" in describe(comparison)
+    assert ("decode_head.logits", 0) not in comparison.deaf and len(comparison.deaf) > 10
+
+
+def test_tables_json_and_pictures(upernet, tmp_path):
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(render(upernet, everything=True))
+    text = console.export_text()
+    for part in ("Backbone levels", "16x32 -> 128x256 bilinear False", "0.125 i +0", "-14"):
+        assert part in text
+    found = json.loads(json.dumps(to_json(upernet)))
+    assert found["schema"] == 1 and len(found["audits"]["config"]) == 2
+    assert found["audits"]["config"][0]["worst"] == 14
+    assert {tuple(m["maps"][0].values()) for m in found["audits"]["exact"][0]["exact_maps"]} >= {
+        (0.5, 0.0),
+        (0.25, 0.0),
+    }
+    plot(upernet, tmp_path / "fields.png")
+    assert (tmp_path / "fields.png").stat().st_size > 20000
+
+
+@pytest.mark.parametrize(
+    ("offset", "text"),
+    [
+        (Offset(-3.5, -3.5, -3.5), "-3.5"),
+        (Offset(-0.0, -3.5, -7.0), "0 .. -7"),
+        (Offset(0.0, 0.0, 0.0), "0"),
+        (None, "-"),
+    ],
+)
+def test_offsets_in_pixels(offset, text):
+    assert in_pixels(offset) == text

@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from mmseg_resample.alignment.pipeline import label_offsets
+
+
+def offsets(**entry):
+    cfg = Config(dict(default_scope="mmseg", train_pipeline=[dict(type="RandomFlip", prob=0.5), entry]))
+    return label_offsets(cfg)
+
+
+def test_random_resize_moves_labels_half_a_pixel_right_and_down():
+    (found,) = offsets(type="RandomResize", scale=(512, 384), ratio_range=(0.5, 2.0), keep_ratio=True)
+    assert found.transform == "RandomResize"
+    assert found.y == pytest.approx(0.5, abs=0.03) and found.x == pytest.approx(0.5, abs=0.03)
+
+
+def test_aligned_resize_does_not():
+    (found,) = offsets(
+        type="RandomResize", scale=(512, 384), ratio_range=(0.5, 2.0), keep_ratio=True, resize_type="AlignedResize"
+    )
+    assert abs(found.y) < 0.02 and abs(found.x) < 0.02
+
+
+def test_the_sign():
+    # Half the size: nearest reads source 2 x, the image is centred on 2 x + 0.5: a quarter of an output pixel.
+    (found,) = offsets(type="Resize", scale=(320, 160))
+    (halved,) = offsets(type="Resize", scale_factor=0.5)
+    assert found.x == 0 and halved.y == pytest.approx(0.25, abs=0.01)
+
+
+def test_leaves_the_global_generator_alone():
+    np.random.seed(3)
+    expected = np.random.rand(2)
+    np.random.seed(3)
+    first = np.random.rand()
+    offsets(type="RandomResize", scale=(64, 64), ratio_range=(0.5, 2.0))
+    assert [first, np.random.rand()] == list(expected)
+
+
+def test_no_pipeline_no_offsets():
+    assert label_offsets(Config(dict(default_scope="mmseg"))) == []
