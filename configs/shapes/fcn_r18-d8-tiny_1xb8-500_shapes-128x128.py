@@ -8,7 +8,8 @@ norm_cfg = dict(type='BN', requires_grad=True)
 crop_size = (128, 128)
 max_iters = 500
 model = dict(
-    type='EncoderDecoder',
+    type='ResampledSegmentor',  # EncoderDecoder, until a study sets a policy
+    resize_policy=dict(exact=False),
     data_preprocessor=dict(
         type='SegDataPreProcessor',
         mean=[123.675, 116.28, 103.53],

@@ -331,14 +331,14 @@ def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str = "EncoderD
     In a config, behind any stock base: ``model = dict(type='ResampledSegmentor', resize_policy=dict(exact=True))``.
 
     Args:
-        resize_policy: arguments of ``ResizePolicy``; None for the stock segmentor, so that a study can switch it off.
+        resize_policy: arguments of ``ResizePolicy``; ``dict(exact=False)`` is the stock segmentor, for studies.
         segmentor: the type that the config had before (``"CascadeEncoderDecoder"`` for PointRend and OCRNet).
         **kwargs: the arguments of that type.
     """
     cls = MODELS.get(segmentor)
     if cls is None:
         raise KeyError(f"ResampledSegmentor: no segmentor {segmentor!r} in mmseg's registry. Check the type's name.")
-    if resize_policy is None:
+    if not resize_policy.get("exact") and not resize_policy.get("rules"):
         return cls(**kwargs)
     model = _with_policy(cls)(**kwargs)
     model.resize_policy = ResizePolicy(**resize_policy)  # type: ignore[assignment]

@@ -279,7 +279,7 @@ def test_the_audit_of_a_config_with_the_policy_shows_zero():
 
 def test_no_policy_is_the_stock_segmentor():
     init_default_scope("mmseg")
-    model = MODELS.build(ConfigDict(config(type="ResampledSegmentor", resize_policy=None)))
+    model = MODELS.build(ConfigDict(config(type="ResampledSegmentor", resize_policy=dict(exact=False))))
     assert type(model).__mro__[:2] == (EncoderDecoder, BaseSegmentor)
 
 
