@@ -1,1 +1,276 @@
-def apply() -> None: ...
+"""Lets mmsegmentation 1.2.2 run on today's torch, numpy, setuptools and Python, with and without mmcv's compiled ops.
+
+The only place that works around versions of other packages. One function per work-around; each says which versions
+need it and until when, and does nothing where it is not needed. ``apply`` calls them all.
+"""
+
+import importlib.util
+import os
+import pickle
+import sys
+from importlib import metadata
+from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = [
+    "MissingOperatorError",
+    "allow_mmengine_checkpoints",
+    "apply",
+    "defer_missing_mmcv_operators",
+    "find_packages_by_module",
+    "require_mmseg",
+]
+
+
+def apply() -> None:
+    """Applies every work-around that this environment needs. A second call changes nothing.
+
+    Raises:
+        ImportError: mmseg, mmengine or mmcv cannot be imported together; the message says why and what to install.
+    """
+    require_mmseg()
+    defer_missing_mmcv_operators()
+    find_packages_by_module()
+    allow_mmengine_checkpoints()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What must be there
+
+
+def require_mmseg() -> None:
+    """Imports mmcv, mmengine and mmseg, or says which versions are there, what the rule is and how to repair it.
+
+    The modules decide, not the names of the distributions, so forks under the same import names count.
+    Needed as long as mmsegmentation, mmengine and mmcv are extras of this package, and mmsegmentation 1.2.2 asserts
+    ``mmcv<2.2.0`` in a message that does not name this bound.
+
+    Raises:
+        ImportError: one of the imports fails, for whatever reason.
+    """
+    try:
+        import mmcv  # noqa: F401
+        import mmengine  # noqa: F401
+        import mmseg.registry  # noqa: F401  (there from mmsegmentation 1.0 on)
+    except (ImportError, AssertionError) as error:
+        found = ", ".join(_describe(module) for module in ("mmseg", "mmengine", "mmcv"))
+        raise ImportError(
+            f"mmseg_resample: mmcv, mmengine and mmseg cannot be imported: {error}\n"
+            f"Found: {found}.\n"
+            f"Rule: mmsegmentation 1.x with an mmengine and an mmcv or mmcv-lite that it accepts; "
+            f"mmsegmentation 1.2.2 accepts mmcv>=2.0.0rc4,<2.2.0 and mmengine>=0.5.0,<1.0.0.\n"
+            f'Fix: pip install "mmseg_resample[lite]"'
+        ) from error
+
+
+def _describe(module: str) -> str:
+    if importlib.util.find_spec(module) is None:
+        return f"no {module}"
+    names = metadata.packages_distributions().get(module, [])
+    return f"{module} from " + (" and ".join(f"{name} {metadata.version(name)}" for name in names) or "a bare folder")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# mmcv without compiled operators
+
+
+class MissingOperatorError(ModuleNotFoundError):
+    """A compiled operator of ``mmcv.ops`` was called, but mmcv is installed without its extension ``mmcv._ext``."""
+
+
+# What computes the same without the extension, by the beginning of the operator's name.
+_ALTERNATIVES = {
+    "sigmoid_focal_loss": "mmseg.models.losses.focal_loss.py_sigmoid_focal_loss computes the same loss from one-hot "
+    "targets in PyTorch.",
+    "ms_deform_attn": "mmcv.ops.multi_scale_deform_attn.multi_scale_deformable_attn_pytorch computes the same in "
+    "PyTorch, and MultiScaleDeformableAttention itself uses it for tensors on the CPU.",
+}
+
+
+def defer_missing_mmcv_operators() -> None:
+    """Lets ``mmcv.ops`` import without its compiled extension; the compiled operators raise when they are called.
+
+    Needed with mmcv-lite, and with mmcv built without operators, as long as mmseg imports ``mmcv.ops`` unguarded
+    (1.2.2 does in its focal loss, its SAN head and its point sampling, so ``mmseg.models`` cannot be imported).
+    What is written in PyTorch there works: ``point_sample``, ``CrissCrossAttention``, the CPU path of
+    ``MultiScaleDeformableAttention``. ``mmcv_full_available()`` still says no.
+    """
+    if importlib.util.find_spec("mmcv._ext") is not None:
+        return
+    from mmcv.utils import ext_loader
+
+    ext_loader.load_ext = _load_missing_extension
+
+
+def _load_missing_extension(name: str, functions: list[str]) -> SimpleNamespace:
+    return SimpleNamespace(**{function: _missing_operator(function) for function in functions})
+
+
+def _missing_operator(name: str) -> Any:
+    if name in ("get_compiler_version", "get_compiling_cuda_version"):
+        return lambda: "n/a"  # what mmcv's own collect_env reports without the extension
+    hint = next((f" {text}" for start, text in _ALTERNATIVES.items() if name.startswith(start)), "")
+
+    def operator(*args: Any, **kwargs: Any) -> Any:
+        raise MissingOperatorError(
+            f"mmcv.ops: {name} is a compiled operator, and this mmcv has none (no module mmcv._ext; found "
+            f"{_describe('mmcv')}).{hint} To get it: pip uninstall mmcv-lite, then install a wheel of mmcv 2.1 that "
+            f"OpenMMLab built for this torch, or compile it: pip install 'setuptools<81' and "
+            f"pip install --no-build-isolation mmcv==2.1.0.",
+            name="mmcv._ext",
+        )
+
+    operator.__name__ = name
+    return operator
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# `mmseg::` in configs
+
+
+def find_packages_by_module() -> None:
+    """Lets mmengine resolve ``mmseg::`` (and ``mmdet::`` ...) in configs by importable module.
+
+    Needed by mmengine up to 0.10.7, which asks ``pkg_resources``, where setuptools no longer has it (82 and later),
+    until mmengine 0.11; and by every mmengine where mmseg comes from a distribution that is not called
+    ``mmsegmentation`` (onedl-mmsegmentation, a folder on PYTHONPATH), because mmengine looks for that name.
+    """
+    from mmengine.utils import package_utils
+
+    if package_utils.is_installed is _is_installed:
+        return
+    asks_pkg_resources = "pkg_resources" in package_utils.is_installed.__code__.co_names
+    can_ask = not asks_pkg_resources or importlib.util.find_spec("pkg_resources") is not None
+    if can_ask and _distribution("mmsegmentation") is not None:
+        return
+    for name, replacement in {
+        "is_installed": _is_installed,
+        "get_installed_path": _get_installed_path,
+        "package2module": _package2module,
+    }.items():
+        original = getattr(package_utils, name)
+        for module in list(sys.modules.values()):  # mmengine binds the names in its utils, config and hub modules
+            if getattr(module, "__dict__", {}).get(name) is original:
+                setattr(module, name, replacement)
+
+
+def _is_installed(package: str) -> bool:
+    """``mmengine.utils.is_installed`` without pkg_resources."""
+    spec = _find_spec(package)
+    return _distribution(package) is not None or (spec is not None and spec.origin is not None)
+
+
+def _get_installed_path(package: str) -> str:
+    """``mmengine.utils.get_installed_path`` without pkg_resources."""
+    spec = _find_spec(package)
+    if spec is None:
+        raise metadata.PackageNotFoundError(package)
+    if spec.origin is None:
+        raise RuntimeError(f"get_installed_path: {package} is a namespace package, which has no single path.")
+    return os.path.dirname(spec.origin)
+
+
+def _package2module(package: str) -> str:
+    """``mmengine.utils.package_utils.package2module`` without pkg_resources."""
+    modules = (metadata.distribution(package).read_text("top_level.txt") or "").split()
+    if not modules:
+        raise ValueError(f"package2module: the distribution {package} does not name its top-level module.")
+    return modules[0]
+
+
+def _find_spec(package: str) -> ModuleSpec | None:
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    modules = {distribution: module for module, distribution in MODULE2PACKAGE.items()}
+    module = modules.get(package, package)
+    spec = importlib.util.find_spec(module)
+    if spec is None and _distribution(package) is not None:  # a distribution under another name than its module
+        spec = importlib.util.find_spec(_package2module(package))
+    return spec
+
+
+def _distribution(name: str) -> metadata.Distribution | None:
+    try:
+        return metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Checkpoints
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Lets ``torch.load`` read what mmengine stores beside the weights, under ``weights_only=True``.
+
+    Needed by torch 2.6 and later, where ``weights_only=True`` is the default, with mmengine up to 0.10.7, which calls
+    ``torch.load`` without the argument; and by everyone who wants to keep the safe default. mmengine stores log
+    histories, numpy numbers and arrays of them (under the module names of numpy 1 or 2, whichever wrote the file),
+    dicts of the config, and functions of its own classes. Any other global in a checkpoint is still refused.
+    """
+    if torch.__version__ < (2, 6):
+        return
+    from mmengine.config import ConfigDict
+    from mmengine.logging import HistoryBuffer
+    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+
+    codes = "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]
+    types = [ConfigDict, HistoryBuffer, OneCycleParamScheduler, bytes, *{type(np.dtype(code)) for code in codes}]
+    allowed: list[Any] = [(_number_dtype, "numpy.dtype"), (_Array, "numpy.ndarray")]
+    # With their names: leaving somebody's `with safe_globals([HistoryBuffer])` would take a bare type away again.
+    allowed += [(item, f"{item.__module__}.{item.__qualname__}") for item in types]
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        allowed += [(_empty_array, f"{module}._reconstruct"), (np.float64().__reduce__()[0], f"{module}.scalar")]
+    # The loader fills only objects of allowed types. No file can call this one: a name in a file has no line break.
+    allowed.append((np.ndarray, "numpy.ndarray\n(to be filled, not called)"))
+    if getattr not in torch.serialization.get_safe_globals():  # somebody's own decision goes first
+        allowed.append((_mmengine_function, "builtins.getattr"))
+    torch.serialization.add_safe_globals(allowed)
+
+
+class _Array(np.ndarray):
+    """Stands in for ``numpy.ndarray``, which turns any bytes into objects: ``ndarray((1,), "O", buffer=address)``.
+
+    A type, so that numpy's own ``_reconstruct`` takes it where somebody allowed that one besides ours.
+    """
+
+    def __new__(cls, *args: Any) -> "_Array":
+        raise pickle.UnpicklingError(f"Unsupported global: numpy.ndarray called with {args}.")
+
+    def __reduce__(self) -> Any:
+        return self.view(np.ndarray).__reduce__()  # the next checkpoint must not mention this class
+
+
+def _empty_array(*_: Any) -> np.ndarray:
+    """Stands in for ``numpy._core.multiarray._reconstruct``, whose array the loader fills next."""
+    return np.empty(0)
+
+
+def _number_dtype(*args: Any) -> np.dtype:
+    """Stands in for ``numpy.dtype``, for numbers and booleans."""
+    dtype = np.dtype(*args)
+    if dtype.kind not in "biufc":
+        raise pickle.UnpicklingError(f"Unsupported global: numpy.dtype{args} is not a type of numbers.")
+    return dtype
+
+
+def _mmengine_function(owner: Any, name: str) -> Any:
+    """Stands in for ``getattr``, through which pickle refers to a function that was defined in a class.
+
+    Returns the statistics of ``HistoryBuffer`` and the annealing functions of the one-cycle schedulers. The builtin
+    would hand a checkpoint the module globals behind any function.
+    """
+    from mmengine.logging import HistoryBuffer
+    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+
+    functions = {
+        HistoryBuffer: ("min", "max", "mean", "current"),
+        OneCycleParamScheduler: ("_annealing_cos", "_annealing_linear"),
+    }
+    if not isinstance(owner, type) or name not in functions.get(owner, ()):
+        raise pickle.UnpicklingError(f"Unsupported global: getattr({owner!r}, {name!r}) is not what mmengine stores.")
+    return getattr(owner, name)

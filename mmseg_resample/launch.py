@@ -1,0 +1,437 @@
+"""From command-line arguments to a configured mmengine ``Runner``; what the tools share.
+
+Mistakes that a user can make on the command line raise ``UsageError`` as early as they can be known.
+"""
+
+import argparse
+import difflib
+import inspect
+import numbers
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import CheckpointLoader, Runner
+from mmengine.utils import get_installed_path, is_installed
+from mmseg.registry import RUNNERS
+
+from .ops import Coordinates
+
+__all__ = [
+    "UsageError",
+    "add_arguments",
+    "add_config_arguments",
+    "build_runner",
+    "check_weights",
+    "config_from_arguments",
+    "find_config",
+    "load_config",
+    "prepare_test",
+    "prepare_training",
+    "read_weights",
+    "report",
+    "run",
+    "set_policy",
+    "train",
+]
+
+Shapes = dict[str, tuple[int, ...]]
+
+_ACCELERATORS = ("cuda", "musa", "npu", "mlu")  # that mmengine trains on in mixed precision, or on several
+_RUNNER_ARGUMENTS = set(inspect.signature(Runner).parameters)  # may be set although a config does not mention them
+
+
+class UsageError(Exception):
+    """What the command line asks for cannot be done. The message names the value, the rule and the fix."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The command line
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds ``config`` and ``--cfg-options``."""
+    parser.add_argument("config", help="a config file, or one of an installed package: mmseg::pspnet/<name>.py")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=_Options,
+        metavar="KEY=VALUE",
+        help='change settings of the config: train_cfg.max_iters=100 model.decode_head.norm_cfg.type=BN key="[a,b]"',
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what training and testing have in common, under mmseg's names; ``config_from_arguments`` reads it."""
+    add_config_arguments(parser)
+    parser.add_argument(
+        "--work-dir",
+        help="folder for logs, checkpoints and metrics (default: the config's, or work_dirs/<config name>)",
+    )
+    parser.add_argument(
+        "--policy",
+        metavar="MODEL",
+        help="the pixel model of every resize, whatever the modules say: exact (as tools/audit.py finds it), "
+        "True, False (align_corners), or a convention such as asymmetric",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="what started the processes of a distributed job (default: none, one process)",
+    )
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by torch.distributed.launch")
+
+
+class _Options(DictAction):
+    """mmengine's KEY=VALUE option, with a usage message in place of a traceback."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *args: Any) -> None:
+        try:
+            super().__call__(parser, namespace, values, *args)
+        except (AssertionError, ValueError) as error:
+            parser.error(f"argument --cfg-options: expected KEY=VALUE, got {' '.join(values)} ({error})")
+
+
+def config_from_arguments(args: argparse.Namespace) -> Config:
+    """Reads the config that ``add_arguments`` asked for; see ``load_config``."""
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    cfg = load_config(args.config, options=args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
+    if args.policy is not None:
+        set_policy(cfg, args.policy)
+    return cfg
+
+
+def set_policy(cfg: Config, model: str) -> None:
+    """Puts every resize of ``cfg.model`` under one pixel model, through ``ResampledSegmentor``.
+
+    Args:
+        model: ``exact``, ``True``, ``False``, or a convention that ``ops.resize`` knows.
+
+    Raises:
+        UsageError: another word, or the config has a policy already.
+    """
+    given = cfg.model.get("resize_policy", {})
+    if given.get("exact") or given.get("rules"):
+        raise UsageError(f"--policy {model}: the config has resize_policy={given}. Keep one of them.")
+    flags = {"True": True, "False": False}
+    if model == "exact":
+        policy: dict[str, Any] = dict(exact=True)
+    elif model in flags:
+        policy = dict(rules=[dict(align_corners=flags[model])])
+    elif model in get_args(Coordinates):
+        policy = dict(rules=[dict(coordinates=model)])
+    else:
+        raise UsageError(f"--policy {model}: expected exact, True, False or one of {', '.join(get_args(Coordinates))}.")
+    if cfg.model.type != "ResampledSegmentor":
+        cfg.model.segmentor = cfg.model.type
+    cfg.model.update(type="ResampledSegmentor", resize_policy=policy)
+
+
+def run(main: Callable[[], int | None]) -> int:
+    """Runs a command and returns its exit status: its own or 0, 2 after a ``UsageError``, 130 after Ctrl-C.
+
+    Args:
+        main: the command; None is status 0. Any other exception passes through, with its traceback.
+    """
+    try:
+        return main() or 0
+    except UsageError as error:
+        _say(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+
+
+def _say(text: str) -> None:
+    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("OMPI_COMM_WORLD_RANK") or "0"
+    if rank == "0":
+        print(text, file=sys.stderr, flush=True)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The config
+
+
+def load_config(
+    config: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    work_dir: str | None = None,
+    launcher: str = "none",
+) -> Config:
+    """Reads a config and completes it from the command line.
+
+    Args:
+        config: a path, or ``package::path`` for a config of an installed OpenMMLab package.
+        options: dotted key to value, merged into the config. A key that the config does not have is added, with a
+            warning on stderr that names the nearest one.
+        work_dir: where the run writes; default: the config's ``work_dir``, else ``./work_dirs/<config name>``.
+        launcher: as in ``Runner``.
+
+    Raises:
+        UsageError: no such config, it cannot be read, an option does not fit it, or the launcher has no GPU to use.
+    """
+    path = find_config(config)
+    try:
+        cfg = Config.fromfile(path)
+    except (ImportError, OSError, SyntaxError) as error:
+        raise UsageError(f"config {path} cannot be read: {error}") from error
+    if options:
+        _merge(cfg, options)
+    if launcher != "none" and get_device() not in _ACCELERATORS:
+        raise UsageError(f"--launcher {launcher}: mmengine gives every process a GPU, and torch finds none. Drop it.")
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get("work_dir") or os.path.join("work_dirs", path.stem)
+    return cfg
+
+
+def find_config(config: str) -> Path:
+    """The file of a config given as a path or as ``package::path`` (``.py`` may be left out).
+
+    Raises:
+        UsageError: there is no such file; the message suggests names that are there.
+    """
+    package, separator, name = config.rpartition("::")
+    if separator and not is_installed(package):
+        raise UsageError(f"{config}: the package {package!r} is not installed; `mmseg` is, try mmseg::{name}.")
+    path = Path(get_installed_path(package), ".mim", "configs", name) if separator else Path(config)
+    if separator and not path.suffix:
+        path = path.with_suffix(".py")
+    if path.is_file():
+        return path
+    raise UsageError(f"config {config}: there is no file {path}.{_suggest_file(path)}")
+
+
+def _suggest_file(path: Path) -> str:
+    if path.is_dir():
+        return " It is a folder."
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    missing = path.relative_to(folder).parts[0]
+    close = difflib.get_close_matches(missing, sorted(os.listdir(folder)), n=3, cutoff=0.6)
+    return f" Did you mean {', or '.join(close)}?" if close else f" Nothing in {folder.resolve()} is called {missing}."
+
+
+def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
+    keys = list(_keys(cfg.to_dict()))
+    for option in options:
+        if option not in keys and option.split(".")[0] not in _RUNNER_ARGUMENTS - set(keys):
+            nearest = _nearest(option, keys)
+            hint = f" Did you mean {nearest}?" if nearest else ""
+            _say(f"warning: --cfg-options: the config has no {option}, so it is added.{hint}")
+    try:
+        cfg.merge_from_dict(dict(options))
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"--cfg-options {' '.join(options)}: {error.args[0]}") from error
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of nested dicts and lists, as ``--cfg-options`` writes them."""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
+    for key, value in items:
+        yield f"{prefix}{key}"
+        yield from _keys(value, f"{prefix}{key}.")
+
+
+def _nearest(option: str, keys: Sequence[str]) -> str | None:
+    """The key with the most similar spelling that ends alike (max_iters: train_cfg.max_iters) or begins alike."""
+    parent, _, name = option.rpartition(".")
+    namesakes = [key for key in keys if key.rpartition(".")[2] == name]
+    siblings = [key for key in keys if key.rpartition(".")[0] == parent]
+    near = difflib.get_close_matches(name, [key.rpartition(".")[2] for key in siblings], n=1)
+    close = difflib.get_close_matches(option, namesakes, n=1, cutoff=0) if namesakes else []
+    return close[0] if close else f"{parent}.{near[0]}".lstrip(".") if near else None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Training
+
+
+def prepare_training(cfg: Config, *, amp: bool = False, resume: bool = False) -> None:
+    """Completes a config for training, in place.
+
+    Args:
+        cfg: from ``load_config``.
+        amp: train in mixed precision.
+        resume: go on from ``load_from`` of the config, else from the last checkpoint in the work directory. Where
+            there is none the run starts from the beginning, as mmengine does, and says so on stderr.
+
+    Raises:
+        UsageError: the config does not describe a training, AMP without a GPU or with a special optimizer wrapper,
+            or the checkpoint to resume from cannot be read.
+    """
+    _need(cfg, "training", "model", "train_dataloader", "train_cfg", "optim_wrapper")
+    wrapper = cfg.optim_wrapper
+    if amp and wrapper.get("type", "OptimWrapper") != "AmpOptimWrapper":
+        if wrapper.get("type", "OptimWrapper") != "OptimWrapper":
+            raise UsageError(f"--amp works with an optim_wrapper of type OptimWrapper; the config has {wrapper.type}.")
+        wrapper.type = "AmpOptimWrapper"
+        wrapper.loss_scale = "dynamic"
+    if wrapper.get("type") == "AmpOptimWrapper" and get_device() not in _ACCELERATORS:
+        asked = "--amp" if amp else f"optim_wrapper of type {wrapper.type}"
+        raise UsageError(f"{asked}: mixed precision needs a GPU, and torch finds none. Train without, in float32.")
+    if resume or cfg.get("resume"):
+        cfg.resume = True
+        _check_resume(cfg)
+
+
+def _check_resume(cfg: Config) -> None:
+    checkpoint = cfg.get("load_from")
+    if not checkpoint:
+        pointer = Path(cfg.work_dir, "last_checkpoint")
+        if not pointer.is_file():
+            _say(f"warning: --resume: nothing to resume in {cfg.work_dir}, the training starts from the beginning.")
+            return
+        checkpoint = pointer.read_text().strip() or str(pointer)  # empty if the job was killed while writing it
+    try:
+        read_weights(checkpoint)
+    except UsageError as error:
+        raise UsageError(
+            f"--resume: {error} To resume from another one: --resume --cfg-options load_from=<checkpoint>."
+        ) from error
+
+
+def train(runner: Runner) -> dict[str, Any]:
+    """Trains and returns the metrics of the last validation with the iteration it ran at; {} if none ran."""
+    validation = _LastValidation()
+    runner.register_hook(validation, priority="LOWEST")
+    runner.train()
+    return validation.metrics
+
+
+class _LastValidation(Hook):
+    def __init__(self) -> None:
+        self.metrics: dict[str, Any] = {}
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self.metrics = {"iter": runner.iter, **(metrics or {})}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Testing
+
+
+def prepare_test(
+    cfg: Config,
+    checkpoint: str,
+    *,
+    out: str | None = None,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2.0,
+    tta: bool = False,
+) -> Shapes:
+    """Completes a config for testing, in place, and reads the checkpoint before anything is built.
+
+    Args:
+        cfg: from ``load_config``.
+        checkpoint: a path or a URL.
+        out: folder for the predicted label maps of the IoU metrics.
+        show: open a window with each prediction.
+        show_dir: folder for a painted image of each prediction, in ``vis_data/vis_image``.
+        wait_time: seconds that a window stays open.
+        tta: average over the config's ``tta_pipeline``.
+
+    Returns:
+        The shape of each weight in the checkpoint, for ``check_weights``.
+
+    Raises:
+        UsageError: the config does not describe a test, lacks what an option needs, or the checkpoint is unreadable.
+    """
+    _need(cfg, "testing", "model", "test_dataloader", "test_cfg", "test_evaluator")
+    if show or show_dir:
+        _need(cfg, "showing predictions", "default_hooks.visualization", "visualizer")
+        cfg.default_hooks.visualization.update(draw=True, interval=1, show=show, wait_time=wait_time)
+        if show_dir:
+            cfg.visualizer.save_dir = show_dir
+    if tta:
+        _need(cfg, "--tta", "tta_pipeline", "tta_model")
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = {**cfg.tta_model, "module": cfg.model}
+    if out:
+        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        writers = [evaluator for evaluator in evaluators if evaluator.type in ("IoUMetric", "CityscapesMetric")]
+        if not writers:
+            raise UsageError("--out: no metric of the config writes predictions; IoUMetric and CityscapesMetric do.")
+        for evaluator in writers:
+            evaluator.update(output_dir=out, keep_results=True)
+    cfg.load_from = checkpoint
+    cfg.resume = False
+    return read_weights(checkpoint)
+
+
+def read_weights(checkpoint: str) -> Shapes:
+    """The shape of each weight in a checkpoint, by the name under which mmengine loads it.
+
+    Raises:
+        UsageError: there is no such file, or it is not a checkpoint, is truncated, or holds objects that torch refuses.
+    """
+    if "://" not in checkpoint and not Path(checkpoint).is_file():
+        raise UsageError(f"checkpoint {checkpoint}: no such file.{_suggest_file(Path(checkpoint))}")
+    try:
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu", logger="silent")
+        weights = content.get("state_dict", content)
+        return {re.sub(r"^module\.", "", key): tuple(getattr(value, "shape", ())) for key, value in weights.items()}
+    except Exception as error:  # whatever a broken file makes torch raise
+        refused = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+        if refused:
+            raise UsageError(
+                f"checkpoint {checkpoint}: it holds a {refused[1]}, and torch runs no code from a checkpoint. If you "
+                f"trust the file, import a module that calls torch.serialization.add_safe_globals([{refused[1]}]) in "
+                f"custom_imports of the config."
+            ) from error
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise UsageError(f"checkpoint {checkpoint}: not a checkpoint, or truncated ({reason:.120}).") from error
+
+
+def check_weights(runner: Runner, weights: Shapes, checkpoint: str) -> None:
+    """Refuses a checkpoint of which nothing fits the model; mmengine would log a warning and test random weights.
+
+    Raises:
+        UsageError: no weight of the checkpoint has the name and shape of one of the model.
+    """
+    model = runner.model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if not weights.items() & expected.items():
+        raise UsageError(
+            f"checkpoint {checkpoint}: none of its {len(weights)} weights fits the model, the test would score random "
+            f"weights.\n  checkpoint: {_sample(weights)}\n  model:      {_sample(expected)}\n"
+            f"Test it with the config it was trained with."
+        )
+
+
+def _sample(shapes: Shapes) -> str:
+    return ", ".join(f"{key} {shape}" for key, shape in list(shapes.items())[:3]) + (", ..." if len(shapes) > 3 else "")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Both
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The ``Runner`` of a config, or what its ``runner_type`` names."""
+    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+
+
+def report(runner: Runner, metrics: Mapping[str, Any]) -> None:
+    """Prints where the results are and what the metrics were, in the first process."""
+    if is_main_process():
+        values = [f"{name} {value:.6g}" for name, value in metrics.items() if isinstance(value, numbers.Real)]
+        print(f"work_dir: {runner.work_dir}\nmetrics: {'  '.join(values) or 'none were computed'}")
+
+
+def _need(cfg: Config, purpose: str, *keys: str) -> None:
+    missing = [key for key in keys if key not in _keys(cfg.to_dict())]
+    if missing:
+        raise UsageError(f"{purpose} needs {', '.join(missing)} in the config, which does not have it.")

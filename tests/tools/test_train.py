@@ -1,0 +1,378 @@
+"""tools/train.py and tools/test.py, and mmseg's own, on a tiny FCN and data set: real runs, and every refusal."""
+
+import functools
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mmseg
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import checkpoint as checkpoints
+from PIL import Image
+
+from mmseg_resample import launch
+
+REPOSITORY = Path(__file__).parents[2]
+TOOLS = REPOSITORY / "tools"
+STOCK = Path(mmseg.__file__).parent / ".mim" / "tools"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+CONFIG = """
+_base_ = [
+    {base!r},
+    'mmseg::_base_/models/fcn_r50-d8.py',
+    'mmseg::_base_/schedules/schedule_20k.py',
+    'mmseg::_base_/default_runtime.py',
+]
+norm_cfg = dict(type='BN', requires_grad=True)
+model = dict(
+    data_preprocessor=dict(size=(32, 40)), pretrained=None, backbone=dict(depth=18, base_channels=4, norm_cfg=norm_cfg),
+    decode_head=dict(in_channels=32, channels=4, num_convs=1, num_classes=3, norm_cfg=norm_cfg), auxiliary_head=None)
+dataset = dict(
+    type='BaseSegDataset', data_root={data!r}, data_prefix=dict(img_path='images', seg_map_path='labels'),
+    img_suffix='.png', seg_map_suffix='.png',
+    metainfo=dict(classes=('sky', 'road', 'car'), palette=[[0, 0, 0], [99, 0, 0], [0, 99, 0]]),
+    pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')])
+train_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler', shuffle=True), dataset=dataset)
+val_dataloader = dict(
+    batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dataset)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator
+train_cfg = dict(max_iters=4, val_interval=2)
+default_hooks = dict(checkpoint=dict(interval=2, save_best='mIoU'), logger=dict(interval=1))
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='TestTimeAug', transforms=[
+        [dict(type='RandomFlip', prob=0.), dict(type='RandomFlip', prob=1.)],
+        [dict(type='LoadAnnotations')],
+        [dict(type='PackSegInputs')]])]
+"""
+
+# All that mmengine stores in a checkpoint: epochs, warm-up, AdamW, an average of the weights, one-cycle momentum.
+BY_EPOCH = """
+_base_ = ['tiny.py']
+train_dataloader = dict(sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True))
+train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=1, val_interval=1)
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=1e-3))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=2),
+    dict(type='PolyLR', power=0.9, by_epoch=True, begin=1, end=4),
+    dict(type='OneCycleLR', eta_max=1e-3, total_steps=9, by_epoch=False)]
+default_hooks = dict(checkpoint=dict(by_epoch=True, interval=1), logger=dict(log_metric_by_epoch=True))
+log_processor = dict(by_epoch=True)
+custom_hooks = [dict(type='EMAHook'), dict(type='EarlyStoppingHook', monitor='mIoU', patience=9)]
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a config, four images and their labels."""
+    folder = tmp_path_factory.mktemp("tools")
+    rng = np.random.default_rng(0)
+    for kind, shape, classes in (("images", (32, 40, 3), 256), ("labels", (32, 40), 3)):
+        (folder / kind).mkdir()
+        for index in range(4):
+            Image.fromarray(rng.integers(classes, size=shape, dtype=np.uint8)).save(folder / kind / f"{index}.png")
+    base = str(REPOSITORY / "configs" / "_base_" / "mmseg_resample.py")
+    (folder / "tiny.py").write_text(CONFIG.format(base=base, data=str(folder)))
+    (folder / "by_epoch.py").write_text(BY_EPOCH)
+    return folder
+
+
+def start(folder: Path, tool: Path, *arguments: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(tool), *map(str, arguments)],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen, status: int = 0) -> tuple[str, str]:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == status, out[-2000:] + err[-4000:]
+    return out, err
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """What training printed; its results are in the folder ``trained``."""
+    out, _ = finish(start(folder, TOOLS / "train.py", "tiny.py", "--work-dir", "trained"))
+    return out
+
+
+def metrics(out: str) -> dict[str, float]:
+    (line,) = re.findall(r"^metrics: (.*)$", out, re.MULTILINE)
+    return {name: float(value) for name, value in (item.split() for item in line.split("  "))}
+
+
+def test_training_prints_where_the_results_are_and_the_last_metrics(folder, trained):
+    assert f"work_dir: {folder / 'trained'}" in trained
+    assert metrics(trained)["iter"] == 4 and 0 < metrics(trained)["mIoU"] < 100
+    assert torch.load(folder / "trained" / "iter_4.pth")["meta"]["iter"] == 4
+
+
+def test_testing_the_checkpoint_reproduces_the_validation(folder, trained):
+    arguments = ("tiny.py", "trained/iter_4.pth", "--work-dir", "tested", "--show-dir", "painted", "--out", "predicted")
+    out, _ = finish(start(folder, TOOLS / "test.py", *arguments))
+    expected = metrics(trained)
+    del expected["iter"]
+    assert metrics(out) == expected
+    assert len(list((folder / "painted" / "vis_data" / "vis_image").iterdir())) == 4
+    assert np.asarray(Image.open(folder / "predicted" / "0.png")).shape == (32, 40)
+
+
+@pytest.mark.slow
+def test_test_time_augmentation_loads_the_weights(folder, trained):
+    out, _ = finish(start(folder, TOOLS / "test.py", "tiny.py", "trained/iter_4.pth", "--work-dir", "tested", "--tta"))
+    assert metrics(out)["mIoU"] > 0
+
+
+def test_an_interrupted_and_a_killed_training_go_on(folder):
+    arguments = ("tiny.py", "--work-dir", "killed", "--cfg-options", "default_hooks.checkpoint.interval=20")
+    arguments += ("train_cfg.max_iters=100000", "train_cfg.val_interval=100000")
+    last = folder / "killed" / "last_checkpoint"
+
+    process = start(folder, TOOLS / "train.py", *arguments)
+    first = wait_for_checkpoint(last, None, process)
+    process.send_signal(signal.SIGINT)
+    _, err = finish(process, status=130)
+    assert "interrupted" in err and "Traceback" not in err
+
+    process = start(folder, TOOLS / "train.py", *arguments, "--resume")
+    second = wait_for_checkpoint(last, first, process)
+    process.kill()
+    finish(process, status=-signal.SIGKILL)
+
+    reached = int(re.search(r"iter_(\d+)", second)[1])
+    out, err = finish(start(folder, TOOLS / "train.py", *arguments, f"train_cfg.max_iters={reached + 2}", "--resume"))
+    assert f"resumed epoch: 0, iter: {reached}" in out and "nothing to resume" not in err
+    assert torch.load(folder / "killed" / f"iter_{reached + 2}.pth")["meta"]["iter"] == reached + 2
+
+
+def wait_for_checkpoint(last: Path, before: str | None, process: subprocess.Popen) -> str:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if last.is_file() and (now := last.read_text()) and now != before:
+            return now
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError(process.communicate()[1])
+
+
+@pytest.mark.slow
+def test_everything_mmengine_stores_is_resumed(folder):
+    finish(start(folder, TOOLS / "train.py", "by_epoch.py", "--work-dir", "epochs"))
+    out, _ = finish(
+        start(
+            folder,
+            TOOLS / "train.py",
+            "by_epoch.py",
+            "--work-dir",
+            "epochs",
+            "--resume",
+            "--cfg-options",
+            "train_cfg.max_epochs=2",
+        )
+    )
+    assert "resumed epoch: 1, iter: 2" in out
+    checkpoint = torch.load(folder / "epochs" / "epoch_2.pth")
+    assert {"optimizer", "param_schedulers", "ema_state_dict", "message_hub"} <= checkpoint.keys()
+    assert len(checkpoint["message_hub"]["log_scalars"]["train/loss"].data[0]) == 4  # two iterations of each process
+
+
+def test_stock_tools_train_resume_and_test_our_configs(folder, trained):
+    shutil.copytree(folder / "trained", folder / "stock")
+    (folder / "stock" / "last_checkpoint").write_text(str(folder / "stock" / "iter_4.pth"))
+    arguments = ("tiny.py", "--work-dir", "stock", "--resume", "--cfg-options", "train_cfg.max_iters=6")
+    out, _ = finish(start(folder, STOCK / "train.py", *arguments))
+    assert "resumed epoch: 0, iter: 4" in out
+    flat = folder / "trained" / "tiny.py"  # as mmengine saved it: no bases, only custom_imports names this package
+    assert "_base_" not in flat.read_text() and "custom_imports" in flat.read_text()
+    out, _ = finish(start(folder, STOCK / "test.py", flat, "stock/iter_6.pth", "--work-dir", "stock"))
+    assert re.search(r"Iter\(test\) \[4/4\].*mIoU: ", out)
+
+
+# Refusals, in this process
+
+
+def refused(monkeypatch, capsys, folder, tool: str, *arguments: str, status: int = 2) -> str:
+    """What a command that must end with ``status`` says on stderr."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [tool, *arguments])
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(TOOLS / tool), run_name="__main__")
+    assert stop.value.code == status
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tinny.py"], "config tinny.py: there is no file tinny.py. Did you mean tiny.py?"),
+        (["mmseg::fnc/x.py"], "Did you mean fcn"),
+        (
+            ["mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1023"],
+            "Did you mean fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py",
+        ),
+        (["no_such_package::a/b.py"], "the package 'no_such_package' is not installed"),
+        (["trained"], "It is a folder"),
+        (["orphan.py"], "config orphan.py cannot be read: .*missing.py"),
+        (["empty.py"], "training needs model, train_dataloader, train_cfg, optim_wrapper in the config"),
+        (["tiny.py", "--cfg-options", "nonsense"], "expected KEY=VALUE, got nonsense"),
+        (
+            ["tiny.py", "--cfg-options", "train_cfg.max_iters.deep=1"],
+            "--cfg-options train_cfg.max_iters.deep: .*max_iters",
+        ),
+        (["tiny.py", "--cfg-options", "dataset.pipeline.7.type=Resize"], "Index 7 exceeds the length"),
+        (["tiny.py", "--resume", "--cfg-options", "load_from=gone.pth"], "--resume: checkpoint gone.pth: no such file"),
+        (
+            ["tiny.py", "--resume", "--work-dir", "moved"],
+            "moved/last_checkpoint: not a checkpoint.*--resume --cfg-options load_from=",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_train_refuses(monkeypatch, capsys, folder, trained, arguments, message):
+    (folder / "orphan.py").write_text("_base_ = ['missing.py']\n")
+    (folder / "empty.py").write_text("a = 1\n")
+    (folder / "moved").mkdir(exist_ok=True)
+    (folder / "moved" / "last_checkpoint").write_text("")
+    err = refused(monkeypatch, capsys, folder, "train.py", *arguments)
+    assert re.search(message, err) and "Traceback" not in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--amp"], "--amp: mixed precision needs a GPU"),
+        (["--cfg-options", "optim_wrapper.type=AmpOptimWrapper"], "AmpOptimWrapper: mixed precision needs a GPU"),
+        (["--launcher", "pytorch"], "--launcher pytorch: mmengine gives every process a GPU"),
+    ],
+)
+def test_train_refuses_what_needs_a_gpu(monkeypatch, capsys, folder, arguments, message):
+    assert message in refused(monkeypatch, capsys, folder, "train.py", "tiny.py", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ("trained/iter_5.pth", "no such file. Did you mean iter_4.pth"),
+        ("truncated.pth", "not a checkpoint, or truncated"),
+        ("text.pth", "not a checkpoint, or truncated"),
+        ("list.pth", "not a checkpoint, or truncated"),
+        pytest.param(
+            "custom.pth",
+            r"it holds a functools.partial, and torch runs no code .*add_safe_globals",
+            marks=pytest.mark.skipif(
+                torch.__version__ < (2, 6) or hasattr(checkpoints, "_safe_torch_load"),
+                reason="this torch, or this fork of mmengine, loads everything",
+            ),
+        ),
+        ("foreign.pth", r"none of its 2 weights fits the model(.|\n)*head.weight \(3,\)(.|\n)*backbone.stem.0.weight"),
+        ("other_shape.pth", "none of its 1 weights fits the model"),
+    ],
+)
+def test_test_refuses_checkpoints(monkeypatch, capsys, folder, trained, checkpoint, message):
+    (folder / "truncated.pth").write_bytes((folder / "trained" / "iter_4.pth").read_bytes()[:3000])
+    (folder / "text.pth").write_text("hello")
+    torch.save([1], folder / "list.pth")
+    torch.save({"state_dict": {}, "callback": functools.partial(print)}, folder / "custom.pth")
+    torch.save({"state_dict": {"head.weight": torch.ones(3), "head.bias": torch.ones(1)}}, folder / "foreign.pth")
+    torch.save({"decode_head.conv_seg.weight": torch.ones(19, 4, 1, 1)}, folder / "other_shape.pth")
+    err = refused(monkeypatch, capsys, folder, "test.py", "tiny.py", checkpoint, "--work-dir", "refused")
+    assert re.search(message, err) and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"), [(None, 0), (0, 0), (1, 1), (launch.UsageError("x"), 2), (KeyboardInterrupt(), 130)]
+)
+def test_exit_status(capsys, outcome, status):
+    def main():
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    assert launch.run(main) == status
+    assert capsys.readouterr().err == {2: "error: x\n", 130: "interrupted\n"}.get(status, "")
+
+
+# Warnings, and what the package does for other callers
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("train_cfg.max_iter", " Did you mean train_cfg.max_iters?"),
+        ("max_iters", " Did you mean train_cfg.max_iters?"),
+        ("modl.decode_head.align_corners", " Did you mean model.decode_head.align_corners?"),
+        ("model.decode_head.algn_corners", " Did you mean model.decode_head.align_corners?"),
+        ("train_dataloader.dataset.indices", ""),
+    ],
+)
+def test_an_unknown_option_is_added_with_a_warning(folder, capsys, option, hint):
+    cfg = launch.load_config(str(folder / "tiny.py"), options={option: 3})
+    assert cfg.to_dict()[option.split(".")[0]] is not None
+    assert capsys.readouterr().err == (f"warning: --cfg-options: the config has no {option}, so it is added.{hint}\n")
+
+
+def test_known_options_are_merged_silently(folder, capsys):
+    options = {
+        "train_cfg.max_iters": 7,
+        "randomness.seed": 1,
+        "dataset.pipeline.1.type": "LoadAnnotations",
+        "resume": True,
+    }
+    cfg = launch.load_config(str(folder / "tiny.py"), options=options)
+    assert (cfg.train_cfg.max_iters, cfg.randomness.seed, cfg.resume) == (7, 1, True)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_work_dir_is_the_argument_else_the_configs_else_named_after_the_config(folder):
+    path = str(folder / "tiny.py")
+    assert launch.load_config(path, work_dir="a", options={"work_dir": "b"}).work_dir == "a"
+    assert launch.load_config(path, options={"work_dir": "b"}).work_dir == "b"
+    assert launch.load_config(path).work_dir == os.path.join("work_dirs", "tiny")
+    assert launch.load_config("mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024").model.decode_head.type == "FCNHead"
+
+
+def test_resuming_nothing_says_so_and_starts(folder, capsys, tmp_path):
+    cfg = launch.load_config(str(folder / "tiny.py"), work_dir=str(tmp_path))
+    launch.prepare_training(cfg, resume=True)
+    assert (
+        cfg.resume
+        and f"nothing to resume in {tmp_path}, the training starts from the beginning" in capsys.readouterr().err
+    )
+
+
+def test_options_of_testing_that_the_config_cannot_serve_are_refused(folder):
+    def config() -> Config:
+        return launch.load_config(str(folder / "tiny.py"))
+
+    cfg = config()
+    cfg.pop("tta_pipeline")
+    with pytest.raises(launch.UsageError, match="--tta needs tta_pipeline in the config"):
+        launch.prepare_test(cfg, "any.pth", tta=True)
+    cfg = config()
+    cfg.default_hooks.pop("visualization")
+    with pytest.raises(launch.UsageError, match=r"needs default_hooks.visualization in the config"):
+        launch.prepare_test(cfg, "any.pth", show_dir="painted")
+    cfg = config()
+    cfg.test_evaluator = [dict(type="DepthMetric")]
+    with pytest.raises(launch.UsageError, match="no metric of the config writes predictions"):
+        launch.prepare_test(cfg, "any.pth", out="predicted")
