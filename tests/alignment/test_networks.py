@@ -1,5 +1,7 @@
 """Networks of mmseg: the published answers, and each confirmed by positions sent through the network itself."""
 
+from functools import cache
+
 import pytest
 import torch
 from mmengine.hub import get_config
@@ -24,6 +26,7 @@ CONFIGS = {
 }
 
 
+@cache
 def audited(name, size=(512, 1024), exact=False):
     with fake_tensors():
         model = build_fake(get_config(CONFIGS[name]))

@@ -141,6 +141,7 @@ def test_test_time_augmentation_loads_the_weights(folder, trained):
     assert metrics(out)["mIoU"] > 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_and_a_killed_training_go_on(folder):
     arguments = ("tiny.py", "--work-dir", "killed", "--cfg-options", "default_hooks.checkpoint.interval=20")
     arguments += ("train_cfg.max_iters=100000", "train_cfg.val_interval=100000")
@@ -194,6 +195,7 @@ def test_everything_mmengine_stores_is_resumed(folder):
     assert len(checkpoint["message_hub"]["log_scalars"]["train/loss"].data[0]) == 4  # two iterations of each process
 
 
+@pytest.mark.slow
 def test_stock_tools_train_resume_and_test_our_configs(folder, trained):
     shutil.copytree(folder / "trained", folder / "stock")
     (folder / "stock" / "last_checkpoint").write_text(str(folder / "stock" / "iter_4.pth"))

@@ -1,0 +1,71 @@
+"""A stock config plus the policy: trained, tested and loaded again, by mmseg's own tools and ours."""
+
+import re
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.apis import inference_model, init_model
+
+from mmseg_resample import launch
+
+from .test_train import STOCK, TOOLS, finish, folder, start  # noqa: F401  (a fixture)
+
+PLAIN = """
+_base_ = 'tiny.py'
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+"""
+EXACT = """
+_base_ = 'plain.py'
+model = dict(type='ResampledSegmentor', resize_policy=dict(exact=True))
+"""
+
+
+def miou(output):
+    return float(re.findall(r"mIoU[: ]+([\d.]+)", output)[-1])
+
+
+@pytest.mark.slow
+def test_a_users_path(folder):  # noqa: F811
+    (folder / "plain.py").write_text(PLAIN)
+    (folder / "exact.py").write_text(EXACT)
+    out, err = finish(start(folder, STOCK / "train.py", "exact.py", "--work-dir", "exact"))
+    trained = miou(out + err)
+    checkpoint = folder / "exact" / "iter_4.pth"
+    for tools in (STOCK, TOOLS):
+        out, err = finish(start(folder, tools / "test.py", "exact.py", checkpoint, "--work-dir", "tested"))
+        assert miou(out + err) == pytest.approx(trained, abs=0.01)
+    model = init_model(str(folder / "exact.py"), str(checkpoint), device="cpu")
+    assert ("decode_head.logits", 0) in model.resize_policy.report()["exact"]
+    exact = inference_model(model, str(folder / "images" / "0.png"))
+    stock = init_model(str(folder / "plain.py"), str(checkpoint), device="cpu")
+    assert not torch.equal(
+        inference_model(stock, str(folder / "images" / "0.png")).seg_logits.data, exact.seg_logits.data
+    )
+    # The command line's way to the same model.
+    out, err = finish(
+        start(folder, TOOLS / "test.py", "plain.py", checkpoint, "--policy", "exact", "--work-dir", "policy")
+    )
+    assert miou(out + err) == pytest.approx(trained, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("word", "policy"),
+    [
+        ("exact", dict(exact=True)),
+        ("True", dict(rules=[dict(align_corners=True)])),
+        ("asymmetric", dict(rules=[dict(coordinates="asymmetric")])),
+    ],
+)
+def test_the_command_line_sets_the_policy(word, policy):
+    cfg = Config(dict(model=dict(type="CascadeEncoderDecoder")))
+    launch.set_policy(cfg, word)
+    assert cfg.model == dict(type="ResampledSegmentor", segmentor="CascadeEncoderDecoder", resize_policy=policy)
+
+
+def test_the_command_line_refuses():
+    with pytest.raises(launch.UsageError, match="expected exact, True, False or one of half_pixel"):
+        launch.set_policy(Config(dict(model=dict(type="EncoderDecoder"))), "exakt")
+    cfg = Config(dict(model=dict(type="ResampledSegmentor", resize_policy=dict(exact=True))))
+    with pytest.raises(launch.UsageError, match="Keep one"):
+        launch.set_policy(cfg, "True")
