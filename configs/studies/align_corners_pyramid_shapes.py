@@ -1,6 +1,6 @@
 # The same question for a pyramid of strides 4 to 32, where the shifts under False differ from level to level and can not
 # all be learned away by one convolution: False, True and exact at 128 and 129 (of the form n * 32 + 1).
-base = '../shapes/sfnet-fpn_r18-tiny_1xb8-500_shapes-128x128.py'
+base = '../shapes/sfnet-fpn_r18-tiny_1xb8-400_shapes-128x128.py'
 
 
 def input_size(n):

@@ -2,7 +2,7 @@
 # that suits True (129 = 8 * 16 + 1), next to exact resizes: tested as trained, at twice the size, and deployed with the
 # other flag. The scenes of 128, 129, 256 and 257 pixels are windows onto the same ones.
 # Eighteen runs, some minutes on two CPU cores.
-base = '../shapes/fcn_r18-d8-tiny_1xb8-500_shapes-128x128.py'
+base = '../shapes/fcn_r18-d8-tiny_1xb8-400_shapes-128x128.py'
 
 
 def input_size(n):

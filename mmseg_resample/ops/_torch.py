@@ -151,7 +151,7 @@ def _linear_op(
                 return forward(*inputs)
 
         Function.backward = staticmethod(backward)  # type: ignore[assignment]
-        return wraps(forward)(Function.apply)
+        return wraps(forward)(lambda *inputs: Function.apply(*inputs))
 
     schema = "(Tensor input, SymInt[] size, float[] scale, float[] offset, str kernel) -> Tensor"
     op = torch.library.custom_op(f"mmseg_resample::{name}", forward, mutates_args=(), schema=schema)

@@ -17,6 +17,8 @@ _AXES = {"linear": 1, "bilinear": 2, "trilinear": 3}  # and bicubic: 2, or any n
 _CORNERLESS = ("nearest", "nearest-exact", "area")  # F.interpolate refuses align_corners for these
 _ANTIALIASED = ("bilinear", "bicubic")
 
+_is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # there from torch 2.2 on
+
 
 def resize(
     input: Tensor,
@@ -84,7 +86,7 @@ def resize(
         if recompute_scale_factor:
             raise ValueError("resize: recompute_scale_factor goes with scale_factor, got size. Drop one of the two.")
         size = _check.spatial_size("resize", "size", size, axes)
-        if warning and align_corners is not None and not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+        if warning and align_corners is not None and not (torch.jit.is_tracing() or _is_compiling()):
             _warn_of_misfit(tuple(input.shape[2:]), size, align_corners)
     factors = None if scale_factor is None else _check_factors(scale_factor, axes)
     if coordinates is None:

@@ -1,6 +1,6 @@
 # A pyramid down to stride 32: a thin ResNet-18, pyramid pooling and SFNet's top-down pathway with interpolation. Its
 # levels meet 2, 4, 8 and 14 pixels apart under align_corners=False.
-_base_ = './fcn_r18-d8-tiny_1xb8-500_shapes-128x128.py'
+_base_ = './fcn_r18-d8-tiny_1xb8-400_shapes-128x128.py'
 model = dict(
     backbone=dict(
         num_stages=4,

@@ -6,7 +6,7 @@ _base_ = [
 ]
 norm_cfg = dict(type='BN', requires_grad=True)
 crop_size = (128, 128)
-max_iters = 500
+max_iters = 400
 model = dict(
     type='ResampledSegmentor',  # EncoderDecoder, until a study sets a policy
     resize_policy=dict(exact=False),
@@ -66,6 +66,6 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', by_epoch=False, interval=250, max_keep_ckpts=2),
+        type='CheckpointHook', by_epoch=False, interval=200, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))

@@ -1,4 +1,4 @@
 # The same with flow alignment in the top-down pathway.
-_base_ = './sfnet-fpn_r18-tiny_1xb8-500_shapes-128x128.py'
+_base_ = './sfnet-fpn_r18-tiny_1xb8-400_shapes-128x128.py'
 model = dict(
     decode_head=dict(resampler=dict(_delete_=True, type='FlowAlign')))
