@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode, unset_fake_temporarily
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ..ops import AxisMap, Coordinates, PixelGrid, resize
 from ..ops.grid import axis_maps
@@ -233,9 +233,10 @@ def _fake_copy(model: nn.Module) -> Iterator[Any]:
         model.train(training)
         return
     with fake_tensors():
-        modes = [m for m in _get_current_dispatch_mode_stack() if isinstance(m, FakeTensorMode)]
-        with unset_fake_temporarily(), FakeCopyMode(modes[-1]):
-            fake = copy.deepcopy(model)
+        with _disable_current_modes() as modes:
+            fake_mode = next(mode for mode in modes if isinstance(mode, FakeTensorMode))
+            with FakeCopyMode(fake_mode):
+                fake = copy.deepcopy(model)
         yield fake.eval()
 
 

@@ -1,7 +1,7 @@
 """Kernels in plain PyTorch: every device, every dtype."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, wraps
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -134,7 +134,7 @@ def _resample_adjoint(
 def _linear_op(
     name: str, forward: Callable[..., Tensor], transpose: Callable[[], Callable[..., Tensor]]
 ) -> Callable[..., Tensor]:
-    """``forward`` as a differentiable op whose backward is ``transpose()``, opaque to compilers where torch can."""
+    """``forward`` as a differentiable op whose backward is ``transpose()``, opaque to compilers and dispatch modes."""
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.source_size, ctx.map = inputs[0].shape[2:], inputs[2:]
@@ -142,26 +142,45 @@ def _linear_op(
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         return transpose()(grad, list(ctx.source_size), *ctx.map), None, None, None, None
 
-    if not hasattr(torch.library, "custom_op"):  # torch < 2.4: the same op, without torch.compile
-
-        class Function(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx: Any, *inputs: Any) -> Tensor:
-                setup_context(ctx, inputs, inputs[0])
-                return forward(*inputs)
-
-        Function.backward = staticmethod(backward)  # type: ignore[assignment]
-        return wraps(forward)(lambda *inputs: Function.apply(*inputs))
+    def fake(input: Tensor, size: Sequence[int], *_map: Any) -> Tensor:
+        out = input.new_empty([*input.shape[:2], *size])
+        return out.to(memory_format=torch.channels_last) if _is_channels_last(input) else out
 
     schema = "(Tensor input, SymInt[] size, float[] scale, float[] offset, str kernel) -> Tensor"
+    if not hasattr(torch.library, "custom_op"):
+        return _op_before_custom_op(name, schema, forward, fake, setup_context, backward)
     op = torch.library.custom_op(f"mmseg_resample::{name}", forward, mutates_args=(), schema=schema)
     op.register_autograd(backward, setup_context=setup_context)
+    op.register_fake(fake)
+    return op
 
-    @op.register_fake
-    def _(input: Tensor, size: Sequence[int], *_map: Any) -> Tensor:
-        fake = input.new_empty([*input.shape[:2], *size])
-        return fake.to(memory_format=torch.channels_last) if _is_channels_last(input) else fake
 
+_library = torch.library.Library("mmseg_resample", "FRAGMENT")  # what it holds lives as long as it does
+
+
+def _op_before_custom_op(
+    name: str,
+    schema: str,
+    forward: Callable[..., Tensor],
+    fake: Callable[..., Tensor],
+    setup_context: Callable[..., None],
+    backward: Callable[..., tuple[Any, ...]],
+) -> Callable[..., Tensor]:
+    """What ``torch.library.custom_op`` does, for torch < 2.4."""
+    _library.define(name + schema)
+    op = getattr(torch.ops.mmseg_resample, name).default
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Tensor:
+            setup_context(ctx, inputs, inputs[0])
+            with torch._C._AutoDispatchBelowAutograd():
+                return op(*inputs)
+
+    Function.backward = staticmethod(backward)  # type: ignore[assignment]
+    _library.impl(name, forward, "CompositeExplicitAutograd")
+    _library.impl(name, fake, "Meta")
+    _library.impl(name, lambda *inputs: Function.apply(*inputs), "Autograd")
     return op
 
 
