@@ -1,12 +1,16 @@
 """Shared by all tests: one tolerance table, deterministic seeds, few threads."""
 
+import signal
+
 import pytest
 import torch
 
 import mmseg_resample  # noqa: F401  (before any test imports mmseg: it makes mmseg importable on mmcv-lite)
 
 # Largest |difference| to a float64 reference of values of order 1; docs/conventions.md publishes this table.
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+ONE_GRAPH = hasattr(torch.library, "custom_op")  # torch < 2.4 compiles the ops only with breaks between graphs
 
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype | None = None) -> None:
@@ -20,6 +24,13 @@ def assert_close(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtyp
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible():
+    """Started in the background, pytest ignores SIGINT, and so would the programs that tests interrupt."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,5 +1,6 @@
 """Audit a segmentor: run it on fake tensors, and say which of its features are misregistered and by how much."""
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -55,14 +56,14 @@ class Audit:
 def build_fake(cfg: Config) -> nn.Module:
     """The segmentor of a config, without weights. Call it under ``fake_tensors``."""
     init_default_scope(cfg.get("default_scope") or "mmseg")
-    model_cfg = cfg.model.copy()
+    model_cfg = copy.deepcopy(cfg.model)
     model_cfg.pop("pretrained", None)
     return MODELS.build(model_cfg).eval()
 
 
 def with_align_corners(cfg: Config, value: bool) -> Config:
     """A copy of ``cfg`` with ``align_corners=value`` in every head and wherever else the model has the key."""
-    cfg = cfg.copy()
+    cfg = copy.deepcopy(cfg)
     for name in ("decode_head", "auxiliary_head"):
         heads = cfg.model.get(name) or []
         for head in heads if isinstance(heads, (list, tuple)) else [heads]:
@@ -100,7 +101,8 @@ def audit_exact(model: nn.Module, size: tuple[int, int]) -> Audit:
     start = time.perf_counter()
     for _ in range(_ROUNDS):
         tracker = _run(model, size, maps)
-        corrections = _corrections(tracker)
+        # A site is corrected once, for what it meets first; a later meeting that contradicts stays listed.
+        corrections = {site: to for site, to in _corrections(tracker).items() if site not in maps}
         if not corrections:
             break
         maps |= corrections
@@ -177,6 +179,6 @@ def _auxiliary_heads(model: Any) -> list[Any]:
 def _summarise(
     tracker: Tracker, size: tuple[int, int], start: float, maps: dict[Site, tuple[AxisMap, ...]] | None = None
 ) -> Audit:
-    final = next((m for m in tracker.trace.meetings if m.op == "labels"), None)
+    final = next((m for m in tracker.trace.meetings if (m.op, m.path) == ("labels", "decode_head")), None)
     levels = tracker.outputs.get("backbone", [])
     return Audit(size, tracker.trace, levels, final, time.perf_counter() - start, maps or {})

@@ -1,6 +1,5 @@
 """The same network under each pixel model: as configured, with either flag, and with every resize exact."""
 
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -80,7 +79,7 @@ def _size_for_true(audited: Audit) -> tuple[int, int] | None:
     if not levels or any(offset != 0 for level in levels for offset in level.offset):
         return None
     stride = int(max(max(level.stride) for level in levels))
-    height, width = (math.ceil((n - 1) / stride) * stride + 1 for n in audited.size)
+    height, width = (max(round((n - 1) / stride), 1) * stride + 1 for n in audited.size)
     return height, width
 
 
@@ -115,7 +114,9 @@ def describe(comparison: Comparison) -> str:
         total = len(comparison.now.trace.resizes)
         sentences.append(f"{len(comparison.deaf)} of {total} resizes are hard-coded and ignore the config's flag.")
     exact = comparison.exact
-    if comparison.now.worst < TOLERANCE:
+    if comparison.now.final is None:
+        sentences.append("The prediction is not judged.")
+    elif comparison.now.worst < TOLERANCE:
         sentences.append("Everything is registered as it stands.")
     elif exact.worst < TOLERANCE:
         sentences.append(

@@ -214,8 +214,10 @@ class Layout:
         """The pixel grid of (..., H, W).
 
         Raises:
-            Untrackable: the last two dimensions are not one image axis each.
+            Untrackable: there is no position, or the last two dimensions are not one image axis each.
         """
+        if not self.spatial:
+            raise Untrackable("a grid of what has no position")
         y, x = (dim.single("a grid") for dim in self.dims[-2:])
         if y.step[1] or x.step[0]:
             raise Untrackable("a grid whose axes are swapped")

@@ -1,6 +1,5 @@
 """Where a training pipeline puts labels relative to the image: measured by running its own resizes on ramps."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +30,13 @@ class LabelOffset:
 def label_offsets(cfg: Config, seed: int = 0) -> list[LabelOffset]:
     """The displacement that each resizing transform of ``cfg.train_pipeline`` gives the labels, on average."""
     init_default_scope(cfg.get("default_scope") or "mmseg")
-    pipeline = cfg.get("train_pipeline") or []
-    return [_measure(entry, seed) for entry in pipeline if "Resize" in entry["type"]]
+    dataset = (cfg.get("train_dataloader") or {}).get("dataset") or {}
+    pipeline = dataset.get("pipeline") or cfg.get("train_pipeline") or []
+    return [_measure(entry, seed) for entry in pipeline if "Resize" in _name(entry["type"])]
+
+
+def _name(kind: Any) -> str:
+    return kind if isinstance(kind, str) else kind.__name__
 
 
 def _measure(entry: dict[str, Any], seed: int) -> LabelOffset:
@@ -44,7 +48,7 @@ def _measure(entry: dict[str, Any], seed: int) -> LabelOffset:
     finally:
         np.random.set_state(state)
     y, x = np.mean(found, axis=0)
-    return LabelOffset(entry["type"], float(y), float(x))
+    return LabelOffset(_name(entry["type"]), float(y), float(x))
 
 
 def _displacement(transform: Any, height: int, width: int) -> tuple[float, float]:
@@ -70,10 +74,10 @@ def _displacement(transform: Any, height: int, width: int) -> tuple[float, float
     return values[0], values[1]
 
 
-def _shape(entry: dict[str, Any]) -> Sequence[int]:
-    """(height, width) of an image as the transform's nominal scale expects it, bounded to keep this quick."""
+def _shape(entry: dict[str, Any]) -> tuple[int, int]:
+    """(height, width) of a test image: about the transform's nominal scale, but no whole ratio of it."""
     scale = entry.get("scale") or (683, 512)
-    if not isinstance(scale[0], (int, float)):  # a list of scales to choose from
+    if isinstance(scale, (list, tuple)) and not isinstance(scale[0], (int, float)):  # several to choose from
         scale = scale[-1]
-    width, height = (min(int(v), 1024) for v in scale)
-    return height, width
+    width, height = (scale, scale) if isinstance(scale, (int, float)) else scale
+    return round(min(height, 1024) * 0.93), round(min(width, 1024) * 0.93)

@@ -11,10 +11,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache, wraps
-from typing import Any
+from typing import Any, get_args
 
+import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
@@ -22,15 +23,17 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ..ops import AxisMap, Coordinates, PixelGrid, resize
+from ..ops import AxisMap, Coordinates, Mode, PixelGrid, _check, resize
 from ..ops.grid import axis_maps
-from .audit import Audit, audit, audit_exact
+from .audit import Audit, audit_exact
 from .fake import fake_tensors
 from .track import Resize, Site, scopes
 
 Model = Coordinates | tuple[AxisMap, ...]
 
 _SIZES = ((512, 512), (736, 608))  # two unequal sizes: what holds for both holds for all
+_MODES = get_args(Mode)
+_COORDINATES = (*get_args(Coordinates), "exact", "keep")
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,13 @@ class Rule:
         path: module path as in ``named_modules``, with ``*`` and ``?``; ``.logits`` behind a head's path is its resize
             to the labels. Resizes of tensors without a position (positional embeddings) match only by their full path.
         mode: interpolation mode to match, with ``*``.
-        set_mode: mode to use instead.
+        set_mode: mode to use instead; the flag stays.
         align_corners: flag to use instead.
         coordinates: convention to use instead of a flag, ``"exact"`` for the audited map, ``"keep"`` to leave the site
             as it is.
 
     Raises:
-        ValueError: both a flag and coordinates.
+        ValueError: both a flag and coordinates, or an unknown mode or convention.
     """
 
     path: str = "*"
@@ -62,6 +65,16 @@ class Rule:
                 f"ResizePolicy: a rule sets align_corners={self.align_corners} and coordinates={self.coordinates!r} "
                 f"for {self.path!r}. Keep one of them."
             )
+        if self.set_mode is not None:
+            _check.one_of("ResizePolicy", "set_mode", self.set_mode, _MODES)
+        if self.coordinates is not None:
+            _check.one_of("ResizePolicy", "coordinates", self.coordinates, _COORDINATES)
+
+    @classmethod
+    def from_config(cls, rule: dict[str, Any]) -> "Rule":
+        for key in rule:
+            _check.one_of("ResizePolicy", "keys of a rule", key, [entry.name for entry in fields(cls)])
+        return cls(**rule)
 
     def matches(self, site: Site, mode: str, positioned: bool) -> bool:
         by_path = fnmatch.fnmatchcase(site[0], self.path) if positioned else site[0] == self.path
@@ -104,11 +117,14 @@ class ResizePolicy:
     ) -> None:
         if not exact and not rules:
             raise ValueError("ResizePolicy: expected exact=True or rules, got neither: there is nothing to do.")
-        self.rules = tuple(Rule(**rule) for rule in rules)
+        self.rules = tuple(Rule.from_config(rule) for rule in rules)
         if exact:
             self.rules += (Rule(coordinates="exact"),)
         self.sizes = [(int(h), int(w)) for h, w in sizes]
+        if len(set(self.sizes)) < 2:
+            raise ValueError(f"ResizePolicy: expected two different sizes to audit at, got {self.sizes}.")
         self._exact: dict[Site, Model] = {}
+        self._modes: dict[Site, str] = {}
         self._unpositioned: set[Site] = set()
         self._varying: set[Site] = set()
         self._levels: list[PixelGrid] = []
@@ -117,31 +133,37 @@ class ResizePolicy:
     def install(self, model: nn.Module) -> None:
         """Audit ``model`` and make its resizes findable. Its state dict, class names and results stay as they are."""
         with _fake_copy(model) as fake:
-            before = [audit(fake, size) for size in self.sizes]
             after = [audit_exact(fake, size) for size in self.sizes]
-        self._learn(before, after)
-        owners = {resize.path for result in before for resize in result.trace.resizes}
+        self._learn(after)
+        owners = {resize.path for result in after for resize in result.trace.resizes}
         for name, module in model.named_modules():
             paths = scopes(name, module)
-            if not owners.isdisjoint(paths.values()) or "predict_by_feat" in paths:
+            needed = not owners.isdisjoint(paths.values()) or "predict_by_feat" in paths
+            if needed and "_resample_paths" not in module.__dict__:
                 module.__class__ = _scoped(type(module), tuple(sorted(paths)))  # type: ignore[arg-type]
                 module.__dict__["_resample_paths"] = paths
         _intercept()
 
-    def _learn(self, before: list[Audit], after: list[Audit]) -> None:
-        per_size = [{r.site: r for r in result.trace.resizes if r.maps} for result in after]
+    def _learn(self, after: list[Audit]) -> None:
+        """Keep, for every resize of something with a position, what describes its exact map at every size."""
+        found: dict[Site, list[Resize]] = {}
+        for result in after:
+            for resize_ in result.trace.resizes:
+                if resize_.maps:
+                    found.setdefault(resize_.site, []).append(resize_)
         self._levels = [level for level in after[0].levels if level is not None]
-        changed = set().union(*(result.maps for result in after))
-        for site, resize_ in per_size[0].items():
-            if resize_.source is None:
+        for site, resizes in found.items():
+            if any(r.source is None for r in resizes):
                 self._unpositioned.add(site)
-            elif site in changed:
-                others = [sizes.get(site) for sizes in per_size]
-                model = _common_model([r for r in others if r is not None])
-                if model is None:
-                    self._varying.add(site)
-                else:
-                    self._exact[site] = model
+                continue
+            if resizes[0].mode.startswith("nearest") and not any(site in result.maps for result in after):
+                continue  # right on average as it is
+            model = _common_model(resizes)
+            self._modes[site] = resizes[0].mode
+            if model is None:
+                self._varying.add(site)
+            else:
+                self._exact[site] = model
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -156,12 +178,17 @@ class ResizePolicy:
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Install on ``model`` and apply inside the block: a policy for a model that was built without one."""
-        classes = {module: type(module) for module in model.modules()}
-        self.install(model)
+        classes = {m: type(m) for m in model.modules() if "_resample_paths" not in m.__dict__}
+        own = getattr(model, "resize_policy", None)
         try:
+            self.install(model)
+            if own is not None:
+                model.resize_policy = self  # type: ignore[assignment]
             with self.running():
                 yield
         finally:
+            if own is not None:
+                model.resize_policy = own  # type: ignore[assignment]
             for module, cls in classes.items():
                 module.__class__ = cls
                 module.__dict__.pop("_resample_paths", None)
@@ -174,32 +201,73 @@ class ResizePolicy:
             "kept, no map for all sizes": sorted(self._varying),
         }
 
-    def decide(self, site: Site, mode: str, source_size: Sequence[int], size: Sequence[int]) -> dict[str, Any] | None:
-        """Arguments for ``ops.resize`` at ``site``, or None to leave the call as it is."""
+    def decide(
+        self,
+        site: Site,
+        mode: str,
+        align_corners: bool | None,
+        source_size: Sequence[int],
+        size: Sequence[int],
+    ) -> dict[str, Any] | None:
+        """What ``ops.resize`` shall do differently from the call at ``site``; None to leave it as it is."""
         for rule in self.rules:
             if not rule.matches(site, mode, site not in self._unpositioned):
                 continue
             if rule.coordinates == "keep":
                 return None
             if rule.coordinates == "exact":
-                model = self._exact.get(site) or self._exact_elsewhere(site, source_size, size)
-                if model is None:
-                    return None
-                # The nearest sample is up to half a sample off whatever the map: features are interpolated instead.
-                return {"mode": "bilinear" if mode.startswith("nearest") else mode, "coordinates": model}
-            change: dict[str, Any] = {"mode": rule.set_mode or mode}
+                return self._make_exact(site, mode, align_corners, source_size, size, rule.set_mode)
+            change: dict[str, Any] = {}
+            if rule.set_mode is not None:
+                change["mode"] = rule.set_mode
             if rule.coordinates is not None:
                 change["coordinates"] = rule.coordinates
-            elif rule.align_corners is not None:
+            elif rule.align_corners not in (None, align_corners):
                 change["align_corners"] = rule.align_corners
-            return change
+            return change or None
         return None
+
+    def _make_exact(
+        self,
+        site: Site,
+        mode: str,
+        align_corners: bool | None,
+        source_size: Sequence[int],
+        size: Sequence[int],
+        set_mode: str | None,
+    ) -> dict[str, Any] | None:
+        if site in self._exact and mode == self._modes[site]:
+            model: Model | None = self._exact[site]
+        elif mode.startswith("nearest"):
+            return None  # labels, masks: not what the audit saw
+        else:
+            model = self._exact_elsewhere(site, source_size, size)
+        if model is None:
+            return None
+        maps = axis_maps(model, source_size, size)
+        if any(abs(n - m.scale * out) > 1 + 1e-6 for n, m, out in zip(source_size, maps, size, strict=True)):
+            self._warn(site, source_size, size)
+            return None
+        own = axis_maps("align_corners" if align_corners else "half_pixel", source_size, size)
+        if set_mode is None and not mode.startswith("nearest") and _close(maps, own):
+            return None
+        # The nearest sample is up to half a sample off whatever the map: features are interpolated instead.
+        return {"mode": set_mode or ("bilinear" if mode.startswith("nearest") else mode), "coordinates": model}
+
+    def _warn(self, site: Site, source_size: Sequence[int], size: Sequence[int]) -> None:
+        if site not in self._warned:
+            self._warned.add(site)
+            print_log(
+                f"ResizePolicy: the resize {tuple(source_size)} -> {tuple(size)} at {site} is not the one that was "
+                f"audited there; it stays as it is.",
+                "current",
+            )
 
     def _exact_elsewhere(self, site: Site, source_size: Sequence[int], size: Sequence[int]) -> Model | None:
         """Exact maps for resizes that the audit did not see: images, and the logits of losses on inner levels."""
         if site[0] == "postprocess":  # logits at the input's size to the original image: undo the pipeline's resize
             return "half_pixel"
-        if not site[0].endswith(".logits") or site[1] == 0:
+        if not site[0].endswith(".logits") or site in self._varying:
             return None
         stride = round(size[0] / source_size[0])
         for level in self._levels:
@@ -243,6 +311,7 @@ def _fake_copy(model: nn.Module) -> Iterator[Any]:
 @cache
 def _scoped(cls: type[nn.Module], methods: tuple[str, ...]) -> type[nn.Module]:
     """``cls`` with methods that note where in the model they are. Copies and pickles of an instance keep it."""
+    original_class, with_policy, _ = getattr(cls, "_resample_recipe", (cls, False, None))
 
     def noting(method: str) -> Callable[..., Any]:
         original = getattr(cls, method)
@@ -258,7 +327,27 @@ def _scoped(cls: type[nn.Module], methods: tuple[str, ...]) -> type[nn.Module]:
         return run
 
     body = {method: noting(method) for method in methods}
-    return type(cls.__name__, (cls,), body | {"__module__": cls.__module__, "__qualname__": cls.__qualname__})
+    return _derived(cls, (cls,), body, (original_class, with_policy, methods))
+
+
+def _derived(
+    cls: type[nn.Module], bases: tuple[type, ...], body: dict[str, Any], recipe: tuple[Any, ...]
+) -> type[nn.Module]:
+    """A class made here, that goes by the name of ``cls`` and can be pickled: by how it was made."""
+
+    def reduce(self: nn.Module, protocol: Any) -> Any:
+        return _rebuild, recipe, self.__dict__.copy()
+
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    return type(cls.__name__, bases, body | names | {"_resample_recipe": recipe, "__reduce_ex__": reduce})
+
+
+def _rebuild(cls: type[nn.Module], with_policy: bool, methods: tuple[str, ...] | None) -> nn.Module:
+    if with_policy:
+        cls = _with_policy(cls)  # type: ignore[arg-type]
+    if methods is not None:
+        cls = _scoped(cls, methods)  # type: ignore[arg-type]
+    return cls.__new__(cls)
 
 
 @cache
@@ -276,21 +365,31 @@ def _intercept() -> None:
         recompute_scale_factor: bool | None = None,
         antialias: bool = False,
     ) -> Tensor:
+        arguments = (input, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
         policy = _running.policy
-        if policy is None or mode == "area" or antialias:
-            return original(input, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
+        if policy is None or mode == "area":
+            return original(*arguments)
         site = (_running.path, _running.calls[_running.path])
         _running.calls[_running.path] += 1
         target = _target_size(input, size, scale_factor)
-        change = policy.decide(site, mode, input.shape[2:], target)
+        change = None if antialias else policy.decide(site, mode, align_corners, input.shape[2:], target)
         if change is None:
-            return original(input, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
+            return original(*arguments)
+        call: dict[str, Any] = {"mode": mode, "align_corners": align_corners}
+        if "coordinates" in change:
+            call |= {"size": target, "align_corners": None}
+        elif size is not None:
+            call |= {"size": size}
+        else:
+            call |= {"scale_factor": scale_factor, "recompute_scale_factor": recompute_scale_factor}
         _running.policy = None  # what resize calls is no site of the model
         try:
-            return resize(input, target, warning=False, **change)
+            return resize(input, warning=False, **(call | change))
         finally:
             _running.policy = policy
 
+    if not hasattr(torch.library, "custom_op"):  # torch < 2.4 cannot compile this: it runs between two graphs there
+        interpolate = torch.compiler.disable(interpolate)
     F.interpolate = interpolate
 
 
@@ -299,7 +398,7 @@ def _target_size(input: Tensor, size: Any, scale_factor: Any) -> tuple[int, ...]
     if size is not None:
         return tuple(size) if isinstance(size, Sequence) else (size,) * axes
     factors = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor,) * axes
-    return tuple(int(n * f) for n, f in zip(input.shape[2:], factors, strict=True))
+    return tuple(int(n * float(f)) for n, f in zip(input.shape[2:], factors, strict=True))
 
 
 class _PolicyMixin:
@@ -310,6 +409,14 @@ class _PolicyMixin:
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         with self.resize_policy.running():
             return super().forward(*args, **kwargs)  # type: ignore[misc]
+
+    def loss(self, *args: Any, **kwargs: Any) -> Any:
+        with self.resize_policy.running():
+            return super().loss(*args, **kwargs)  # type: ignore[misc]
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        with self.resize_policy.running():
+            return super().predict(*args, **kwargs)  # type: ignore[misc]
 
     def extract_feat(self, *args: Any, **kwargs: Any) -> Any:
         with self.resize_policy.running():
@@ -322,7 +429,7 @@ class _PolicyMixin:
 
 @cache
 def _with_policy(cls: type[nn.Module]) -> type[nn.Module]:
-    return type(cls.__name__, (_PolicyMixin, cls), {"__module__": cls.__module__, "__qualname__": cls.__qualname__})
+    return _derived(cls, (_PolicyMixin, cls), {}, (cls, True, None))
 
 
 @MODELS.register_module()

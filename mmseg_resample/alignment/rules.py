@@ -7,6 +7,7 @@ by name, ``out`` is its output. It returns the layout of the output, or a list o
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -448,10 +449,8 @@ def _interpolation(name: str) -> Rule:
         maps = []
         for axis in range(axes):
             n, size = source.shape[2 + axis], out.shape[2 + axis]
-            if mode == "nearest":
-                # floor() reads, on average over the outputs, half a sample before the unrounded coordinate.
-                exact = AxisMap.from_convention("asymmetric", n, size, factors[axis])
-                maps.append(AxisMap(exact.scale, exact.offset - _mean_floor(exact.scale)))
+            if mode.startswith("nearest"):
+                maps.append(_mean_nearest(mode, n, size, factors[axis]))
             else:
                 convention: Coordinates = "align_corners" if flag else "half_pixel"
                 maps.append(AxisMap.from_convention(convention, n, size, None if flag else factors[axis]))
@@ -460,10 +459,18 @@ def _interpolation(name: str) -> Rule:
     return interpolation
 
 
-def _mean_floor(scale: float) -> float:
-    """Mean of u - floor(u) over the outputs of ``u = scale * x``: the fractions 0, 1/N, ... of a whole ratio."""
-    factor = round(1 / scale)
-    return (1 - 1 / factor) / 2 if scale <= 1 and abs(factor * scale - 1) < 1e-9 else 0.5 if scale < 1 else 0.0
+def _mean_nearest(mode: str, n: int, size: int, factor: float | None) -> AxisMap:
+    """Where the nearest samples lie on average over the outputs.
+
+    With n / size = p / q in lowest terms, what floor() cuts off takes the values 0, 1/q, ... for ``nearest``, and for
+    ``nearest-exact`` the same or, for odd p, the values halfway between.
+    """
+    ratio = Fraction(n, size)
+    if mode == "nearest":
+        read = AxisMap.from_convention("asymmetric", n, size, factor)
+        return AxisMap(read.scale, read.offset - (1 - 1 / ratio.denominator) / 2)
+    read = AxisMap.from_convention("half_pixel", n, size, factor)
+    return AxisMap(read.scale, read.offset + (0 if ratio.numerator % 2 else 0.5 / ratio.denominator))
 
 
 for _axes, _modes in (

@@ -140,16 +140,19 @@ class Tracker(TorchDispatchMode):
     @contextmanager
     def modules(self, model: nn.Module, watched: Sequence[str] = ()) -> Iterator[None]:
         """Know which of ``model``'s modules is running, and note the grids that the ``watched`` ones return."""
-        wrapped: list[tuple[nn.Module, str]] = []
+        wrapped: list[tuple[nn.Module, str, Any]] = []
         for name, module in model.named_modules():
             for method, path in scopes(name, module).items():
+                wrapped.append((module, method, module.__dict__.get(method)))
                 setattr(module, method, self._entering(path, getattr(module, method), watched))
-                wrapped.append((module, method))
         try:
             yield
         finally:
-            for module, method in wrapped:
-                delattr(module, method)
+            for module, method, own in wrapped:
+                if own is None:
+                    delattr(module, method)
+                else:
+                    setattr(module, method, own)
             self._path[1:] = []
 
     def _entering(self, name: str, forward: Callable[..., Any], watched: Sequence[str]) -> Callable[..., Any]:
@@ -172,11 +175,11 @@ class Tracker(TorchDispatchMode):
     # --- called by the rules ------------------------------------------------------------------------------------------
 
     def meet(self, op: str, layouts: Sequence[Layout], path: str | None = None) -> Layout:
-        """Record how far apart the operands are; the result counts on the one with the finest evidence."""
+        """Record how far apart the operands are; the result counts on the finest, among equals on one not resized."""
         placed = [layout for layout in layouts if layout.spatial]
         if not placed:
             return max(layouts, key=lambda layout: len(layout.dims))
-        base = min(placed, key=lambda layout: sum(layout.native))
+        base = min(placed, key=lambda layout: (sum(layout.native), layout.site is not None))
         worst: Meeting | None = None
         rank = max(len(layout.dims) for layout in layouts)
         shape = tuple(
@@ -266,7 +269,7 @@ class Tracker(TorchDispatchMode):
             return out
         try:
             layouts = rule(self, args=named, out=out)
-        except Untrackable as reason:
+        except (Untrackable, ArithmeticError, LookupError, TypeError, ValueError) as reason:
             self.trace.unknown.append((self.path, f"{name}: {reason}"))
             return out
         outputs = out if isinstance(out, (list, tuple)) else [out]

@@ -1,6 +1,7 @@
 """Kernels in plain PyTorch: every device, every dtype."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -28,9 +29,9 @@ def _cubic(t: np.ndarray) -> np.ndarray:
 def _table(kernel: str, scale: float, offset: float, source_size: int, size: int) -> Table:
     """What each of ``size`` outputs reads: outside taps read the edge sample."""
     u = scale * np.arange(size, dtype=np.float64) + offset
-    u = np.where(np.abs(u - np.rint(u)) < SNAP, np.rint(u), u)
     if kernel == "nearest-exact":
-        u = u + 0.5
+        u = u + 0.5  # before snapping: a tie is a whole number here
+    u = np.where(np.abs(u - np.rint(u)) < SNAP, np.rint(u), u)
     base = np.floor(u)
     if kernel in ("nearest", "nearest-exact"):
         taps, weight = [0], np.ones((1, size))
@@ -207,8 +208,8 @@ def flow_warp(
     x = base(width) + displacement[:, 0] * steps[0]
     y = base(height)[:, None] + displacement[:, 1] * steps[1]
     grid = torch.stack((x, y), dim=-1)
-    # Autocast would send grid and input through half precision on some devices.
-    with torch.autocast(input.device.type, enabled=False):
+    # Autocast would send grid and input through half precision on some devices; tensors without data have none.
+    with nullcontext() if input.is_meta else torch.autocast(input.device.type, enabled=False):
         sampled = F.grid_sample(
             input.to(dtype), grid, mode="bilinear", padding_mode=padding_mode, align_corners=align_corners
         )

@@ -20,7 +20,7 @@ def kernel_matrix(kernel: str, axis_map: AxisMap, source_size: int, size: int) -
     """
     matrix = torch.zeros(size, source_size, dtype=torch.float64)
     for x in range(size):
-        u = axis_map(x)
+        u = axis_map(x) + (0.5 if kernel == "nearest-exact" else 0.0)
         if abs(u - round(u)) < 1e-9:
             u = float(round(u))
         for index, weight in _taps(kernel, u):
@@ -30,10 +30,8 @@ def kernel_matrix(kernel: str, axis_map: AxisMap, source_size: int, size: int) -
 
 def _taps(kernel: str, u: float) -> list[tuple[int, float]]:
     i = math.floor(u)
-    if kernel == "nearest":
+    if kernel in ("nearest", "nearest-exact"):
         return [(i, 1.0)]
-    if kernel == "nearest-exact":
-        return [(math.floor(u + 0.5), 1.0)]
     if kernel == "linear":
         return [(i, 1 - (u - i)), (i + 1, u - i)]
     return [(k, _keys_cubic(abs(u - k))) for k in range(i - 1, i + 3)]

@@ -38,7 +38,8 @@ def resize(
     Without ``coordinates`` the values, gradients and dtypes are those of ``F.interpolate``, whose kernels run. With
     ``coordinates`` any affine map between the two grids is computed, by PyTorch's kernel where one computes the same
     thing and by a gather that is deterministic forward and backward elsewhere. Samples outside ``input`` repeat its
-    edge; coordinates are computed in float64 and weights applied in float32 or better whatever the dtype.
+    edge; where the gather runs, coordinates are float64 and weights float32 or better whatever the dtype (PyTorch's own
+    kernels compute coordinates in float32).
 
     Args:
         input: (N, C, L), (N, C, H, W) or (N, C, D, H, W).
@@ -59,7 +60,7 @@ def resize(
         backend: ``"auto"`` or ``"torch"``; chooses the kernel for coordinates that PyTorch has none for.
 
     Returns:
-        The resized tensor, dtype and memory format of ``input``.
+        The resized tensor, dtype of ``input``; images keep their memory format.
 
     Raises:
         ValueError: sizes, factors or options that are missing, out of range or exclude each other.
@@ -94,6 +95,10 @@ def resize(
     return _resize_by_map(input, size, factors, mode, coordinates, antialias, bool(recompute_scale_factor), backend)
 
 
+if not hasattr(torch.library, "custom_op"):  # torch < 2.4 cannot compile this: it runs between two graphs there
+    resize = torch.compiler.disable(resize)
+
+
 def _resize_by_map(
     input: Tensor,
     size: tuple[int, ...] | None,
@@ -109,13 +114,17 @@ def _resize_by_map(
             "resize: mode='area' averages bins and reads no coordinates. Drop coordinates, or use 'bilinear'."
         )
     source = tuple(input.shape[2:])
+    if min(source) < 1:
+        raise ValueError(
+            f"resize: expected at least one sample along every spatial axis, got input {tuple(input.shape)}."
+        )
     if factors is not None:
         if not isinstance(coordinates, str):
             raise ValueError("resize: explicit AxisMaps fix the scale themselves. Give size instead of scale_factor.")
         size = _check.spatial_size(
             "resize",
             "floor(n * scale_factor)",
-            tuple(int(n * f) for n, f in zip(source, factors, strict=True)),
+            tuple(int(n * float(f)) for n, f in zip(source, factors, strict=True)),
             len(source),
         )
         if recompute_scale_factor:

@@ -57,7 +57,7 @@ class FlowAlign(Resampler):
         self.convention = convention
         self.unit: FlowUnit = "pixel" if convention == "exact" else "sfnet"
         self.padding_mode: PaddingMode = "border" if convention == "exact" else "zeros"
-        channels = channels or in_channels // 2
+        channels = channels or max(1, in_channels // 2)
         self.reduce_x = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.reduce_like = nn.Conv2d(guide_channels, channels, 1, bias=False)
         self.flow = nn.Conv2d(2 * channels, 2, 3, padding=1, bias=False)

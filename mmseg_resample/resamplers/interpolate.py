@@ -20,8 +20,8 @@ class Interpolate(Resampler):
     Args:
         mode: as ``resize`` has it; ``"linear"`` is for sequences and ``"trilinear"`` for volumes.
         align_corners: ignored by the modes that have no such choice, so that one config can set it for all of them.
-        coordinates: a convention by its ONNX name, or ``dict(scale=..., offset=...)`` per spatial axis (source =
-            scale * destination + offset), instead of ``align_corners``.
+        coordinates: a convention by its ONNX name, or ``dict(scale=..., offset=...)``, one for all
+            spatial axes or one each (source = scale * destination + offset), instead of ``align_corners``.
         antialias: low-pass before shrinking.
         warning: warn when the sizes met speak against ``align_corners``.
         in_channels: not used; for the interface.
@@ -35,7 +35,7 @@ class Interpolate(Resampler):
         self,
         mode: Mode = "bilinear",
         align_corners: bool | None = None,
-        coordinates: Coordinates | Sequence[AxisMap | dict[str, float]] | None = None,
+        coordinates: Coordinates | AxisMap | Sequence[AxisMap | dict[str, float]] | None = None,
         antialias: bool = False,
         warning: bool = True,
         in_channels: int | None = None,
@@ -72,6 +72,8 @@ class Interpolate(Resampler):
 
 def _parse_coordinates(coordinates: Any) -> Any:
     """Configs hold no objects: explicit maps come as dicts."""
-    if coordinates is None or isinstance(coordinates, str):
+    if coordinates is None or isinstance(coordinates, (str, AxisMap)):
         return coordinates
+    if isinstance(coordinates, dict):
+        return AxisMap(**coordinates)
     return tuple(AxisMap(**entry) if isinstance(entry, dict) else entry for entry in coordinates)

@@ -25,9 +25,14 @@ def test_aligned_resize_does_not():
 
 def test_the_sign():
     # Half the size: nearest reads source 2 x, the image is centred on 2 x + 0.5: a quarter of an output pixel.
-    (found,) = offsets(type="Resize", scale=(320, 160))
     (halved,) = offsets(type="Resize", scale_factor=0.5)
-    assert found.x == 0 and halved.y == pytest.approx(0.25, abs=0.01)
+    assert halved.y == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("scale", [(320, 160), 300])
+def test_a_fixed_scale_moves_labels_too(scale):
+    (found,) = offsets(type="Resize", scale=scale, keep_ratio=True)
+    assert found.x == pytest.approx(0.5, abs=0.03)
 
 
 def test_leaves_the_global_generator_alone():

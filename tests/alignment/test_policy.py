@@ -1,5 +1,6 @@
 import copy
 import io
+import pickle
 
 import pytest
 import torch
@@ -90,7 +91,8 @@ def test_exact_reads_where_the_labels_are():
 def test_every_level_and_the_loss_use_the_exact_maps():
     model = build(dict(exact=True))
     exact = model.resize_policy.report()["exact"]
-    assert all(axis.offset == 0 for maps in exact.values() for axis in maps)
+    assert {site for site, maps in exact.items() if maps == "half_pixel"} == {("decode_head.psp_modules", 1)}
+    assert all(axis.offset == 0 for maps in exact.values() if maps != "half_pixel" for axis in maps)
     assert exact[("decode_head", 3)][0].scale == 1 / 8 and exact[("decode_head.logits", 0)][0].scale == 1 / 4
     assert exact[("auxiliary_head.logits", 0)][0].scale == 1 / 16
     model.eval()
@@ -136,7 +138,6 @@ def test_equal_to_stock_where_stock_is_exact():
         auxiliary_head=None,
     )  # fmt: skip
     model, stock = same_weights(build(dict(exact=True), **unet), build(**unet))
-    assert model.resize_policy.report()["exact"] == {}
     x = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         assert torch.equal(model(x, mode="tensor"), stock(x, mode="tensor"))
@@ -230,6 +231,7 @@ def test_survives_copies_checkpoints_autocast_and_compile():
         assert not torch.allclose(expected, stock(x, mode="tensor"))
         assert list(model.state_dict()) == list(stock.state_dict())
         assert torch.equal(copy.deepcopy(model)(x, mode="tensor"), expected)
+        assert torch.equal(pickle.loads(pickle.dumps(model))(x, mode="tensor"), expected)
         buffer = io.BytesIO()
         torch.save(model.state_dict(), buffer)
         buffer.seek(0)
@@ -291,9 +293,49 @@ def test_without_a_policy_interpolate_is_untouched():
         assert torch.equal(F.interpolate(x, **kwargs), expected)
 
 
+def test_a_rule_changes_what_it_names():
+    head = dict(config()["decode_head"], align_corners=True)
+    stock = build(decode_head=head).eval()
+    model, _ = same_weights(
+        build(dict(rules=[dict(path="decode_head*", set_mode="bilinear")]), decode_head=head), stock
+    )
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(model(x, mode="tensor"), stock(x, mode="tensor"))
+
+
+def test_exact_at_sizes_that_no_stride_divides():
+    """Swin is exact as it stands at multiples of its strides, and not elsewhere."""
+    cfg = get_config(CONFIGS["swin"])
+    cfg.model.update(type="ResampledSegmentor", resize_policy=dict(exact=True))
+    with fake_tensors():
+        assert audit(build_fake(cfg), (512, 683)).worst < 1e-3
+
+
+def test_losses_called_past_forward_run_under_the_policy():
+    model = build(dict(exact=True)).eval()
+    x, batch = torch.randn(2, 3, 64, 96), samples(2, (64, 96))
+    with torch.no_grad():
+        assert torch.equal(model.loss(x, batch)["aux.loss_ce"], model(x, batch, mode="loss")["aux.loss_ce"])
+
+
+def test_another_policy_for_a_while():
+    model = build(dict(exact=True)).eval()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = model(x, mode="tensor")
+        with ResizePolicy(rules=[dict(align_corners=True)], sizes=[(128, 128), (160, 224)]).applied(model):
+            assert not torch.allclose(model(x, mode="tensor"), expected)
+        assert torch.equal(model(x, mode="tensor"), expected)
+
+
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
+        (dict(rules=[dict(coordinates="halfpixel")]), "Did you mean 'half_pixel'"),
+        (dict(rules=[dict(set_mode="bilinaer")]), "Did you mean 'bilinear'"),
+        (dict(rules=[dict(align_corner=True)]), "Did you mean 'align_corners'"),
+        (dict(exact=True, sizes=[(64, 64), (64, 64)]), "two different sizes"),
         (dict(), "nothing to do"),
         (dict(rules=[dict(path="*", align_corners=True, coordinates="asymmetric")]), "Keep one"),
     ],

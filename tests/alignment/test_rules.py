@@ -160,6 +160,10 @@ def test_pixel_shuffle_and_nearest_on_average_over_the_phases():
         lambda x: F.pixel_shuffle(x.expand(1, 4, HEIGHT, WIDTH), 2),
         lambda x: F.interpolate(x, scale_factor=2, mode="nearest"),
         lambda x: F.interpolate(x, scale_factor=4, mode="nearest-exact"),
+        lambda x: F.interpolate(x, (HEIGHT, 48), mode="nearest"),
+        lambda x: F.interpolate(x, (HEIGHT, 24), mode="nearest"),
+        lambda x: F.interpolate(x, (HEIGHT, 18), mode="nearest-exact"),
+        lambda x: F.interpolate(x, (HEIGHT, 24), mode="nearest-exact"),
     ):
         layout, _ = tracked(function, HEIGHT, WIDTH)
         values = measured(function, HEIGHT, WIDTH, 1)[0, 0]

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from mmseg_resample.ops import flow_warp, reference, resize
-from tests.conftest import assert_close
+from tests.conftest import ONE_GRAPH, assert_close
 
 SIZES = [
     ((5, 7), (9, 4)),
@@ -100,8 +100,13 @@ def test_autocast_memory_format_empty_batch_compile(flag):
     last = x.to(memory_format=torch.channels_last)
     torch.testing.assert_close(flow_warp(last, flow, align_corners=flag), expected)
     assert flow_warp(x[:0], flow[:0], align_corners=flag).shape == (0, 3, 9, 7)
-    compiled = torch.compile(lambda x, f: flow_warp(x, f, align_corners=flag), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(lambda x, f: flow_warp(x, f, align_corners=flag), fullgraph=ONE_GRAPH, backend="aot_eager")
     torch.testing.assert_close(compiled(x, flow), expected)
+
+
+def test_meta_tensors():
+    x, flow = torch.zeros(1, 2, 4, 5, device="meta"), torch.zeros(1, 2, 7, 9, device="meta")
+    assert flow_warp(x, flow, align_corners=True).shape == (1, 2, 7, 9)
 
 
 @pytest.mark.parametrize(
