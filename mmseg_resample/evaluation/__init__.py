@@ -1,5 +1,40 @@
 """What a prediction is worth: metrics that any mmseg config can name."""
 
+from .areas import area_iou
+from .boundary import BoundaryIoUMetric, TrimapIoUMetric, boundary_areas, trimap_areas
 from .confusion import ConfusionMatrixMetric, confusion_matrix, iou, scores
+from .contour import BoundaryFMetric, contour_matches, contour_scores
+from .displacement import (
+    AxisDisplacement,
+    Displacement,
+    DisplacementMetric,
+    EdgeCounts,
+    displacement,
+    edge_counts,
+)
+from .regions import FrameDistanceIoUMetric, ObjectSizeIoUMetric, frame_areas, object_areas
 
-__all__ = ["ConfusionMatrixMetric", "confusion_matrix", "iou", "scores"]
+__all__ = [
+    "AxisDisplacement",
+    "BoundaryFMetric",
+    "BoundaryIoUMetric",
+    "ConfusionMatrixMetric",
+    "Displacement",
+    "DisplacementMetric",
+    "EdgeCounts",
+    "FrameDistanceIoUMetric",
+    "ObjectSizeIoUMetric",
+    "TrimapIoUMetric",
+    "area_iou",
+    "boundary_areas",
+    "confusion_matrix",
+    "contour_matches",
+    "contour_scores",
+    "displacement",
+    "edge_counts",
+    "frame_areas",
+    "iou",
+    "object_areas",
+    "scores",
+    "trimap_areas",
+]

@@ -1,16 +1,13 @@
 """The confusion matrix of every image, from which accuracy, IoU and their intervals follow exactly."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.evaluator import BaseMetric
-from mmengine.logging import MMLogger, print_log
 from mmseg.registry import METRICS
-from prettytable import PrettyTable
 from torch import Tensor
+
+from .per_image import PerImageMetric, log_table, nanmean, ratio
 
 
 def confusion_matrix(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
@@ -49,7 +46,7 @@ def iou(confusion: np.ndarray) -> np.ndarray:
     """
     confusion = np.asarray(confusion)
     hit = confusion.diagonal(axis1=-2, axis2=-1)
-    return _ratio(hit, confusion.sum(-1) + confusion.sum(-2) - hit)
+    return ratio(hit, confusion.sum(-1) + confusion.sum(-2) - hit)
 
 
 def scores(confusion: np.ndarray) -> dict[str, Any]:
@@ -64,13 +61,13 @@ def scores(confusion: np.ndarray) -> dict[str, Any]:
     """
     confusion = np.asarray(confusion)
     hit = confusion.diagonal()
-    per_class = {"IoU": 100 * iou(confusion), "Acc": 100 * _ratio(hit, confusion.sum(-1))}
-    overall = 100 * _ratio(hit.sum(), confusion.sum())
-    return {"aAcc": float(overall), **{f"m{name}": _nanmean(values) for name, values in per_class.items()}, **per_class}
+    per_class = {"IoU": 100 * iou(confusion), "Acc": 100 * ratio(hit, confusion.sum(-1))}
+    overall = 100 * ratio(hit.sum(), confusion.sum())
+    return {"aAcc": float(overall), **{f"m{name}": nanmean(values) for name, values in per_class.items()}, **per_class}
 
 
 @METRICS.register_module()
-class ConfusionMatrixMetric(BaseMetric):
+class ConfusionMatrixMetric(PerImageMetric):
     """aAcc, mIoU and mAcc from exact per-image confusion matrices.
 
     Gives what ``IoUMetric`` gives, under the same names and rounding, except where that is wrong: counts are integers
@@ -81,68 +78,27 @@ class ConfusionMatrixMetric(BaseMetric):
         ignore_index: label of the pixels that do not count.
         out_file: ``.npz`` to write: ``confusion`` (num_images, C, C) int64, row = ground truth, column = prediction;
             ``images`` (num_images,) file names, or positions where a sample has none; ``classes`` (C,).
-        collect_device: where the results of several ranks are gathered, ``"cpu"`` or ``"gpu"``.
-        prefix: of the metric names, as in every mmengine metric.
+        collect_device, prefix, collect_dir: as in every mmengine metric.
     """
 
-    def __init__(
-        self,
-        ignore_index: int = 255,
-        out_file: str | None = None,
-        collect_device: str = "cpu",
-        prefix: str | None = None,
-        collect_dir: str | None = None,
-    ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-        if out_file is not None and not str(out_file).endswith(".npz"):
-            raise ValueError(f"ConfusionMatrixMetric: expected out_file to end with .npz, got {str(out_file)!r}.")
-        self.ignore_index = ignore_index
-        self.out_file = out_file
+    def count(self, pred: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """The flattened matrix, then the number of out-of-range pixels."""
+        return {"counts": _count(pred, label, len(self.classes), self.ignore_index)}
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Count one batch; ``data_samples`` hold ``pred_sem_seg`` and ``gt_sem_seg`` as mmseg's models return them."""
-        for sample in data_samples:
-            pred = sample["pred_sem_seg"]["data"].squeeze()
-            label = sample["gt_sem_seg"]["data"].squeeze().to(pred.device)
-            counts = _count(pred, label, len(self._classes), self.ignore_index)
-            result = {"image": Path(sample.get("img_path") or "").name, "counts": counts}
-            if counts.device.type == "cpu":
-                self._check(result)
-            self.results.append(result)
+    def arrays(self, counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The matrices as matrices."""
+        num_classes = len(self.classes)
+        return {"confusion": counts["counts"][:, :-1].reshape(-1, num_classes, num_classes)}
 
-    def evaluate(self, size: int) -> dict:
-        """Gather the images of all ranks; ``size`` is the length of the data set."""
-        if self.results:
-            # One transfer for all images: on a GPU `process` never waits for the device.
-            for result, counts in zip(
-                self.results, torch.stack([r["counts"] for r in self.results]).cpu(), strict=True
-            ):
-                result["counts"] = counts
-                self._check(result)
-        return super().evaluate(size)
-
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        """Reduce the per-image results; logs the per-class table and writes ``out_file``."""
-        classes = self._classes
-        confusion = torch.stack([result["counts"][:-1] for result in results]).numpy()
-        confusion = confusion.reshape(-1, len(classes), len(classes))
-        if self.out_file is not None:
-            images = [result["image"] or str(position) for position, result in enumerate(results)]
-            _write(Path(self.out_file), confusion=confusion, images=np.array(images), classes=np.array(classes))
-        values = scores(confusion.sum(0))
-        table = PrettyTable()
-        table.add_column("Class", list(classes))
-        for name in ("IoU", "Acc"):
-            table.add_column(name, values[name].round(2).tolist())
-        print_log(f"per class results:\n{table.get_string()}", logger=MMLogger.get_current_instance())
+    def summarize(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
+        """Scores of the summed matrix; logs the per-class table."""
+        values = scores(arrays["confusion"].sum(0))
+        columns = {name: values[name].round(2).tolist() for name in ("IoU", "Acc")}
+        log_table("per class results", {"Class": self.classes, **columns})
         return {name: round(values[name], 2) for name in ("aAcc", "mIoU", "mAcc")}
 
-    @property
-    def _classes(self) -> tuple[str, ...]:
-        return tuple((self.dataset_meta or {})["classes"])
-
     def _check(self, result: dict) -> None:
-        invalid, classes = int(result["counts"][-1]), len(self._classes)
+        invalid, classes = int(result["counts"][-1]), len(self.classes)
         if invalid:
             raise ValueError(
                 f"ConfusionMatrixMetric: expected predictions in [0, {classes}) and labels in [0, {classes}) or "
@@ -193,15 +149,6 @@ def _count_by_scatter(pred: Tensor, label: Tensor, num_classes: int, ignore_inde
     return counts[:-1]
 
 
-def _write(path: Path, **arrays: np.ndarray) -> None:
-    """Complete or absent, wherever the process is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    partial.replace(path)
-
-
 def _within(x: Tensor, stop: int) -> bool:
     low, high = torch.aminmax(x)
     return bool(low >= 0 and high < stop)
@@ -210,13 +157,3 @@ def _within(x: Tensor, stop: int) -> bool:
 def _span(x: Tensor) -> str:
     low, high = torch.aminmax(x)
     return f"[{int(low)}, {int(high)}]"
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.divide(numerator, denominator, dtype=np.float64)
-
-
-def _nanmean(values: np.ndarray) -> float:
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if present.size else float("nan")

@@ -11,8 +11,7 @@ from mmseg.registry import METRICS
 from mmseg_resample.evaluation import ConfusionMatrixMetric, confusion_matrix, iou, scores
 from mmseg_resample.evaluation.confusion import _count_by_bincount, _count_by_scatter
 
-CLASSES = ("road", "car", "sky", "tree", "person")
-C = len(CLASSES)
+from .maps import CLASSES, C, evaluate, images
 
 
 def brute_force(pred, label, num_classes, ignore_index):
@@ -21,26 +20,6 @@ def brute_force(pred, label, num_classes, ignore_index):
         if t != ignore_index:
             matrix[t, p] += 1
     return matrix
-
-
-def images(number, size=(9, 13), ignore_index=255, present=C):
-    """Predictions and labels with errors, ignored pixels and, for ``present`` < C, classes that never occur."""
-    generator = torch.Generator().manual_seed(number)
-    for _ in range(number):
-        label = torch.randint(present, size, generator=generator)
-        pred = torch.where(torch.rand(size, generator=generator) < 0.7, label, (label + 1) % present)
-        yield pred, torch.where(torch.rand(size, generator=generator) < 0.1, ignore_index, label)
-
-
-def evaluate(metric, pairs):
-    metric.dataset_meta = {"classes": CLASSES}
-    samples = [
-        {"img_path": f"somewhere/{i}.png", "pred_sem_seg": {"data": p[None]}, "gt_sem_seg": {"data": t[None]}}
-        for i, (p, t) in enumerate(pairs)
-    ]
-    for sample in samples:
-        metric.process({}, [sample])
-    return metric.evaluate(len(samples))
 
 
 class TestConfusionMatrix:

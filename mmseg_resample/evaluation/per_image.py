@@ -1,0 +1,126 @@
+"""What the metrics have in common: counts of every image, kept apart until the end."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger, print_log
+from prettytable import PrettyTable
+from torch import Tensor
+
+
+class PerImageMetric(BaseMetric):
+    """Base of metrics that are functions of counts which add up over images.
+
+    The counts of an image do not depend on other images, so a data set can be resampled afterwards: add up the counts
+    of the images drawn and reduce them again. Several ranks give what one gives.
+
+    Subclasses define ``count``, ``summarize`` and, for what ``out_file`` should hold beside the counts, ``arrays``.
+
+    Args:
+        ignore_index: label of the pixels that do not count.
+        out_file: ``.npz`` to write: what ``arrays`` returns, first dimension = images; ``images`` (num_images,) file
+            names, or positions where a sample has none; ``classes`` (C,).
+        collect_device, prefix, collect_dir: as in every mmengine metric.
+    """
+
+    def __init__(
+        self,
+        ignore_index: int = 255,
+        out_file: str | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        if out_file is not None and not str(out_file).endswith(".npz"):
+            raise ValueError(f"{type(self).__name__}: expected out_file to end with .npz, got {str(out_file)!r}.")
+        self.ignore_index = ignore_index
+        self.out_file = out_file
+
+    def count(self, pred: Tensor, label: Tensor) -> Mapping[str, Tensor]:
+        """The counts of one image, (h, w) maps on one device; the same names and shapes for every image."""
+        raise NotImplementedError
+
+    def arrays(self, counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What ``out_file`` holds and ``summarize`` gets; ``counts`` are stacked, first dimension = images."""
+        return counts
+
+    def summarize(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
+        """The values of the metric."""
+        raise NotImplementedError
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Count one batch; ``data_samples`` hold ``pred_sem_seg`` and ``gt_sem_seg`` as mmseg's models return them."""
+        for sample in data_samples:
+            image = Path(sample.get("img_path") or "").name
+            pred = sample["pred_sem_seg"]["data"].squeeze(0)
+            label = sample["gt_sem_seg"]["data"].squeeze(0).to(pred.device)
+            try:
+                result = {"image": image, **self.count(pred, label)}
+            except ValueError as error:
+                raise ValueError(f"{type(self).__name__}: image {image!r}: {error}") from error
+            if all(result[name].device.type == "cpu" for name in result.keys() - {"image"}):
+                self._check(result)
+            self.results.append(result)
+
+    def evaluate(self, size: int) -> dict:
+        """Gather the images of all ranks; ``size`` is the length of the data set."""
+        if self.results:
+            for name in self.results[0].keys() - {"image"}:
+                # One transfer for all images: on a GPU `process` never waits for the device.
+                counts = torch.stack([result[name] for result in self.results]).cpu()
+                for result, value in zip(self.results, counts, strict=True):
+                    result[name] = value
+            for result in self.results:
+                self._check(result)
+        return super().evaluate(size)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Reduce the per-image results; writes ``out_file``."""
+        names = [name for name in results[0] if name != "image"]
+        arrays = self.arrays({name: torch.stack([result[name] for result in results]).numpy() for name in names})
+        if self.out_file is not None:
+            images = [result["image"] or str(position) for position, result in enumerate(results)]
+            _write(Path(self.out_file), images=np.array(images), classes=np.array(self.classes), **arrays)
+        return self.summarize(arrays)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, from the data set."""
+        return tuple((self.dataset_meta or {})["classes"])
+
+    def _check(self, result: dict) -> None:
+        """Raise if the counts of an image, on the CPU, are not valid."""
+
+
+def log_table(title: str, columns: Mapping[str, Sequence]) -> None:
+    """Log a table as mmseg logs its own."""
+    table = PrettyTable()
+    for name, values in columns.items():
+        table.add_column(name, list(values))
+    print_log(f"{title}:\n{table.get_string()}", logger=MMLogger.get_current_instance())
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Quotient in float64, NaN for 0 / 0, without a warning."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.divide(numerator, denominator, dtype=np.float64)
+
+
+def nanmean(values: np.ndarray) -> float:
+    """Mean of what is not NaN; NaN, without a warning, where nothing is."""
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else float("nan")
+
+
+def _write(path: Path, **arrays: np.ndarray) -> None:
+    """Complete or absent, wherever the process is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    partial.replace(path)

@@ -1,0 +1,193 @@
+"""Whether a difference could be chance, or is too small to matter: tests over seeds, and families of tests."""
+
+import math
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from ._sample import RandomSource, all_equal, check_positive, check_probability, differences_of
+from .intervals import Interval, t_interval
+
+EXACT_UP_TO = 16
+"""Up to this number of seeds a sign-flip test enumerates every flip."""
+
+_CHUNK = 4096  # flips drawn at a time: bounds the memory of a Monte Carlo test
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class SignFlipTest:
+    """A sign-flip permutation test of mean difference 0.
+
+    Attributes:
+        p: two-sided; NaN without a seed.
+        flips: enumerated, or drawn.
+        exact: whether all 2**n flips were enumerated.
+    """
+
+    p: float
+    flips: int
+    exact: bool
+
+
+@dataclass(frozen=True)
+class StudentTest:
+    """Student's paired t test of mean difference 0; NaN below two seeds and without any spread.
+
+    Attributes:
+        t: mean / (sd / sqrt(n)).
+        p: two-sided.
+    """
+
+    t: float
+    p: float
+
+
+@dataclass(frozen=True)
+class EquivalenceTest:
+    """Two one-sided t tests that the mean difference lies within +- margin.
+
+    Attributes:
+        margin: in the unit of the differences.
+        alpha: level of the test.
+        p: the larger of the two one-sided p; NaN below two seeds and without any spread: identical differences need no
+            test, but a look at why.
+        interval: of confidence 1 - 2 * alpha; inside +- margin exactly when ``equivalent``.
+    """
+
+    margin: float
+    alpha: float
+    p: float
+    interval: Interval
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether a mean difference of ``margin`` or more is refuted. False means undecided, not different."""
+        return self.p < self.alpha
+
+
+def smallest_p(n: int) -> float:
+    """The smallest two-sided p that a sign-flip test of ``n`` seeds can give, whatever the numbers."""
+    return min(1.0, 2.0 ** (1 - n))
+
+
+def seeds_for_significance(alpha: float = 0.05, family: int = 1) -> int:
+    """The number of seeds from which a sign-flip test can reach ``alpha`` within a family of so many tests.
+
+    One test needs 6 seeds for p < 0.05, a family of 2 needs 7, of 4 needs 8: Holm multiplies the smallest p of the
+    family by its size.
+    """
+    check_probability("seeds_for_significance", "alpha", alpha)
+    if family < 1:
+        raise ValueError(f"seeds_for_significance: expected a family of 1 test or more, got {family}.")
+    return next(n for n in range(2, 1100) if family * smallest_p(n) <= alpha)
+
+
+def sign_flip_test(differences: ArrayLike, *, rng: RandomSource | None = None, flips: int = 99_999) -> SignFlipTest:
+    """Test mean difference 0 by flipping the signs of the differences, which a true 0 would leave as likely.
+
+    Assumes that a difference is as likely positive as negative of the same size if the variants do not differ, and
+    nothing else: no normality. Discrete: p is a multiple of 2**(1 - n), so the test of level 0.05 really has level 0 up
+    to n = 5, 0.031 at n = 6, 0.047 at n = 7 to 9.
+
+    Args:
+        differences: (n,), one per seed.
+        rng: generator or seed; needed above ``EXACT_UP_TO`` seeds, unused below.
+        flips: drawn above ``EXACT_UP_TO`` seeds. The observed signs count as one more, so that p is never 0 and the
+            test is valid for any number.
+
+    Raises:
+        ValueError: ``rng`` is missing where it is needed.
+
+    Source: Fisher, The Design of Experiments, 1935; Phipson and Smyth, Permutation P-values Should Never Be Zero, 2010.
+    """
+    values = differences_of("sign_flip_test", differences)
+    n = values.size
+    if not n:
+        return SignFlipTest(math.nan, 0, True)
+    extreme = abs(values.sum()) - 1e-12 * np.abs(values).sum()  # sums that are equal must not differ by their rounding
+    if n <= EXACT_UP_TO:
+        sums = values[:1]  # the first sign stays: flipping all of them gives the same absolute sum
+        for value in values[1:]:
+            sums = np.concatenate([sums + value, sums - value])
+        return SignFlipTest(float(np.mean(np.abs(sums) >= extreme)), 2**n, True)
+    if rng is None:
+        raise ValueError(f"sign_flip_test: {n} seeds are more than {EXACT_UP_TO}, so flips are drawn: give rng.")
+    generator = np.random.default_rng(rng)
+    as_extreme = 1
+    for start in range(0, flips, _CHUNK):
+        flipped = generator.integers(0, 2, (min(_CHUNK, flips - start), n), dtype=np.int8)
+        as_extreme += int((np.abs((1 - 2 * flipped) @ values) >= extreme).sum())
+    return SignFlipTest(as_extreme / (1 + flips), flips, False)
+
+
+def t_test(differences: ArrayLike) -> StudentTest:
+    """Student's paired t test. Assumes normal differences; can be significant from 2 seeds on that assumption alone.
+
+    Args:
+        differences: (n,), one per seed.
+    """
+    values = differences_of("t_test", differences)
+    if values.size < 2 or all_equal(values):
+        return StudentTest(math.nan, math.nan)
+    result = stats.ttest_1samp(values, 0.0)
+    return StudentTest(float(result.statistic), float(result.pvalue))
+
+
+def equivalence_test(differences: ArrayLike, margin: float, alpha: float = 0.05) -> EquivalenceTest:
+    """Two one-sided t tests (TOST): is the mean difference smaller than ``margin``, either way?
+
+    Makes "no effect worth having" a result, which "not significant" is not. Declare the margin before looking: the
+    smallest difference that would change what you do. Wrong in at most ``alpha`` of the studies whose true difference
+    is the margin, and much less often where the interval is wide next to the margin.
+
+    Args:
+        differences: (n,), one per seed.
+        margin: positive, in the unit of the differences.
+        alpha: level of the test.
+
+    Source: Schuirmann 1987; Lakens, Equivalence Tests, Social Psychological and Personality Science 2017.
+    """
+    values = differences_of("equivalence_test", differences)
+    check_positive("equivalence_test", "margin", margin)
+    if not 0 < alpha < 0.5:
+        raise ValueError(f"equivalence_test: expected alpha in (0, 0.5), got {alpha}.")
+    interval = t_interval(values, 1 - 2 * alpha)
+    if values.size < 2 or all_equal(values):
+        return EquivalenceTest(margin, alpha, math.nan, interval)
+    above = stats.ttest_1samp(values, -margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(values, margin, alternative="less").pvalue
+    return EquivalenceTest(margin, alpha, float(max(above, below)), interval)
+
+
+def holm(p_values: Mapping[Key, float], family: Collection[Key] | None = None) -> dict[Key, float]:
+    """Adjust the p values of a family of tests so that one false finding among all of them has probability alpha.
+
+    A test is significant where its adjusted p is at most alpha. Valid under any dependence between the tests.
+
+    Args:
+        p_values: test -> p. NaN where a test has none yet.
+        family: the tests that were declared before the study ran; default: all. A declared test without a p still
+            counts, as if its p were 1: a study that is half finished is not corrected for half of it only. Tests
+            outside of the family are exploratory and are left out.
+
+    Returns:
+        Adjusted p of every test of the family; NaN of those without a p.
+
+    Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
+    """
+    declared = list(dict.fromkeys(p_values if family is None else family))
+    p = np.array([p_values.get(test, math.nan) for test in declared], dtype=np.float64)
+    known = ~np.isnan(p)
+    if ((p < 0) | (p > 1)).any():
+        raise ValueError(f"holm: expected p values in [0, 1] or NaN, got {dict(p_values)}.")
+    order = np.argsort(np.where(known, p, 1.0), kind="stable")
+    factors = len(declared) - np.arange(len(declared))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * np.where(known, p, 1.0)[order]), 1.0)
+    return dict(zip(declared, np.where(known, adjusted, math.nan).tolist(), strict=True))
