@@ -19,6 +19,8 @@ from mmseg.registry import MODELS
 from rich.console import Console
 from rich.table import Table
 
+import mmseg_resample  # noqa: F401  (makes `mmseg::` names resolvable, and registers the policy)
+
 CONFIGS = (
     "mmseg::upernet/upernet_r18_4xb2-40k_cityscapes-512x1024.py",
     "mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py",
