@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cache, wraps
+from types import FunctionType
 from typing import Any, get_args
 
 import torch
@@ -44,17 +45,21 @@ class Rule:
         path: module path as in ``named_modules``, with ``*`` and ``?``; ``.logits`` behind a head's path is its resize
             to the labels. Resizes of tensors without a position (positional embeddings) match only by their full path.
         mode: interpolation mode to match, with ``*``.
+        source_size: size of what is resized to match, (h, w); None for any, along one axis or both.
+        size: size that it is resized to, the same way.
         set_mode: mode to use instead; the flag stays.
         align_corners: flag to use instead.
         coordinates: convention to use instead of a flag, ``"exact"`` for the audited map, ``"keep"`` to leave the site
             as it is.
 
     Raises:
-        ValueError: both a flag and coordinates, or an unknown mode or convention.
+        ValueError: both a flag and coordinates, an unknown mode or convention, or a size that is none.
     """
 
     path: str = "*"
     mode: str = "*"
+    source_size: Sequence[int | None] | None = None
+    size: Sequence[int | None] | None = None
     set_mode: str | None = None
     align_corners: bool | None = None
     coordinates: str | None = None
@@ -69,16 +74,31 @@ class Rule:
             _check.one_of("ResizePolicy", "set_mode", self.set_mode, _MODES)
         if self.coordinates is not None:
             _check.one_of("ResizePolicy", "coordinates", self.coordinates, _COORDINATES)
+        for name, size in (("source_size", self.source_size), ("size", self.size)):
+            if size is not None and not (
+                isinstance(size, Sequence) and all(n is None or (isinstance(n, int) and n > 0) for n in size)
+            ):
+                raise ValueError(
+                    f"ResizePolicy: expected {name} of a rule as (h, w), each a positive integer or None for any, "
+                    f"got {size!r}."
+                )
 
     @classmethod
     def from_config(cls, rule: dict[str, Any]) -> "Rule":
         for key in rule:
-            _check.one_of("ResizePolicy", "keys of a rule", key, [entry.name for entry in fields(cls)])
+            _check.one_of("ResizePolicy", "keys of a rule", key, tuple(entry.name for entry in fields(cls)))
         return cls(**rule)
 
-    def matches(self, site: Site, mode: str, positioned: bool) -> bool:
+    def matches(self, site: Site, mode: str, positioned: bool, source_size: Sequence[int], size: Sequence[int]) -> bool:
         by_path = fnmatch.fnmatchcase(site[0], self.path) if positioned else site[0] == self.path
-        return by_path and fnmatch.fnmatchcase(mode, self.mode)
+        by_size = _fits(self.source_size, source_size) and _fits(self.size, size)
+        return by_path and by_size and fnmatch.fnmatchcase(mode, self.mode)
+
+
+def _fits(pattern: Sequence[int | None] | None, size: Sequence[int]) -> bool:
+    if pattern is None:
+        return True
+    return len(pattern) == len(size) and all(p in (None, n) for p, n in zip(pattern, size, strict=True))
 
 
 @dataclass
@@ -142,6 +162,8 @@ class ResizePolicy:
             if needed and "_resample_paths" not in module.__dict__:
                 module.__class__ = _scoped(type(module), tuple(sorted(paths)))  # type: ignore[arg-type]
                 module.__dict__["_resample_paths"] = paths
+            if "_resample_paths" in module.__dict__:
+                module.__dict__["_resample_policy"] = self
         _intercept()
 
     def _learn(self, after: list[Audit]) -> None:
@@ -179,6 +201,7 @@ class ResizePolicy:
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Install on ``model`` and apply inside the block: a policy for a model that was built without one."""
         classes = {m: type(m) for m in model.modules() if "_resample_paths" not in m.__dict__}
+        policies = {m: m.__dict__["_resample_policy"] for m in model.modules() if m not in classes}
         own = getattr(model, "resize_policy", None)
         try:
             self.install(model)
@@ -192,6 +215,9 @@ class ResizePolicy:
             for module, cls in classes.items():
                 module.__class__ = cls
                 module.__dict__.pop("_resample_paths", None)
+                module.__dict__.pop("_resample_policy", None)
+            for module, policy in policies.items():
+                module.__dict__["_resample_policy"] = policy
 
     def report(self) -> dict[str, Any]:
         """What is done where: exact maps by site, sites without a position, sites that stay as they are."""
@@ -211,7 +237,7 @@ class ResizePolicy:
     ) -> dict[str, Any] | None:
         """What ``ops.resize`` shall do differently from the call at ``site``; None to leave it as it is."""
         for rule in self.rules:
-            if not rule.matches(site, mode, site not in self._unpositioned):
+            if not rule.matches(site, mode, site not in self._unpositioned, source_size, size):
                 continue
             if rule.coordinates == "keep":
                 return None
@@ -318,6 +344,9 @@ def _scoped(cls: type[nn.Module], methods: tuple[str, ...]) -> type[nn.Module]:
 
         @wraps(original)
         def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if _running.policy is None:  # called by itself, or again while activations are recomputed for a gradient
+                with self._resample_policy.running():
+                    return run(self, *args, **kwargs)
             outer, _running.path = _running.path, self._resample_paths[method]
             try:
                 return original(self, *args, **kwargs)
@@ -355,8 +384,7 @@ def _intercept() -> None:
     """Route ``F.interpolate`` through the policy at work, once per process; without one it is as fast as ever."""
     original = F.interpolate
 
-    @wraps(original)
-    def interpolate(
+    def routed(
         input: Tensor,
         size: Any = None,
         scale_factor: Any = None,
@@ -388,9 +416,15 @@ def _intercept() -> None:
         finally:
             _running.policy = policy
 
-    if not hasattr(torch.library, "custom_op"):  # torch < 2.4 cannot compile this: it runs between two graphs there
-        interpolate = torch.compiler.disable(interpolate)
-    F.interpolate = interpolate
+    if torch.__version__ < "2.7":  # torch 2.1 to 2.6 cannot compile this: it runs between two graphs there
+        routed = torch.compiler.disable(routed)
+
+    def interpolate(*args: Any, **kwargs: Any) -> Tensor:
+        return routed(*args, **kwargs)
+
+    # torch.jit.script reads the source of what is wrapped, and looks its names up in the globals of the wrapper.
+    replacement = FunctionType(interpolate.__code__, vars(F), closure=interpolate.__closure__)
+    F.interpolate = wraps(original)(replacement)
 
 
 def _target_size(input: Tensor, size: Any, scale_factor: Any) -> tuple[int, ...]:

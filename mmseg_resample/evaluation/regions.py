@@ -75,21 +75,21 @@ def object_areas(
         TypeError: a dtype is not integer.
     """
     _check_edges("object_areas", "radii", radii)
-    encoded = encode("object_areas", pred, label, num_classes, ignore_index)
-    pred, label = (x.cpu().numpy() for x in encoded)
+    maps = encode("object_areas", pred, label, num_classes, ignore_index)
+    seen, truth = (x.cpu().numpy() for x in maps)
     num_bins, absent = len(radii) + 2, len(radii) + 1
     areas = np.zeros((num_bins, 3, num_classes), np.int64)
-    errors = positions(np.where(pred == label, num_classes, pred), num_classes)
-    edges = positions(np.where(_on_edge(label), label, num_classes), num_classes)
-    boxes = ndimage.find_objects(label.astype(np.int32) + 1, max_label=num_classes)
+    errors = positions(np.where(seen == truth, num_classes, seen), num_classes)
+    edges = positions(np.where(_on_edge(truth), truth, num_classes), num_classes)
+    boxes = ndimage.find_objects(truth.astype(np.int32) + 1, max_label=num_classes)
     for c, box in enumerate(boxes):
         if box is None:
             areas[absent, 1, c] = len(errors[c])
             continue
-        mask = label[box] == c
+        mask = truth[box] == c
         objects, _ = ndimage.label(mask, structure=np.ones((3, 3)))
         labelled = np.bincount(objects[mask])
-        hit = np.bincount(objects[mask & (pred[box] == c)], minlength=len(labelled))
+        hit = np.bincount(objects[mask & (seen[box] == c)], minlength=len(labelled))
         missed = np.zeros_like(hit)
         if len(errors[c]):
             _, nearest = KDTree(edges[c]).query(errors[c])  # the nearest pixel of an object is on its edge

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def one_of(op: str, name: str, value: Any, choices: Any) -> None:
-    """Raise ValueError unless ``value`` is among ``choices`` (a Literal type or an iterable of names)."""
-    names = get_args(choices) or tuple(choices)
+def one_of(op: str, name: str, value: Any, names: tuple[str, ...]) -> None:
+    """Raise ValueError unless ``value`` is among ``names``: no Literal type, which torch 2.6 cannot compile."""
     if value not in names:
         near = get_close_matches(str(value), names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

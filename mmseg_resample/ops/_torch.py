@@ -15,6 +15,7 @@ Table = tuple[np.ndarray, np.ndarray]
 
 # A coordinate this close to a whole number is that number: floor() must not depend on how a ratio was rounded.
 SNAP = 1e-9
+_NATIVE = (torch.float32, torch.float64, torch.bfloat16)  # dtypes that PyTorch's kernels have on every device
 CUBIC_A = -0.75  # of F.interpolate without antialias, and ONNX's default
 
 
@@ -122,7 +123,40 @@ def _apply(
 def _resample(
     input: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
 ) -> Tensor:
+    ratios = _corner_ratios(scale, offset)
+    if kernel == "linear" and ratios is not None and input.ndim == 4 and input.numel() and input.dtype in _NATIVE:
+        return _upsample_from_corner(input, size, ratios)
     return _apply(input, input.shape[2:], size, scale, offset, kernel, adjoint=False)
+
+
+def _corner_ratios(scale: Sequence[float], offset: Sequence[float]) -> list[int] | None:
+    """Outputs per source sample along each axis, if the first samples coincide and float32 holds the scale exactly."""
+    ratios = [round(1 / s) if s > 0 else 0 for s in scale]
+    exact = all(r > 0 and r & (r - 1) == 0 and s * r == 1 for r, s in zip(ratios, scale, strict=True))
+    return ratios if exact and not any(offset) else None
+
+
+def _upsample_from_corner(input: Tensor, size: Sequence[int], ratios: Sequence[int]) -> Tensor:
+    """Bilinear ``source = destination / ratio`` by PyTorch's own kernel, which beats gathers.
+
+    With aligned corners it reads just this from ``n`` to ``ratio * (n - 1) + 1`` samples; behind the last source sample
+    everything equals it.
+    """
+    counts = [(out - 1 + r - 1) // r + 1 for out, r in zip(size, ratios, strict=True)]
+    source = input[:, :, : counts[0], : counts[1]]
+    if input.device.type == "cpu" and input.is_contiguous() and list(source.shape[2:]) != counts:
+        height, width = (r * (n - 1) + 1 for n, r in zip(source.shape[2:], ratios, strict=True))
+        out = input.new_empty([*input.shape[:2], max(height, size[0]), max(width, size[1])])
+        torch.ops.aten.upsample_bilinear2d.out(source, [height, width], True, out=out[:, :, :height, :width])
+        out[:, :, height:, :width] = out[:, :, height - 1 : height, :width]
+        out[:, :, :, width:] = out[:, :, :, width - 1 : width]
+    else:
+        missing = [n - have for n, have in zip(counts, source.shape[2:], strict=True)]
+        source = F.pad(source, (0, missing[1], 0, missing[0]), mode="replicate")
+        target = [r * (n - 1) + 1 for n, r in zip(counts, ratios, strict=True)]
+        out = torch.ops.aten.upsample_bilinear2d(source, target, True)
+    layout = torch.channels_last if _is_channels_last(input) else torch.contiguous_format
+    return out[:, :, : size[0], : size[1]].contiguous(memory_format=layout)
 
 
 def _resample_adjoint(

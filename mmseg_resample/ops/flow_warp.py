@@ -1,13 +1,15 @@
 """``flow_warp``: resize and displace in one sampling, the op of flow alignment."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from . import _backends, _check
 
 FlowUnit = Literal["pixel", "sfnet"]
+_UNITS = get_args(FlowUnit)
 PaddingMode = Literal["border", "zeros"]
+_PADDINGS = get_args(PaddingMode)
 
 
 def flow_warp(
@@ -52,8 +54,8 @@ def flow_warp(
     _check.floating("flow_warp", "flow", flow)
     if input.device != flow.device:
         raise TypeError(f"flow_warp: expected input and flow on one device, got {input.device} and {flow.device}.")
-    _check.one_of("flow_warp", "unit", unit, FlowUnit)
-    _check.one_of("flow_warp", "padding_mode", padding_mode, PaddingMode)
+    _check.one_of("flow_warp", "unit", unit, _UNITS)
+    _check.one_of("flow_warp", "padding_mode", padding_mode, _PADDINGS)
     kernel = _backends.select("flow_warp", backend)
     height, width = flow.shape[-2:]
     steps = _grid_step(width, unit, align_corners), _grid_step(height, unit, align_corners)

@@ -6,7 +6,7 @@ pixels; pixel ``i`` of the image has its centre at position ``i``.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from . import _check
 
@@ -19,6 +19,7 @@ Coordinates = Literal[
     "tf_half_pixel_for_nn",
     "tf_crop_and_resize",
 ]
+_COORDINATES = get_args(Coordinates)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class AxisMap:
 
         Source: ONNX operators, ``Resize``, ``coordinate_transformation_mode``.
         """
-        _check.one_of("AxisMap.from_convention", "name", name, Coordinates)
+        _check.one_of("AxisMap.from_convention", "name", name, _COORDINATES)
         n, out = source_size, destination_size
         step = n / out if scale_factor is None else 1 / scale_factor
         if name == "align_corners":

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from . import _backends, _check
 from .grid import AxisMap, Coordinates, axis_maps
 
 Mode = Literal["nearest", "nearest-exact", "linear", "bilinear", "trilinear", "bicubic", "area"]
+_MODES = get_args(Mode)
 
 _AXES = {"linear": 1, "bilinear": 2, "trilinear": 3}  # and bicubic: 2, or any number with `coordinates`
 _CORNERLESS = ("nearest", "nearest-exact", "area")  # F.interpolate refuses align_corners for these
@@ -69,7 +70,7 @@ def resize(
 
     Source: PyTorch ``F.interpolate``; ONNX ``Resize`` for the names of ``coordinates``.
     """
-    _check.one_of("resize", "mode", mode, Mode)
+    _check.one_of("resize", "mode", mode, _MODES)
     axes = input.ndim - 2
     _check_rank(mode, axes, anywhere=coordinates is not None)
     if (size is None) == (scale_factor is None):
@@ -95,7 +96,7 @@ def resize(
     return _resize_by_map(input, size, factors, mode, coordinates, antialias, bool(recompute_scale_factor), backend)
 
 
-if not hasattr(torch.library, "custom_op"):  # torch < 2.4 cannot compile this: it runs between two graphs there
+if torch.__version__ < "2.6":  # torch 2.1 cannot compile this, 2.6 can: between, it runs between two graphs
     resize = torch.compiler.disable(resize)
 
 

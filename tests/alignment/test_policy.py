@@ -1,4 +1,5 @@
 import copy
+import functools
 import io
 import pickle
 
@@ -13,6 +14,7 @@ from mmseg.apis import init_model
 from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from torch.utils.checkpoint import checkpoint
 
 from mmseg_resample.alignment import ResizePolicy, audit, build_fake, fake_tensors
 from mmseg_resample.ops import resize
@@ -304,6 +306,53 @@ def test_a_rule_changes_what_it_names():
         assert torch.equal(model(x, mode="tensor"), stock(x, mode="tensor"))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "matched"),
+    [
+        (dict(size=(16, 24)), True),
+        (dict(source_size=(8, 12), size=(None, 24)), True),
+        (dict(size=(24, None)), False),
+        (dict(source_size=(16,)), False),
+    ],
+)
+def test_rules_by_size(sizes, matched):
+    stock = build().eval()
+    model, _ = same_weights(build(dict(rules=[dict(sizes, path="decode_head", align_corners=True)])), stock)
+    x = torch.randn(1, 3, 64, 96)  # levels of 16x24, 8x12, 4x6 and 2x3
+    with torch.no_grad():
+        assert torch.equal(model(x, mode="tensor"), stock(x, mode="tensor")) is not matched
+
+
+def test_recomputed_activations_are_those_of_the_policy():
+    model = build(dict(exact=True)).eval()
+    x, batch = torch.randn(2, 3, 64, 96), samples(2, (64, 96))
+
+    def gradients():
+        model.zero_grad()
+        sum(value for name, value in model.loss(x, batch).items() if "loss" in name).backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    expected = gradients()
+    head = model.decode_head
+    head.forward = functools.partial(checkpoint, head.forward, use_reentrant=False)
+    for gradient, value in zip(gradients(), expected, strict=True):
+        torch.testing.assert_close(gradient, value)
+
+
+def test_a_head_by_itself_obeys():
+    model = build(dict(exact=True)).eval()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(model.decode_head(model.extract_feat(x)), model(x, mode="tensor"))
+
+
+def test_interpolate_can_be_scripted_still():
+    build(dict(exact=True))
+    x = torch.randn(1, 1, 3, 4)
+    upsample = torch.nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+    assert torch.equal(torch.jit.script(upsample)(x), upsample(x))
+
+
 def test_exact_at_sizes_that_no_stride_divides():
     """Swin is exact as it stands at multiples of its strides, and not elsewhere."""
     cfg = get_config(CONFIGS["swin"])
@@ -335,6 +384,7 @@ def test_another_policy_for_a_while():
         (dict(rules=[dict(coordinates="halfpixel")]), "Did you mean 'half_pixel'"),
         (dict(rules=[dict(set_mode="bilinaer")]), "Did you mean 'bilinear'"),
         (dict(rules=[dict(align_corner=True)]), "Did you mean 'align_corners'"),
+        (dict(rules=[dict(size=(0, 64), align_corners=True)]), "size of a rule as \\(h, w\\)"),
         (dict(exact=True, sizes=[(64, 64), (64, 64)]), "two different sizes"),
         (dict(), "nothing to do"),
         (dict(rules=[dict(path="*", align_corners=True, coordinates="asymmetric")]), "Keep one"),

@@ -204,6 +204,12 @@ class TestDisplacement:
         result = measure(x=(-12, 0), max_displacement=12, bins=9)
         np.testing.assert_allclose(result.x.profile, np.full(9, -12.0), atol=0.05)
 
+    def test_out_of_range(self):
+        """Agreement is counted up to 7 px here, so the peak is seen, and is where it may not be."""
+        result = measure(x=(6, 0), images=1, max_displacement=3)
+        assert np.isnan([result.x.overall, *result.x.thirds]).all()
+        assert result.y.overall == pytest.approx(0, abs=0.05)
+
     def test_noise_is_not_found(self):
         generator = torch.Generator().manual_seed(0)
         pred, label = torch.randint(C, (2, *SIZE), generator=generator)

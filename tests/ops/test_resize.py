@@ -381,6 +381,20 @@ def test_half_pixel_symmetric_is_symmetric_for_fractional_sizes():
     torch.testing.assert_close(resize(x.flip(-1), **args), resize(x, **args).flip(-1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("ratios", [(1, 2), (4, 4), (8, 2)])
+@pytest.mark.parametrize("excess", [(0, 0), (-3, 1), (5, -1), (-1, -7), (20, 0)])
+def test_first_samples_coincide(dtype, memory_format, ratios, excess):
+    """Strides of 2, 4, 8 from offset 0, which PyTorch's aligned kernel computes; fewer and more outputs than it has."""
+    x = x_of((5, 7), dtype).contiguous(memory_format=memory_format)
+    size = tuple(n * ratio + more for n, ratio, more in zip((5, 7), ratios, excess, strict=True))
+    maps = [AxisMap(1 / ratio, 0.0) for ratio in ratios]
+    out = resize(x, size, mode="bilinear", coordinates=maps)
+    assert out.is_contiguous(memory_format=memory_format)
+    assert_close(out, oracle(x.double(), size, "linear", maps), dtype)
+
+
 def test_asymmetric_is_the_pad_resize_crop_of_stock_ops():
     x = x_of((5, 6))
     padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
