@@ -152,7 +152,8 @@ def _run(model: Any, size: tuple[int, int], overrides: Maps | None) -> Tracker:
     policy = getattr(model, "resize_policy", None)
     running = policy.running() if policy is not None else nullcontext()
     with tracker, tracker.modules(model, watched=("backbone",)), running, torch.no_grad():
-        image = torch.empty(1, 3, *size)
+        first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+        image = torch.empty(1, first.in_channels if first is not None else 3, *size)
         tracker.start(image)
         meta = dict(img_shape=size, ori_shape=size, pad_shape=size, padding_size=[0, 0, 0, 0])
         labels = Layout.image(image.shape)

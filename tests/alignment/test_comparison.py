@@ -54,6 +54,13 @@ def test_hard_coded_resizes_are_named():
     assert ("decode_head.logits", 0) not in comparison.deaf and len(comparison.deaf) > 10
 
 
+def test_images_of_four_channels():
+    config = get_config(CONFIGS["upernet_r18"])
+    config.model.backbone.in_channels = 4
+    config.model.resize_policy, config.model.type = dict(exact=True), "ResampledSegmentor"
+    assert compare(config, "rgbd", [(128, 256)]).audits["config"][0].final.worst < 1e-3
+
+
 def test_tables_json_and_pictures(upernet, tmp_path):
     console = Console(width=140, record=True, file=io.StringIO())
     console.print(render(upernet, everything=True))
