@@ -1,8 +1,4 @@
-"""What a study of so many seeds could have found, and how many seeds a finding needs.
-
-Power here is that of Student's paired t test, by the noncentral t distribution. The sign-flip test has about the same
-from 8 seeds on; below, it is limited by its smallest p, which every number of seeds given here allows for.
-"""
+"""What a study of so many seeds could have found, and how many seeds a finding needs, for normal differences."""
 
 import math
 from dataclasses import dataclass
@@ -27,7 +23,7 @@ class Outlook:
         n: seeds at hand.
         effect: the mean difference to be found, in the unit of the differences.
         detectable: smallest true mean difference that n seeds find with the power asked for. Compare an effect that was
-            not significant with it: below, the study was too small to see it. NaN below two seeds, without any
+            not significant with it: below, the study was too small to see it. NaN without any
             spread, and where n seeds cannot be significant.
         seeds: the number of seeds that finds ``effect``, if the sd of the differences is the observed one. None if
             there is no sd, or above ``MOST_SEEDS``.
@@ -70,18 +66,17 @@ def outlook(
     if n < 2 or all_equal(values):
         return Outlook(n, effect, math.nan, None, None)
     sd = float(values.std(ddof=1))
-    possible = n >= seeds_for_significance(alpha, family)
     return Outlook(
         n=n,
         effect=effect,
-        detectable=minimal_detectable_effect(sd, n, power=power, alpha=alpha / family) if possible else math.nan,
+        detectable=minimal_detectable_effect(sd, n, power=power, alpha=alpha, family=family),
         seeds=seeds_needed(effect, sd, power=power, alpha=alpha, family=family),
         cautious_seeds=seeds_needed(effect, sd_limit(sd, n), power=power, alpha=alpha, family=family),
     )
 
 
 def t_power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
-    """Probability that a two-sided paired t test of ``n`` seeds is significant.
+    """Probability that a two-sided paired t test of ``n`` seeds is significant, by the noncentral t distribution.
 
     Args:
         effect: true mean difference, of either sign.
@@ -99,55 +94,81 @@ def t_power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
     return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.sf(critical, n - 1, -shift))
 
 
-def minimal_detectable_effect(sd: float, n: int, *, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The true mean difference that a paired t test of ``n`` seeds finds with probability ``power``.
+def study_power(effect: float, sd: float, n: int, *, alpha: float = 0.05, family: int = 1) -> float:
+    """Probability that ``n`` seeds find an effect, by the t test and by sign flips.
+
+    It is that of the t test, unless sign flips fall far behind. They find nothing with fewer seeds than
+    ``seeds_for_significance``, and with just so many only if all differences have one sign. With one seed more they
+    have 0.77 where the t test has 0.80; from 10 seeds on the two are about a point apart.
+
+    Args:
+        effect: true mean difference, of either sign.
+        sd: true standard deviation of the differences, positive.
+        n: seeds.
+        alpha: level of the two-sided tests.
+        family: number of tests that are corrected together; each has the level ``alpha / family``, as in the first step
+            of Holm's correction.
+    """
+    fewest = seeds_for_significance(alpha, family)
+    by_t = t_power(effect, sd, n, alpha / family)
+    if n < fewest:
+        return 0.0
+    if n == fewest:
+        positive = float(stats.norm.cdf(effect / sd))
+        return min(by_t, positive**n + (1 - positive) ** n)
+    return by_t
+
+
+def minimal_detectable_effect(sd: float, n: int, *, power: float = 0.8, alpha: float = 0.05, family: int = 1) -> float:
+    """The true mean difference that ``n`` seeds find with probability ``power``.
 
     Args:
         sd: standard deviation of the differences, positive.
         n: seeds.
         power: above ``alpha``.
-        alpha: level of the two-sided test.
+        alpha: see ``study_power``.
+        family: see ``study_power``.
 
     Returns:
-        In the unit of ``sd``; NaN below two seeds.
+        In the unit of ``sd``; NaN if so few seeds find nothing.
     """
     check_positive("minimal_detectable_effect", "sd", sd)
-    check_probability("minimal_detectable_effect", "alpha", alpha)
-    if not alpha < power < 1:
-        raise ValueError(f"minimal_detectable_effect: expected power in (alpha = {alpha}, 1), got {power}.")
-    if n < 2:
+    _check_power("minimal_detectable_effect", power, alpha)
+    if n < seeds_for_significance(alpha, family):
         return math.nan
+
+    def excess(effect: float) -> float:
+        return study_power(effect, 1.0, n, alpha=alpha, family=family) - power
+
     upper = 1.0
-    while t_power(upper, 1.0, n, alpha) < power:
+    while excess(upper) < 0:
         upper *= 2
-    return sd * float(optimize.brentq(lambda effect: t_power(effect, 1.0, n, alpha) - power, 0.0, upper))
+    return sd * float(optimize.brentq(excess, 0.0, upper))
 
 
 def seeds_needed(effect: float, sd: float, *, power: float = 0.8, alpha: float = 0.05, family: int = 1) -> int | None:
-    """The smallest number of seeds that finds ``effect`` with probability ``power`` and can be significant at all.
+    """The smallest number of seeds that finds ``effect`` with probability ``power``.
 
     Args:
         effect: true mean difference, of either sign.
         sd: standard deviation of the differences, positive.
         power: above ``alpha``.
-        alpha: level of the two-sided test.
-        family: number of tests corrected together; each is planned at ``alpha / family``.
+        alpha: see ``study_power``.
+        family: see ``study_power``.
 
     Returns:
         None above ``MOST_SEEDS``, so also for an effect of 0.
     """
-    candidates = range(seeds_for_significance(alpha, family), MOST_SEEDS + 1)
     check_positive("seeds_needed", "sd", sd)
-    if not alpha < power < 1:
-        raise ValueError(f"seeds_needed: expected power in (alpha = {alpha}, 1), got {power}.")
-    low, high = 0, len(candidates)  # power grows with n: bisect
-    while low < high:
-        middle = (low + high) // 2
-        if t_power(effect, sd, candidates[middle], alpha / family) < power:
-            low = middle + 1
+    _check_power("seeds_needed", power, alpha)
+    fewest, most = seeds_for_significance(alpha, family), MOST_SEEDS + 1
+    while fewest < most:  # power grows with n
+        middle = (fewest + most) // 2
+        if study_power(effect, sd, middle, alpha=alpha, family=family) < power:
+            fewest = middle + 1
         else:
-            high = middle
-    return candidates[low] if low < len(candidates) else None
+            most = middle
+    return fewest if fewest <= MOST_SEEDS else None
 
 
 def sd_limit(sd: float, n: int, confidence: float = _CAUTION) -> float:
@@ -162,3 +183,9 @@ def sd_limit(sd: float, n: int, confidence: float = _CAUTION) -> float:
     if n < 2:
         return math.nan
     return sd * math.sqrt((n - 1) / float(stats.chi2.ppf(1 - confidence, n - 1)))
+
+
+def _check_power(function: str, power: float, alpha: float) -> None:
+    check_probability(function, "alpha", alpha)
+    if not alpha < power < 1:
+        raise ValueError(f"{function}: expected power in (alpha = {alpha}, 1), got {power}.")

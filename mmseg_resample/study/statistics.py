@@ -8,7 +8,7 @@ A comparison is a difference per seed; every statistic of a study is a function 
 - ``design``: what so many seeds could have found, and how many are needed.
 - ``image_bootstrap``: how much of the uncertainty the test images add to that of the seeds.
 
-docs/statistics.md says what each figure means and when it misleads.
+docs/statistics.md says what each figure means, when it misleads, and its measured coverage.
 """
 
 import itertools

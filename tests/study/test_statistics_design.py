@@ -12,9 +12,10 @@ from mmseg_resample.study.design import (
     outlook,
     sd_limit,
     seeds_needed,
+    study_power,
     t_power,
 )
-from mmseg_resample.study.significance import seeds_for_significance, t_test
+from mmseg_resample.study.significance import seeds_for_significance, sign_flip_test, t_test
 
 
 def power_by_definition(shift, df, alpha):
@@ -63,28 +64,45 @@ def test_power_grows_up_to_one(n):
     assert powers[-1] == pytest.approx(1, abs=1e-4)
 
 
-@pytest.mark.parametrize("n", [2, 3, 6, 10, 40])
+@pytest.mark.parametrize(("n", "family"), [(6, 1), (8, 4)])
+@pytest.mark.parametrize("effect", [0.5, -1.0, 1.8])
+def test_the_fewest_seeds_need_all_signs_to_agree(effect, n, family):
+    """Only the smallest p is significant, so sign flips find an effect exactly when no seed contradicts it."""
+    assert seeds_for_significance(family=family) == n
+    assert study_power(effect, 1, n - 1, family=family) == 0
+    rng = np.random.default_rng(0)
+    found = np.mean([family * sign_flip_test(rng.normal(effect, 1, n)).p <= 0.05 for _ in range(2000)])
+    by_t = t_power(effect, 1, n, 0.05 / family)
+    assert study_power(effect, 1, n, family=family) == pytest.approx(min(found, by_t), abs=0.045)
+    assert study_power(effect, 1, n + 1, family=family) == t_power(effect, 1, n + 1, 0.05 / family)
+
+
+@pytest.mark.parametrize(("n", "family"), [(6, 1), (7, 1), (10, 1), (40, 1), (7, 2), (12, 10)])
 @pytest.mark.parametrize("power", [0.5, 0.8, 0.95])
-def test_detectable_effect_has_the_power(n, power):
-    effect = minimal_detectable_effect(0.7, n, power=power)
-    assert t_power(effect, 0.7, n) == pytest.approx(power, abs=1e-6)
+def test_detectable_effect_has_the_power(n, family, power):
+    effect = minimal_detectable_effect(0.7, n, power=power, family=family)
+    assert study_power(effect, 0.7, n, family=family) == pytest.approx(power, abs=1e-6)
 
 
 def test_detectable_effects():
-    """In standard deviations; the facts every plan starts from."""
-    assert [round(minimal_detectable_effect(1, n), 2) for n in (3, 6, 10)] == [3.26, 1.43, 1.0]
-    assert math.isnan(minimal_detectable_effect(1, 1))
+    """In standard deviations; the facts every plan starts from. With 6 seeds, all must agree: 0.8**(1 / 6) each."""
+    assert [round(minimal_detectable_effect(1, n), 2) for n in (6, 7, 10)] == [1.79, 1.27, 1.0]
+    assert minimal_detectable_effect(1, 6) == pytest.approx(stats.norm.ppf(0.8 ** (1 / 6)))
+    assert math.isnan(minimal_detectable_effect(1, 5))
+    assert math.isnan(minimal_detectable_effect(1, 6, family=2))
 
 
 def test_seeds_needed_is_the_first_number_with_the_power():
     for effect in (0.2, 0.5, 0.8):
         n = seeds_needed(effect, 1)
-        assert t_power(effect, 1, n) >= 0.8 > t_power(effect, 1, n - 1)
+        assert study_power(effect, 1, n) >= 0.8 > study_power(effect, 1, n - 1)
     assert [seeds_needed(d, 1) for d in (0.2, 0.5, 1.0)] == [199, 34, 10]
 
 
 def test_seeds_needed_can_be_significant():
     assert t_power(9, 1, 3) > 0.99
+    assert t_power(1.5, 1, 6) > 0.8
+    assert seeds_needed(1.5, 1) == 7
     assert seeds_needed(9, 1) == seeds_for_significance() == 6
     assert seeds_needed(9, 1, family=4) == seeds_for_significance(family=4) == 8
     assert t_power(1, 1, seeds_needed(1, 1, family=4), alpha=0.05 / 4) >= 0.8
