@@ -57,7 +57,7 @@ def main() -> None:
         notes += [f"- `{folder.name}`, {place or 'segmentor'}: {what}" for place, what in unfollowed(comparison)]
     seconds = time.perf_counter() - start
     text = HEAD + "\n".join(rows) + "\n"
-    text += f"\n{len(rows)} families, {seconds:.0f} s on one CPU.\n"
+    text += f"\n{len(rows)} families, {seconds:.0f} s on one CPU core.\n"
     if notes:
         text += "\n## Not followed\n\n" + "\n".join(dict.fromkeys(notes)) + "\n"
     if missing:

@@ -8,6 +8,7 @@ import functools
 import importlib
 import importlib.util
 import io
+import itertools
 import os
 import pickle
 import pkgutil
@@ -145,7 +146,6 @@ def test_operators_written_in_pytorch_work():
     [
         (lambda ops: ops.DeformConv2dPack(4, 4, 3, padding=1)(torch.randn(1, 4, 8, 8)), "deform_conv_forward", ""),
         (lambda ops: ops.CARAFEPack(4, 2)(torch.randn(1, 4, 8, 8)), "carafe_forward", ""),
-        (lambda ops: ops.PSAMask("collect", (3, 3))(torch.randn(1, 9, 8, 8)), "psamask_forward", ""),
         (
             lambda ops: ops.sigmoid_focal_loss(torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), 2.0, 0.25, None, "none"),
             "sigmoid_focal_loss_forward",
@@ -161,6 +161,28 @@ def test_compiled_operators_say_what_is_missing_when_called(call, operator, hint
     assert hint in str(error.value) and "pip install --no-build-isolation mmcv==2.1.0" in str(error.value)
     assert isinstance(error.value, ModuleNotFoundError)  # what guards in mmseg and mmcv catch
     assert error.value.name == "mmcv._ext"
+
+
+@pytest.mark.skipif(not LITE, reason="mmcv has its compiled operators")
+@pytest.mark.parametrize("kind", ["collect", "distribute"])
+def test_psa_mask_is_its_definition(kind):
+    """Zhao et al., PSANet, ECCV 2018: the mask of a position is centred on it, and cut at the border of the map."""
+    import mmcv.ops
+
+    h, w, mask = 3, 4, (5, 3)
+    x = torch.randn(2, mask[0] * mask[1], h, w, dtype=torch.float64, requires_grad=True)
+    expected = torch.zeros(2, h * w, h, w, dtype=torch.float64)
+    for y, x_, i, j in itertools.product(range(h), range(w), range(mask[0]), range(mask[1])):
+        to_y, to_x = y + i - mask[0] // 2, x_ + j - mask[1] // 2
+        if 0 <= to_y < h and 0 <= to_x < w:
+            value = x.detach()[:, i * mask[1] + j, y, x_]
+            if kind == "collect":
+                expected[:, to_y * w + to_x, y, x_] = value
+            else:
+                expected[:, y * w + x_, to_y, to_x] = value
+    module = mmcv.ops.PSAMask(kind, mask)
+    assert torch.equal(module(x), expected)
+    assert torch.autograd.gradcheck(module, (x,))
 
 
 # mmseg:: in configs

@@ -266,6 +266,17 @@ def pointwise(t: "Tracker", name: str, args: Args, out: Any) -> Layout:
     return t.meet(name, layouts).expand(first.shape)
 
 
+@rule("gather")
+def gather(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    """What an index picks is anywhere along its dimension; the other dimensions stay where they are."""
+    layout, dim = t.of(args["self"]), args["dim"] % out.ndim
+    if any(n != m for d, (n, m) in enumerate(zip(out.shape, args["self"].shape, strict=True)) if d != dim):
+        raise Untrackable("an index that is smaller than what it picks from")
+    if layout.dims[dim].spatial:
+        t.note("an index picks positions", args["self"])
+    return layout.with_dim(dim, Dim.plain(out.shape[dim]))
+
+
 # --- reductions and products ------------------------------------------------------------------------------------------
 
 

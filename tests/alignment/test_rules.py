@@ -58,6 +58,7 @@ MOVES = {
     "squeeze and unsqueeze": lambda x: x.squeeze(1).unsqueeze(-1),
     "tokens behind a class token": lambda x: torch.cat([torch.ones(1, 1, 1).double(), x.flatten(2)], 2)[:, :, 1:],
     "tokens before class tokens": lambda x: torch.cat([x.flatten(2), torch.ones(1, 1, 5).double()], 2)[:, :, :-5],
+    "channels picked by an index": lambda x: torch.cat([x, -x], 1).gather(1, torch.zeros(1, 1, HEIGHT, WIDTH).long()),
     "meshed rows and columns": lambda x: x.mean(3, keepdim=True) * 0 + x,
     "attention": lambda x: (
         torch.eye(HEIGHT * WIDTH).double() @ x.flatten(2).transpose(1, 2) * 0 + x.flatten(2).transpose(1, 2)
@@ -239,6 +240,12 @@ def test_what_cannot_be_followed_is_reported(function, reason):
 def test_a_matrix_over_positions_is_noted():
     _, trace = tracked(lambda x: nn.Linear(WIDTH, 5).double()(x), HEIGHT, WIDTH)
     assert trace.notes == [("", "a matrix mixes positions")]
+
+
+def test_positions_picked_by_an_index_are_noted():
+    layout, trace = tracked(lambda x: x.gather(3, torch.zeros(1, 1, HEIGHT, WIDTH).long()), HEIGHT, WIDTH)
+    assert trace.notes == [("", "an index picks positions")] and trace.unknown == []
+    assert not layout.dims[3].spatial and layout.dims[2].spatial
 
 
 @settings(max_examples=150, deadline=None)
