@@ -250,7 +250,10 @@ class Tracker(TorchDispatchMode):
             )
         )
         self._calls[self.path] += mode != "grid_sample"
-        return replace(after, site=len(self.trace.resizes) - 1) if after.spatial else after
+        moves = mode == "grid_sample" or source.shape != out.shape or any((m.scale, m.offset) != (1, 0) for m in maps)
+        if not after.spatial or (before.site is not None and not moves):
+            return after  # a resize to the same size leaves what a resize before it did for that one to correct
+        return replace(after, site=len(self.trace.resizes) - 1)
 
     # --- the dispatch mode --------------------------------------------------------------------------------------------
 

@@ -132,8 +132,8 @@ def _resample(
 def _corner_ratios(scale: Sequence[float], offset: Sequence[float]) -> list[int] | None:
     """Outputs per source sample along each axis, if the first samples coincide and float32 holds the scale exactly."""
     ratios = [round(1 / s) if s > 0 else 0 for s in scale]
-    exact = all(r > 0 and r & (r - 1) == 0 and s * r == 1 for r, s in zip(ratios, scale, strict=True))
-    return ratios if exact and not any(offset) else None
+    exact = all(r > 0 and r & (r - 1) == 0 and abs(s * r - 1) < SNAP for r, s in zip(ratios, scale, strict=True))
+    return ratios if exact and all(abs(o) < SNAP for o in offset) else None
 
 
 def _upsample_from_corner(input: Tensor, size: Sequence[int], ratios: Sequence[int]) -> Tensor:
