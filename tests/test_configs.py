@@ -10,7 +10,10 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from mmseg_resample.study import plan
+
 CONFIGS = Path(__file__).parent.parent / "configs"
+STUDIES = sorted((CONFIGS / "studies").glob("*.py"))
 MODEL_CONFIGS = sorted(p for p in CONFIGS.rglob("*.py") if p.relative_to(CONFIGS).parts[0] not in ("_base_", "studies"))
 SIZE = (73, 91)
 
@@ -22,10 +25,17 @@ def sample(num_classes):
 
 
 def test_there_are_configs():
-    assert len(MODEL_CONFIGS) >= 12
+    assert len(MODEL_CONFIGS) >= 60
 
 
-@pytest.mark.parametrize("path", MODEL_CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, marks=pytest.mark.slow if p.stem.startswith(("upernet", "swin", "deeplab")) else ())
+        for p in MODEL_CONFIGS
+    ],
+    ids=lambda p: p.stem,
+)
 def test_trains_and_predicts(path):
     cfg = Config.fromfile(path)
     init_default_scope(cfg.default_scope)
@@ -55,5 +65,45 @@ def test_every_section_that_training_needs_is_there(path):
     for key in ("train_dataloader", "val_dataloader", "test_dataloader", "optim_wrapper", "param_scheduler"):
         assert key in cfg, key
     assert cfg.custom_imports["imports"] == ["mmseg_resample"]
-    flagged = "align-corners" in path.stem
+    flagged = "align-corners" in path.stem or "sfsegnets" in path.stem  # the released models have it
     assert cfg.model.decode_head.align_corners is flagged
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_studies_load_and_declare_comparisons(path):
+    """Loading checks every key against the base config, which is one that the tests above train."""
+    study = plan.load(path)
+    assert (path.parent / study.base).resolve() in MODEL_CONFIGS
+    assert study.family
+    assert len(study.runs()) == len(study.combinations) * len(study.seeds)
+
+
+@pytest.mark.parametrize("path", [p for p in STUDIES if p.stem.endswith("_shapes")], ids=lambda p: p.stem)
+def test_everything_that_a_study_tests_predicts(path):
+    """Under every flag, policy and backbone, whole and by sliding windows; not all of them the same."""
+    init_default_scope("mmseg")
+    study = plan.load(path, seeds=[0])
+    configs = [evaluation.config.model for run in study.runs() for evaluation in run.evaluations]
+    for config in configs:
+        config.data_preprocessor.pop("size")  # of training
+    image, meta = torch.rand(1, 3, 131, 97), dict(img_shape=(131, 97), ori_shape=(131, 97), padding_size=[0] * 4)
+    predictions = set()
+    for config in {repr(config): config for config in configs}.values():
+        torch.manual_seed(0)
+        model = MODELS.build(config).eval()
+        with torch.no_grad():
+            logits = model.inference(image, [meta])
+        assert logits.shape == (1, 6, 131, 97)
+        assert torch.isfinite(logits).all()
+        predictions.add(logits.numpy().tobytes())
+    assert len(predictions) > 1
+
+
+@pytest.mark.parametrize("backbone", ["r18-d8", "mit", "swin"])
+def test_the_backbones_of_the_study_are_those_of_the_configs(backbone):
+    study = plan.load(CONFIGS / "studies" / "backbones_shapes.py", seeds=[0])
+    cfg = Config.fromfile(CONFIGS / "shapes" / f"fcn_{backbone}-tiny_1xb8-400_shapes-128x128.py")
+    variants = {"align_corners": "false", "backbone": backbone.removesuffix("-d8"), "input": "128"}
+    (run,) = [run for run in study.runs() if run.variants == variants]
+    assert run.config.model == cfg.model
+    assert run.config.optim_wrapper == cfg.optim_wrapper

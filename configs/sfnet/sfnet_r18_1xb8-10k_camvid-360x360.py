@@ -1,3 +1,4 @@
+# No recipe was released for CamVid.
 _base_ = [
     '../_base_/mmseg_resample.py', '../_base_/models/sfnet_r18.py',
     '../_base_/datasets/camvid.py',

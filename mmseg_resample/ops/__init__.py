@@ -1,7 +1,18 @@
 """Functions of tensors; everything else in the package is built on these. Imports torch alone."""
 
+from .deform_conv2d import deform_conv2d
 from .flow_warp import FlowUnit, PaddingMode, flow_warp
 from .grid import AxisMap, Coordinates, PixelGrid
 from .resize import Mode, resize
 
-__all__ = ["AxisMap", "Coordinates", "FlowUnit", "Mode", "PaddingMode", "PixelGrid", "flow_warp", "resize"]
+__all__ = [
+    "AxisMap",
+    "Coordinates",
+    "FlowUnit",
+    "Mode",
+    "PaddingMode",
+    "PixelGrid",
+    "deform_conv2d",
+    "flow_warp",
+    "resize",
+]

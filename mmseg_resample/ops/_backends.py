@@ -8,23 +8,31 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from . import _check, _torch
+from torch import Tensor
+
+from . import _check, _deform, _torch
 
 _KERNELS: dict[str, dict[str, Callable[..., Any]]] = {
     "resample": {"torch": _torch.resample},
     "flow_warp": {"torch": _torch.flow_warp},
+    "deform_conv2d": {"torch": _deform.by_warps, "torchvision": _deform.by_torchvision},
 }
+# What "auto" takes for inputs that it is best for; everything else has "torch".
+_BEST: dict[str, tuple[str, Callable[[Tensor], bool]]] = {"deform_conv2d": ("torchvision", _deform.torchvision_is_best)}
 
 
-def select(op: str, backend: str) -> Callable[..., Any]:
-    """The kernel of ``op`` for ``backend``.
+def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., Any]:
+    """The kernel of ``op`` for ``backend``; ``input`` is what it will run on, where that decides.
 
     Raises:
         ValueError: the op has no such backend.
     """
     kernels = _KERNELS[op]
     if backend == "auto":
-        backend = os.environ.get("MMSEG_RESAMPLE_BACKEND", "torch")
-        return kernels.get(backend, kernels["torch"])
+        backend = os.environ.get("MMSEG_RESAMPLE_BACKEND", "")
+        if backend not in kernels:
+            best, is_best = _BEST.get(op, ("torch", lambda _: True))
+            backend = best if input is not None and is_best(input) else "torch"
+        return kernels[backend]
     _check.one_of(op, "backend", backend, ("auto", *kernels))
     return kernels[backend]

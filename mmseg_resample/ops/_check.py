@@ -35,7 +35,7 @@ def spatial_size(op: str, name: str, value: Any, axes: int) -> tuple[int, ...]:
     for size in sizes:
         if isinstance(size, (torch.SymInt, Tensor)):
             continue
-        if isinstance(size, bool) or not hasattr(size, "__index__"):
+        if isinstance(size, bool) or not (isinstance(size, int) or hasattr(size, "__index__")):
             raise TypeError(f"{op}: expected {name} in whole pixels, got {value!r}. Use scale_factor for ratios.")
         if size < 1:
             raise ValueError(f"{op}: expected {name} >= 1 along every axis, got {value!r}.")

@@ -1,7 +1,37 @@
 """Modules that bring one feature map onto the grid of another, all by ``forward(x, like)``."""
 
-from .base import Resampler, build_resampler
-from .flow_align import FlowAlign
+from .base import Resampler, build_resampler, fuse
+from .carafe import CARAFE
+from .deform_align import DeformAlign
+from .dysample import DySample
+from .fade import FADE, FADELite
+from .flow_align import DualFlowAlign, FlowAlign, GatedFlowAlign
+from .freq_fusion import FreqFusion
 from .interpolate import Interpolate
+from .max_unpool import MaxUnpool, max_pool, max_unpool
+from .sapa import SAPA
+from .upconv import Deconv, PixelShuffle
+from .upsample_layer import ResampleLayer
 
-__all__ = ["FlowAlign", "Interpolate", "Resampler", "build_resampler"]
+__all__ = [
+    "CARAFE",
+    "FADE",
+    "SAPA",
+    "Deconv",
+    "DeformAlign",
+    "DualFlowAlign",
+    "DySample",
+    "FADELite",
+    "FlowAlign",
+    "FreqFusion",
+    "GatedFlowAlign",
+    "Interpolate",
+    "MaxUnpool",
+    "PixelShuffle",
+    "ResampleLayer",
+    "Resampler",
+    "build_resampler",
+    "fuse",
+    "max_pool",
+    "max_unpool",
+]

@@ -16,7 +16,14 @@ class Resampler(nn.Module, ABC):
         in_channels: channels of ``x``. Filled in by the neck or head that owns the resampler.
         guide_channels: channels of ``like``. Filled in likewise.
         align_corners: pixel model, see docs/conventions.md. The owner's value where the config does not say.
+
+    Attributes:
+        guided: it reads the content of ``like``, not only its size.
+        fuses: what it returns already contains ``like``; ``fuse`` does not add it again.
     """
+
+    guided = False
+    fuses = False
 
     def __init__(
         self,
@@ -33,8 +40,21 @@ class Resampler(nn.Module, ABC):
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
         """``x`` (N, in_channels, h, w) with the spatial size of ``like`` (N, guide_channels, H, W)."""
 
+    def explain(self, x: Tensor, like: Tensor) -> dict[str, Tensor]:
+        """What ``forward`` does with these inputs, for pictures: ``flow``, ``offset``, ``kernel``, ``gate`` as apply.
+
+        A flow is in pixels of the output, (dx, dy), relative to the resize of the module's pixel model.
+        """
+        return {}
+
     def extra_repr(self) -> str:
         return f"align_corners={self.align_corners}"
+
+
+def fuse(resampler: nn.Module, x: Tensor, like: Tensor) -> Tensor:
+    """The sum of ``like`` and of ``x`` brought to its size, whichever of the two the resampler returns."""
+    out = resampler(x, like)
+    return out if getattr(resampler, "fuses", False) else like + out
 
 
 def build_resampler(

@@ -1,3 +1,19 @@
+from .resample_heads import (
+    ResampleDeepLabV3PlusHead,
+    ResampleFPNHead,
+    ResampleSegformerHead,
+    ResampleUPerHead,
+)
+from .segnet_head import SegNetHead
 from .sfnet_head import SFNetHead
+from .sfnet_lite_head import SFNetLiteHead
 
-__all__ = ["SFNetHead"]
+__all__ = [
+    "ResampleDeepLabV3PlusHead",
+    "ResampleFPNHead",
+    "ResampleSegformerHead",
+    "ResampleUPerHead",
+    "SFNetHead",
+    "SFNetLiteHead",
+    "SegNetHead",
+]

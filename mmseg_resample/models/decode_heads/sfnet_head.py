@@ -11,7 +11,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, SampleList, add_prefix
 from torch import Tensor, nn
 
-from ...resamplers import build_resampler
+from ...resamplers import build_resampler, fuse
 
 Config = dict[str, Any]
 
@@ -162,7 +162,7 @@ class SFNetHead(BaseDecodeHead):
         levels = [self.pool(coarsest)]
         for level, lateral, resampler in reversed(list(zip(finer, self.laterals, self.top_down, strict=True))):
             feature = lateral(level)
-            levels.insert(0, feature + resampler(levels[0], feature))
+            levels.insert(0, fuse(resampler, levels[0], feature))
         return levels
 
     def _logits(self, levels: list[Tensor]) -> Tensor:

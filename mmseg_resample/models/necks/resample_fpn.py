@@ -3,11 +3,12 @@
 from typing import Any
 
 import torch.nn.functional as F
+from mmengine.model import ModuleList
 from mmseg.models.necks import FPN
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...resamplers import build_resampler
+from ...resamplers import build_resampler, fuse
 
 
 @MODELS.register_module()
@@ -41,7 +42,7 @@ class ResampleFPN(FPN):
             )
         super().__init__(in_channels, out_channels, num_outs, *args, **kwargs)
         self.align_corners = align_corners
-        self.resamplers = nn.ModuleList(
+        self.resamplers = ModuleList(  # mmengine's: FPN's init_cfg must not have the last word on their weights
             build_resampler(
                 resampler or dict(type="Interpolate", mode="bilinear"),
                 in_channels=out_channels,
@@ -58,7 +59,7 @@ class ResampleFPN(FPN):
         levels = inputs[self.start_level : self.backbone_end_level]
         laterals = [conv(level) for conv, level in zip(self.lateral_convs, levels, strict=True)]
         for i in reversed(range(len(laterals) - 1)):
-            laterals[i] = laterals[i] + self.resamplers[i](laterals[i + 1], laterals[i])
+            laterals[i] = fuse(self.resamplers[i], laterals[i + 1], laterals[i])
         outs = [conv(lateral) for conv, lateral in zip(self.fpn_convs, laterals, strict=False)]
         return (*outs, *self._extra_levels(inputs[self.backbone_end_level - 1], laterals[-1], outs[-1], len(outs)))
 

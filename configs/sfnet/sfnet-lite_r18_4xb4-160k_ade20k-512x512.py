@@ -1,0 +1,9 @@
+# No recipe was released for ADE20K; this is mmseg's for its ResNets.
+_base_ = [
+    '../_base_/mmseg_resample.py', '../_base_/models/sfnet-lite_r18.py',
+    'mmseg::_base_/datasets/ade20k.py', 'mmseg::_base_/default_runtime.py',
+    'mmseg::_base_/schedules/schedule_160k.py'
+]
+crop_size = (512, 512)
+model = dict(
+    data_preprocessor=dict(size=crop_size), decode_head=dict(num_classes=150))

@@ -1,0 +1,9 @@
+# No recipe was released for CamVid.
+_base_ = [
+    '../_base_/mmseg_resample.py', '../_base_/models/sfnet-lite_stdc1.py',
+    '../_base_/datasets/camvid.py',
+    'mmseg::_base_/default_runtime.py', '../_base_/schedules/schedule_10k.py'
+]
+crop_size = (360, 360)
+model = dict(
+    data_preprocessor=dict(size=crop_size), decode_head=dict(num_classes=11))

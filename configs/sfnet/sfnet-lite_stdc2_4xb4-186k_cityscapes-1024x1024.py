@@ -1,0 +1,12 @@
+# The recipe of ResNet-18, as released.
+_base_ = [
+    '../_base_/mmseg_resample.py', '../_base_/models/sfnet-lite_stdc2.py',
+    'mmseg::_base_/datasets/cityscapes_1024x1024.py',
+    'mmseg::_base_/default_runtime.py', '../_base_/schedules/schedule_186k.py'
+]
+crop_size = (1024, 1024)
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    decode_head=dict(
+        sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=100000)))
+train_dataloader = dict(batch_size=4, num_workers=4)

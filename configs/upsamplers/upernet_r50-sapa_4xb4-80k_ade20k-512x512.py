@@ -1,0 +1,3 @@
+# SAPA-B; the published score on UPerNet is that of SAPA-D.
+_base_ = './upernet_r50_4xb4-80k_ade20k-512x512.py'
+model = dict(decode_head=dict(resampler=dict(type='SAPA')))

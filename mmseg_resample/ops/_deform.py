@@ -1,0 +1,60 @@
+"""Kernels of deformable convolution: sums of warps, and torchvision's."""
+
+import importlib.util
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import _torch
+
+_is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # there from torch 2.2 on
+
+
+def by_warps(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+    """One warp and one 1x1 convolution per tap: no unfolded copy of the input."""
+    batch, channels, height, width = input.shape
+    kernel = weight.shape[2:]
+    taps = kernel[0] * kernel[1]
+    groups = offset.shape[1] // (2 * taps)
+    x = input.reshape(batch * groups, channels // groups, height, width)
+    flows = offset.to(torch.promote_types(offset.dtype, torch.float32))
+    flows = flows.reshape(batch * groups, taps, 2, height, width)
+    out: Tensor | None = None
+    for tap in range(taps):
+        row, column = divmod(tap, kernel[1])
+        dy, dx = flows[:, tap, 0] + row - kernel[0] // 2, flows[:, tap, 1] + column - kernel[1] // 2
+        sampled = _torch.flow_warp(x, torch.stack((dx, dy), 1), (2 / width, 2 / height), False, "zeros")
+        if mask is not None:
+            sampled = sampled * mask.reshape(batch * groups, taps, height, width)[:, tap, None]
+        term = F.conv2d(sampled.reshape(batch, channels, height, width), weight[:, :, row, column, None, None])
+        out = term if out is None else out + term
+    assert out is not None
+    return out if bias is None else out + bias.to(out.dtype).view(-1, 1, 1)
+
+
+@lru_cache(maxsize=1)
+def _has_torchvision() -> bool:
+    if importlib.util.find_spec("torchvision") is None:
+        return False
+    try:
+        import torchvision.ops  # noqa: F401
+    except (ImportError, OSError, RuntimeError):  # built for another torch
+        return False
+    return True
+
+
+def torchvision_is_best(input: Tensor) -> bool:
+    """On CUDA, where it is installed and fits this torch. A compiler does better with kernels that it can see into."""
+    return input.is_cuda and not _is_compiling() and _has_torchvision()
+
+
+def by_torchvision(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+    import torchvision.ops
+
+    dtype = torch.promote_types(input.dtype, torch.float32)  # half precision is too coarse for coordinates
+    tensors = [tensor if tensor is None else tensor.to(dtype) for tensor in (input, offset, weight, bias)]
+    padding = weight.shape[2] // 2, weight.shape[3] // 2
+    out = torchvision.ops.deform_conv2d(*tensors, padding=padding, mask=mask if mask is None else mask.to(dtype))
+    return out.to(input.dtype)

@@ -1,0 +1,161 @@
+"""What every learned resampler promises: any size, either flag, any dtype and memory format, gradients, one graph."""
+
+import pytest
+import torch
+
+from mmseg_resample.models import ResampleFPN
+from mmseg_resample.resamplers import build_resampler
+from tests.conftest import ONE_GRAPH, assert_close
+
+CONFIGS = [
+    dict(type="CARAFE", up_group=2, compressed_channels=4),
+    dict(type="DySample"),
+    dict(type="DySample", style="pl", groups=4, dyscope=True),
+    dict(type="FADE", compressed_channels=4),
+    dict(type="FADE", compressed_channels=4, gate=False),
+    dict(type="FADELite"),
+    dict(type="SAPA", embedding_channels=4),
+]
+each_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
+each_flag = pytest.mark.parametrize("flag", [False, True])
+
+
+def build(config, flag=False):
+    """With weights that make the module do something."""
+    module = build_resampler(config, in_channels=16, guide_channels=16, align_corners=flag)
+    for p in module.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    return module
+
+
+def features(size=(9, 11), batch=2, dtype=torch.float32):
+    return torch.randn(batch, 16, 5, 6, dtype=dtype), torch.randn(batch, 16, *size, dtype=dtype)
+
+
+@each_config
+@each_flag
+@pytest.mark.parametrize("size", [(10, 12), (9, 11), (5, 6), (3, 4), (1, 1), (1, 13), (23, 2)])
+def test_any_size(config, flag, size):
+    x, like = features(size)
+    module = build(config, flag)
+    assert module.align_corners is flag
+    for source in (x, x[:, :, :1, :1], x[:, :, :1]):
+        out = module(source, like)
+        assert out.shape == (2, 16, *size)
+        assert out.isfinite().all()
+
+
+@each_config
+def test_the_flag_matters(config):
+    x, like = features((20, 24))
+    other = build(config, True)
+    module = build(config, False)
+    other.load_state_dict(module.state_dict())
+    assert (module(x, like) - other(x, like)).abs().max() > 1e-2
+
+
+@each_config
+@each_flag
+def test_gradients(config, flag):
+    module = build(config, flag).double()
+    x, like = features((3, 4), batch=1, dtype=torch.float64)
+    x = x[:, :, :2, :3].contiguous().requires_grad_()
+    like.requires_grad_(module.guided)
+    inputs = (x, like) if module.guided else (x,)
+    parameters = tuple(module.parameters())
+
+    def run(*tensors):
+        return module(x, like)
+
+    assert torch.autograd.gradcheck(run, (*inputs, *parameters), fast_mode=True)
+
+
+@each_config
+def test_memory_format_is_kept(config):
+    x, like = features()
+    module = build(config)
+    expected = module(x, like)
+    assert expected.is_contiguous()
+    out = module.to(memory_format=torch.channels_last)(
+        x.to(memory_format=torch.channels_last), like.to(memory_format=torch.channels_last)
+    )
+    assert_close(out, expected)
+    if config["type"] != "DySample":  # grid_sample returns rows
+        assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+@each_config
+def test_empty_batch(config):
+    x, like = features(batch=0)
+    assert build(config)(x.requires_grad_(), like).shape == (0, 16, 9, 11)
+
+
+@each_config
+def test_autocast(config):
+    x, like = features()
+    module = build(config)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = module(x, like)
+    torch.testing.assert_close(actual.float(), module(x, like), atol=0.15, rtol=0)
+
+
+@each_config
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(config, dtype):
+    x, like = features()
+    module = build(config)
+    expected = module.to(dtype).double()(x.to(dtype).double(), like.to(dtype).double())
+    actual = module.to(dtype)(x.to(dtype), like.to(dtype))
+    assert actual.dtype == dtype
+    torch.testing.assert_close(actual.double(), expected, atol=0.15 if dtype == torch.bfloat16 else 0.02, rtol=0)
+
+
+@each_config
+def test_compiles_in_one_graph(config):
+    x, like = features()
+    module = build(config if config["type"] == "DySample" else {**config, "up_kernel": 3}, True)
+    compiled = torch.compile(module, fullgraph=ONE_GRAPH, backend="aot_eager")
+    x.requires_grad_()
+    expected, actual = module(x, like), compiled(x, like)
+    assert_close(actual, expected)
+    of_actual, of_expected = (torch.autograd.grad(out.square().sum(), x)[0] for out in (actual, expected))
+    torch.testing.assert_close(of_actual, of_expected, atol=1e-4, rtol=1e-4)
+
+
+@each_config
+def test_explains_what_it_did(config):
+    x, like = features()
+    module = build(config)
+    before = {name: id(value) for name, value in vars(module).items()}
+    explained = module.explain(x, like)
+    assert {name: id(value) for name, value in vars(module).items()} == before
+    assert explained
+    assert set(explained) <= {"flow", "offset", "kernel", "gate"}
+    assert all(value.shape[-2:] == like.shape[-2:] for value in explained.values())
+    if "kernel" in explained:
+        kernel = explained["kernel"]
+        assert_close(kernel.sum(2), torch.ones_like(kernel.sum(2)))
+    if "flow" in explained:
+        assert explained["flow"].shape == (2, 2, 9, 11)
+
+
+@each_config
+@each_flag
+def test_in_a_pyramid(config, flag):
+    neck = ResampleFPN([3, 5, 7], 16, 3, resampler=config, align_corners=flag)
+    neck.init_weights()
+    sizes = [(17, 23), (9, 12), (5, 6)]
+    outs = neck(tuple(torch.randn(1, c, *size) for c, size in zip((3, 5, 7), sizes, strict=True)))
+    assert [tuple(out.shape[2:]) for out in outs] == sizes
+    sum(out.square().mean() for out in outs).backward()
+    assert all(p.grad is not None for p in neck.resamplers.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer"), [("CARAFE", "content_encoder"), ("DySample", "offset"), ("FADE", "semi_shift")]
+)
+def test_a_neck_leaves_their_initialisation_alone(kind, layer):
+    """FPN initialises every convolution inside it; these start near a plain resize."""
+    neck = ResampleFPN([3, 5], 16, 2, resampler=dict(type=kind))
+    neck.init_weights()
+    assert 0 < getattr(neck.resamplers[0], layer).weight.std() < 0.002

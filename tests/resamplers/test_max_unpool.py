@@ -1,0 +1,126 @@
+from fractions import Fraction
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+
+from mmseg_resample.models import ResampleFPN
+from mmseg_resample.resamplers import MaxUnpool, max_pool, max_unpool
+from tests.conftest import ONE_GRAPH
+
+FLAGS = [True, False]
+# pooled, full: whole ratio, odd, one pixel, equal, smaller along one axis or both
+SIZES = [((3, 4), (6, 8)), ((3, 4), (8, 7)), ((1, 1), (3, 2)), ((4, 4), (4, 4)), ((5, 2), (3, 6)), ((4, 5), (1, 1))]
+
+
+def nearest(n, size, flag):
+    """Of each of ``size`` targets, the nearest of ``n`` sources in exact arithmetic, ties to the right."""
+    out = []
+    for j in range(size):
+        u = Fraction(j * (n - 1), max(size - 1, 1)) if flag else Fraction(2 * j + 1, 2) * n / size - Fraction(1, 2)
+        out.append((u + Fraction(1, 2)).__floor__())
+    return out
+
+
+def by_loops(x, like, flag):
+    """Sample by sample: where the first maximum of ``like`` in each cell is, the value goes."""
+    (h, w), (height, width) = x.shape[2:], like.shape[2:]
+    rows, columns = nearest(h, height, flag), nearest(w, width, flag)
+    out = torch.zeros_like(like)
+    for n in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            for i in range(h):
+                for j in range(w):
+                    cell = [(a, b) for a in range(height) for b in range(width) if rows[a] == i and columns[b] == j]
+                    if cell:
+                        top = max(float(like[n, c, a, b]) for a, b in cell)
+                        a, b = next((a, b) for a, b in cell if float(like[n, c, a, b]) == top)
+                        out[n, c, a, b] = x[n, c, i, j]
+    return out
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize(("pooled", "full"), SIZES)
+def test_against_loops(flag, pooled, full):
+    x, like = torch.randn(2, 3, *pooled), torch.randint(0, 3, (2, 3, *full)).float()  # with many equal maxima
+    module = MaxUnpool(3, 3, align_corners=flag)
+    assert torch.equal(module(x, like), by_loops(x, like, flag))
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_is_pytorchs_pooling_and_unpooling(stride):
+    x = torch.randn(2, 3, 4 * stride, 5 * stride).relu()
+    values, indices = F.max_pool2d(x, stride, return_indices=True)
+    ours = max_pool(x, (4, 5))
+    assert torch.equal(ours[0], values) and torch.equal(ours[1], indices)
+    assert torch.equal(MaxUnpool(3, 3)(values, x), F.max_unpool2d(values, indices, stride))
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("full", [(6, 8), (5, 7), (4, 4)])
+def test_pool_after_unpool_gives_the_values_back(flag, full):
+    like, x = torch.randn(2, 3, *full), torch.rand(2, 3, 3, 4)
+    _, indices = max_pool(like, (3, 4), flag)
+    out = max_unpool(x, indices, full)
+    assert torch.equal(max_pool(out, (3, 4), flag)[0], x)
+    assert int((out != 0).sum()) == x.numel()
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_flips_commute_where_no_position_is_between_two_samples(flag):
+    # 3 to 6 without and 3 to 7 with aligned corners... the latter has ties, so 4 to 6 there.
+    x, like = torch.randn(1, 2, 3, 3), torch.randn(1, 2, 6, 6)
+    if flag:
+        x, like = torch.randn(1, 2, 4, 4), torch.randn(1, 2, 6, 6)
+    module = MaxUnpool(2, 2, flag)
+    assert torch.equal(module(x.flip(-1), like.flip(-1)), module(x, like).flip(-1))
+
+
+def test_nan_is_a_maximum_as_in_pytorch():
+    x = torch.randn(1, 1, 5, 6)
+    x[0, 0, 1, 1] = torch.nan
+    values, indices = max_pool(x, (2, 3))
+    assert values[0, 0, 0, 0].isnan() and indices[0, 0, 0, 0] == 7 and values.isnan().sum() == 1
+
+
+@pytest.mark.parametrize("full", [(4, 6), (5, 3)])
+def test_gradients(full):
+    like = torch.randn(1, 2, *full, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(1, 2, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: MaxUnpool(2, 2)(x, like.detach()), x)
+    assert torch.autograd.gradcheck(lambda y: max_pool(y, (2, 3))[0], like)
+    MaxUnpool(2, 2)(x, like).sum().backward()
+    assert like.grad is None and torch.equal(x.grad, torch.ones_like(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_memory_format_empty_batch_compile(dtype):
+    module = MaxUnpool(3, 3, align_corners=True)
+    x, like = torch.randn(2, 3, 3, 4, dtype=dtype), torch.randn(2, 3, 7, 6, dtype=dtype)
+    expected = module(x, like)
+    assert expected.dtype == dtype and torch.equal(expected.float(), module(x.float(), like.float()))
+    last = dict(memory_format=torch.channels_last)
+    assert torch.equal(module(x.to(**last), like.to(**last)), expected)
+    assert module(x[:0], like[:0]).shape == (0, 3, 7, 6)
+    compiled = torch.compile(module, fullgraph=ONE_GRAPH, backend="aot_eager")
+    assert torch.equal(compiled(x, like), expected)
+
+
+def test_explain():
+    x, like = torch.randn(1, 3, 2, 3), torch.randn(1, 3, 5, 6)
+    module = MaxUnpool(3, 3)
+    assert torch.equal(max_unpool(x, module.explain(x, like)["indices"], (5, 6)), module(x, like))
+
+
+def test_in_the_pyramid():
+    assert MODELS.get("MaxUnpool") is MaxUnpool
+    neck = ResampleFPN([2, 3], 8, 2, resampler=dict(type="MaxUnpool"))
+    assert neck((torch.randn(1, 2, 9, 7), torch.randn(1, 3, 4, 5)))[0].shape == (1, 8, 9, 7)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="in_channels == guide_channels"):
+        MaxUnpool(3, 4)
+    with pytest.raises(ValueError, match="at most"):
+        max_pool(torch.zeros(1, 1, 2, 2), (3, 2))
