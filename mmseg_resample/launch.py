@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.dist import is_main_process
+from mmengine.dist import init_dist, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner
@@ -188,8 +189,13 @@ def load_config(
         raise UsageError(f"config {path} cannot be read: {error}") from error
     if options:
         _merge(cfg, options)
-    if launcher != "none" and get_device() not in _ACCELERATORS:
-        raise UsageError(f"--launcher {launcher}: mmengine gives every process a GPU, and torch finds none. Drop it.")
+    if launcher not in ("none", "pytorch") and get_device() not in _ACCELERATORS:
+        raise UsageError(
+            f"--launcher {launcher}: mmengine gives every process a GPU, and torch finds none. On the CPU use torchrun "
+            f"and --launcher pytorch."
+        )
+    if launcher == "pytorch" and "RANK" not in os.environ:
+        raise UsageError("--launcher pytorch: the command must be started by torchrun, which sets RANK. Drop it.")
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or os.path.join("work_dirs", path.stem)
     return cfg
@@ -419,8 +425,37 @@ def _sample(shapes: Shapes) -> str:
 # Both
 
 
+def join() -> None:
+    """Joins the processes that torchrun started: over gloo on the CPU, where mmengine asks for GPUs, else NCCL."""
+    if get_device() in _ACCELERATORS:
+        init_dist("pytorch")
+    else:
+        torch.distributed.init_process_group("gloo")
+
+
+def wrap(cfg: Config) -> None:
+    """Lets mmengine wrap the model of a distributed run on the CPU, in place; on GPUs it does without.
+
+    Raises:
+        UsageError: the model synchronizes batch statistics, which torch can on GPUs only.
+    """
+    if get_device() in _ACCELERATORS:
+        return
+    if "'SyncBN'" in str(cfg.model.to_dict()):
+        raise UsageError("distributed on the CPU: SyncBN needs GPUs. Set norm_cfg.type=BN: statistics of each process.")
+    given = cfg.get("model_wrapper_cfg") or dict(
+        type="MMDistributedDataParallel",
+        broadcast_buffers=False,  # as mmengine has it
+        find_unused_parameters=cfg.get("find_unused_parameters", False),
+    )
+    cfg.model_wrapper_cfg = {**given, "device_ids": None}
+
+
 def build_runner(cfg: Config) -> Runner:
     """The ``Runner`` of a config, or what its ``runner_type`` names."""
+    if cfg.launcher == "pytorch" and get_device() not in _ACCELERATORS:
+        wrap(cfg)
+        join()
     return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
 
 

@@ -1,84 +1,190 @@
 #!/usr/bin/env python
-"""Runs a study: trains the variants of a model under paired seeds, tests them, and reports what changed."""
+"""Runs a study: trains the variants of a model under paired seeds, tests them, and reports what changed.
+
+``study.py CONFIG`` runs what is not finished and writes the report; ``study.py report DIR...`` writes it again.
+"""
 
 import argparse
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import DictAction
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmseg_resample.study import plan, report
+from mmseg_resample.study import estimate, execution, executors, plan, report
 from mmseg_resample.study.display import Display
-from mmseg_resample.study.execution import WorkerError, execute, prepare
+from mmseg_resample.study.executors import slots
 from mmseg_resample.study.messages import Done
 
 EXAMPLES = """\
 examples:
   the default study, results in ./work_dirs/align_corners_shapes; the same command goes on after an interruption
     python tools/study.py configs/studies/align_corners_shapes.py
-  what it would do, and what it has done
-    python tools/study.py configs/studies/align_corners_shapes.py --dry-run
+  what it would do, what it has done, and how long the rest takes; --estimate times some iterations for that
+    python tools/study.py configs/studies/align_corners_shapes.py --dry-run --estimate
   more seeds in the same directory: only what is new is run
     python tools/study.py configs/studies/align_corners_shapes.py --seeds 0 1 2 3 4 5
+  small models: three runs on each of two GPUs; large ones: four GPUs for each run
+    python tools/study.py <config> --gpus 0 1 --runs-per-gpu 3
+    python tools/study.py <config> --procs-per-run 4
+  stop at a breakpoint() in a model or a hook
+    python tools/study.py <config> --executor inline
+  on a Ray cluster, on a Slurm cluster (the same --work-dir must be visible on all machines)
+    python tools/study.py <config> --executor ray --ray-address auto
+    python tools/study.py <config> --executor slurm --slurm partition=gpu time=4:00:00 gpus_per_node=1 cpus_per_task=8
+  the report again; of several studies, each of theirs and one across them
+    python tools/study.py report work_dirs/align_corners_shapes
+    python tools/study.py report work_dirs/first work_dirs/second --out work_dirs/both
 exit status: 0 done, 1 a run failed, 2 the study or the command line cannot work (one message says why), 130 interrupted
 """
 
 
 def main() -> int:
+    arguments = sys.argv[1:]
+    command, parser = (_report, _report_parser()) if arguments[:1] == ["report"] else (_study, _study_parser())
+    args = parser.parse_args(arguments[1:] if command is _report else arguments)
+    try:
+        return command(args, Console())
+    except plan.StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except executors.WorkerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; finished work is kept, the same command goes on", file=sys.stderr)
+        return 130
+
+
+def _study_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", type=Path, help="a study config, such as those in configs/studies")
     parser.add_argument("--work-dir", type=Path, help="where the runs are kept (default: ./work_dirs/<study name>)")
-    parser.add_argument("--workers", type=int, help="runs at a time (default: one per GPU, or per core up to 4)")
     parser.add_argument("--seeds", type=int, nargs="+", help="in place of the seeds of the study")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="key=value pairs set in the base config")
     parser.add_argument("--overwrite", action="store_true", help="repeat runs that were made from another config")
-    parser.add_argument("--dry-run", action="store_true", help="show the runs and what is left to do, and stop")
-    args = parser.parse_args()
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the runs, what is left to do and how long, and stop"
+    )
+    parser.add_argument(
+        "--estimate", action="store_true", help="with --dry-run: time some iterations if no run has finished yet"
+    )
+    where = parser.add_argument_group("where the runs are performed")
+    where.add_argument(
+        "--executor",
+        choices=executors.NAMES,
+        default="local",
+        help="processes of this machine (default), this process, a Ray cluster or Slurm; all give the same files",
+    )
+    where.add_argument(
+        "--workers", type=int, help="runs at a time (default: what the GPUs hold, or one per core up to 4)"
+    )
+    where.add_argument(
+        "--procs-per-run",
+        type=int,
+        metavar="N",
+        help="distributed training, a GPU per process; every process has a batch of its own, so this changes the study",
+    )
+    where.add_argument("--runs-per-gpu", type=int, metavar="K", help="runs that share a GPU (local, ray; default: 1)")
+    where.add_argument("--gpus", nargs="+", metavar="ID", help="GPUs to use (local; default: all that are visible)")
+    where.add_argument("--ray-address", help="of a running cluster (default: RAY_ADDRESS, or one is started here)")
+    where.add_argument(
+        "--slurm",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="options of the jobs: partition=gpu account=x time=4:00:00 gpus_per_node=1 cpus_per_task=8 mem_gb=32",
+    )
+    return parser
 
-    console = Console()
+
+def _report_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="study.py report", description="Writes the reports of studies again, from their directories alone."
+    )
+    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="directories of studies")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("work_dirs/report"),
+        help="where the report across several studies is written (default: ./work_dirs/report)",
+    )
+    return parser
+
+
+def _study(args: argparse.Namespace, console: Console) -> int:
     root = args.work_dir or Path("work_dirs") / args.config.stem
+    study = plan.load(args.config, seeds=args.seeds, options=args.cfg_options)
+    if args.procs_per_run is not None:
+        study = execution.with_processes(study, args.procs_per_run)
+    _options(args)  # refused before anything is written
+    pending = execution.prepare(study, root, overwrite=args.overwrite)
+    if args.dry_run:
+        _print_plan(console, study, pending)
+        _print_estimate(console, study, root, pending, args)
+        return 0
+    console.print(escape(f"{root}: {len(study.runs())} runs, {len(pending)} to do"), soft_wrap=True)
     try:
-        study = plan.load(args.config, seeds=args.seeds, options=args.cfg_options)
-        pending = prepare(study, root, overwrite=args.overwrite)
-        if args.dry_run:
-            _print_plan(console, study, pending)
-            return 0
-        console.print(escape(f"{root}: {len(study.runs())} runs, {len(pending)} to do"), soft_wrap=True)
         failed = _run(console, study, root, len(pending), args)
-        result = report.build(root)
-        paths = report.write(result, root)
-    except plan.StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except WorkerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print(f"interrupted; finished work is kept in {root}, the same command goes on", file=sys.stderr)
         return 130
+    _write_report(console, report.build(root), root)
+    return int(failed)
+
+
+def _run(console: Console, study: plan.Study, root: Path, total: int, args: argparse.Namespace) -> bool:
+    failed = False
+    name = args.executor if total else "inline"  # with nothing to do there is no need for a cluster
+    workers, processes = (args.workers, execution.processes(study)) if total else (None, 1)
+    with closing(executors.create(name, workers, processes=processes, **(_options(args) if total else {}))) as executor:
+        events = execution.execute(study, root, executor=executor, overwrite=args.overwrite)
+        with Display(console, study, root, total, live=name != "inline") as display, closing(events):
+            for event in events:
+                display.show(event)
+                failed |= isinstance(event.what, Done) and event.what.error is not None
+    return failed
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What the executor takes beside the number of workers and processes."""
+    given = {
+        "gpus": ("--gpus", args.gpus, ("local",)),
+        "runs_per_gpu": ("--runs-per-gpu", args.runs_per_gpu, ("local", "ray")),
+        "address": ("--ray-address", args.ray_address, ("ray",)),
+        "options": ("--slurm", args.slurm, ("slurm",)),
+    }
+    for option, value, takers in given.values():
+        if value is not None and args.executor not in takers:
+            raise plan.StudyError(
+                f"{option}: the executor {args.executor} does not take it. Use --executor {' or '.join(takers)}."
+            )
+    return {name: value for name, (_, value, takers) in given.items() if value is not None}
+
+
+def _write_report(console: Console, result: report.Report | report.Collection, root: Path) -> None:
+    paths = report.write(result, root)
     for table in report.tables(result):
         console.print(table)
     for sentence in result.caveats:
         console.print(f"[yellow]note[/] {escape(sentence)}")
     for path in paths:
         console.print(escape(str(path)), soft_wrap=True)
-    return 1 if failed else 0
 
 
-def _run(console: Console, study: plan.Study, root: Path, total: int, args: argparse.Namespace) -> bool:
-    failed = False
-    events = execute(study, root, workers=args.workers, overwrite=args.overwrite)
-    with Display(console, root, total, study.metric) as display, closing(events):
-        for event in events:
-            display.show(event)
-            failed |= isinstance(event.what, Done) and event.what.error is not None
-    return failed
+def _report(args: argparse.Namespace, console: Console) -> int:
+    studies = {root: report.build(root) for root in args.directories}  # all can be read before anything is written
+    for root, result in studies.items():
+        _write_report(console, result, root)
+    if len(studies) > 1:
+        _write_report(console, report.build_many(list(studies)), args.out)
+    return 0
 
 
 def _print_plan(console: Console, study: plan.Study, pending: list[plan.Run]) -> None:
@@ -92,6 +198,38 @@ def _print_plan(console: Console, study: plan.Study, pending: list[plan.Run]) ->
         state = "to do" if run.directory in directories else "finished"
         table.add_row(*run.variants.values(), str(run.seed), tested, state)
     console.print(table)
+
+
+def _print_estimate(
+    console: Console, study: plan.Study, root: Path, pending: list[plan.Run], args: argparse.Namespace
+) -> None:
+    if not pending:
+        return
+    share = slots.slots(
+        slots.visible_gpus(args.gpus),
+        slots.cores(),
+        workers=1 if args.executor == "inline" else args.workers,
+        runs_per_gpu=args.runs_per_gpu,
+        processes=execution.processes(study),
+    )
+    found = estimate.from_finished(study, root, pending, len(share))
+    if found is None and args.estimate:
+        found = estimate.from_iterations(pending, len(share), share[0].threads)
+    if found is None:
+        console.print("No run has finished, so the time is not known; --estimate times some iterations.")
+    else:
+        at_a_time = f"{found.workers} at a time" if found.workers > 1 else "one after the other"
+        console.print(
+            escape(f"About {_duration(found.seconds)} for {len(pending)} runs, {at_a_time}: {found.source}."),
+            soft_wrap=True,
+        )
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 if __name__ == "__main__":

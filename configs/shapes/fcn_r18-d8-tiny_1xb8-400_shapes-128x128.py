@@ -9,7 +9,7 @@ crop_size = (128, 128)
 max_iters = 400
 model = dict(
     type='ResampledSegmentor',  # EncoderDecoder, until a study sets a policy
-    resize_policy=dict(exact=False),
+    resize_policy=dict(exact=False, rules=[]),
     data_preprocessor=dict(
         type='SegDataPreProcessor',
         mean=[123.675, 116.28, 103.53],

@@ -1,6 +1,7 @@
 """Shows a study on a terminal while it runs."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -10,10 +11,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from . import records
-from .execution import Event
-from .messages import Done
+from .messages import Done, Event, Lost
 from .messages import Progress as RunProgress
-from .plan import Run
+from .plan import Run, Study
 
 _TRAINING_SHARE = 0.9  # of a run, for the estimate of what is left; the evaluations share the rest
 
@@ -23,16 +23,18 @@ class Display:
 
     Args:
         console: to draw on; without a terminal only the lines of ended runs are printed.
+        study: its metric is shown for a finished run, and how far it is from the reference variant of the same seed.
         root: directory of the study.
         total: number of runs to perform.
-        metric: shown for a finished run.
+        live: draw the bars; without, only the lines of ended runs are printed, as without a terminal.
     """
 
-    def __init__(self, console: Console, root: Path, total: int, metric: str = "mIoU") -> None:
+    def __init__(self, console: Console, study: Study, root: Path, total: int, *, live: bool = True) -> None:
         self._console = console
+        self._study = study
         self._root = root
         self._total = total
-        self._metric = metric
+        self._draws = live and console.is_terminal
         self._started = time.monotonic()
         self._ended = 0
         self._fractions: dict[int, float] = {}
@@ -58,7 +60,7 @@ class Display:
         self._live = Live(Group(self._overall, self._workers), console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "Display":
-        if self._console.is_terminal:
+        if self._draws:
             self._live.start()
         return self
 
@@ -71,6 +73,12 @@ class Display:
         """Show what happened."""
         if isinstance(event.what, Done):
             self._end(event.run, event.worker, event.what)
+        elif isinstance(event.what, Lost):
+            self._free(event.worker)
+            self._console.print(
+                f"[yellow]lost[/]      {escape(event.run.label)}: {escape(event.what.cause)}; tried again",
+                soft_wrap=True,
+            )
         else:
             self._progress(event.run, event.worker, event.what)
         done = self._ended + sum(self._fractions.values())
@@ -99,22 +107,46 @@ class Display:
 
     def _end(self, run: Run, worker: int, done: Done) -> None:
         self._ended += 1
-        self._fractions.pop(worker, None)
-        if worker in self._lines:
-            self._workers.remove_task(self._lines.pop(worker))
+        self._free(worker)
         files = records.RunFiles(self._root / run.directory)
         if done.error is not None:
             self._console.print(f"[bold red]failed[/]    {escape(run.label)}: {escape(done.error)}", soft_wrap=True)
             self._console.print(f"          {escape(str(files.log))}", soft_wrap=True)
             return
-        metrics = records.read_json(files.metrics) or {"evaluations": {}}
-        scores = "  ".join(
-            f"{name} {result[self._metric]:.2f}"
-            for name, result in metrics["evaluations"].items()
-            if result[self._metric] is not None
-        )
-        line = f"[green]finished[/]  {escape(run.label)}  {self._metric} {escape(scores)}"
+        values = self._values(run)
+        scores = "  ".join(f"{name} {value:.2f}" for name, value in values.items())
+        line = f"[green]finished[/]  {escape(run.label)}  {escape(self._study.metric)} {escape(scores)}"
         self._console.print(line, soft_wrap=True)
+        for difference in self._differences(run):
+            self._console.print(f"          {escape(difference)}", soft_wrap=True)
+
+    def _differences(self, run: Run) -> Iterator[str]:
+        """To the reference variant of the same seed, of every pair that ``run`` completes."""
+        axis = self._study.compare
+        runs = self._study.runs()
+        reference = runs[0].variants[axis]
+        others = {key: value for key, value in run.variants.items() if key != axis}
+        twins = {
+            twin.variants[axis]: self._values(twin)
+            for twin in runs
+            if twin.seed == run.seed and others.items() <= twin.variants.items()
+        }
+        for variant in twins if run.variants[axis] == reference else [run.variants[axis]]:
+            names = [name for name in twins[variant] if name in twins.get(reference, {})]
+            if variant != reference and names:
+                changes = "  ".join(f"{name} {twins[variant][name] - twins[reference][name]:+.2f}" for name in names)
+                yield f"{axis} {variant} - {reference}: {changes}"
+
+    def _values(self, run: Run) -> dict[str, float]:
+        """Evaluation -> the metric, of those that are finished and have it."""
+        metrics = records.read_json(records.RunFiles(self._root / run.directory).metrics) or {"evaluations": {}}
+        values = {name: result["metrics"].get(self._study.metric) for name, result in metrics["evaluations"].items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _free(self, worker: int) -> None:
+        self._fractions.pop(worker, None)
+        if worker in self._lines:
+            self._workers.remove_task(self._lines.pop(worker))
 
 
 def _clock(seconds: float) -> str:

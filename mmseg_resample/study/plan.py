@@ -10,14 +10,25 @@ A study is an mmengine config::
         size=dict(
             s128={'train_dataloader.dataset.size': (128, 128), 'test_dataloader.dataset.size': (128, 128)},
             s256={'test_dataloader.dataset.size': (256, 256)}))
-    train = dict(size=['s128'])                    # variants that are trained; default: all; full product over axes
+    train = dict(size=['s128'])                    # what is trained: the product of these variants; default: of all;
+                                                   # a list of such dicts is the products one after the other
     seeds = [0, 1, 2]
     evaluations = dict(                            # what the trained variants are tested as; default: own
         own=dict(),
         double=dict(size=dict(s128='s256')),
         other_flag=dict(align_corners=dict(false='true', true='false')))
+    evaluators = dict(                             # metrics beside the confusion matrix; this is the default
+        displacement=dict(type='DisplacementMetric'),
+        boundary=dict(type='BoundaryIoUMetric', widths=[1, 2, 3, 5], frame=False),
+        trimap=dict(type='TrimapIoUMetric'))
     compare = 'align_corners'                      # its variants are compared, paired by seed
-    metric = 'mIoU'                                # or 'mAcc', 'aAcc'
+    metric = 'mIoU'                                # or any scalar of the evaluators: 'mAcc', 'mBIoU_3px', 'dx', ...
+    margin = 0.5                                   # differences within it, in the unit of the metric, are equivalent
+    family = [dict(evaluation='own')]              # the comparisons that the study is about, for multiple testing:
+                                                   # those that have all of an entry (variants, evaluation; lists of
+                                                   # them); default: all under the first evaluation
+    speed = dict(amp='bfloat16')                   # see throughput.apply; the same for all variants
+    stop_if = dict(iteration=200, loss_above=2.0)  # a training that fails this rule counts as failed, whatever variant
 """
 
 import copy
@@ -25,17 +36,23 @@ import difflib
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mmengine.config import Config
 
-METRICS = ("mIoU", "mAcc", "aAcc")
-"""What a study may compare; all are in percent."""
+from . import hooks, measures, throughput
 
-_KEYS = ("base", "axes", "train", "seeds", "evaluations", "compare", "metric")
+METRICS = ("mIoU", "mAcc", "aAcc")
+"""What the confusion matrix gives; all are in percent."""
+
+_KEYS = (
+    "base", "axes", "train", "seeds", "evaluations", "evaluators", "compare", "metric", "margin", "family", "speed",
+    "stop_if",
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # names become parts of paths
 
 Variants = Mapping[str, str]
@@ -55,12 +72,16 @@ class Evaluation:
         variants: the variants tested as, which may differ from those trained.
         overrides: what these variants set in the base config.
         config: the resolved config to test.
+        evaluators: name -> config of the metrics beside the confusion matrix.
+        metric: the scalar that the study compares.
     """
 
     name: str
     variants: Variants
     overrides: Mapping[str, Any]
     config: Config
+    evaluators: Mapping[str, Mapping[str, Any]]
+    metric: str
 
 
 @dataclass(frozen=True)
@@ -91,6 +112,21 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A comparison that the study declares: a variant of the compared axis minus the first one.
+
+    Attributes:
+        combination: the trained variants of the other axes.
+        evaluation: name.
+        variant: of the compared axis.
+    """
+
+    combination: Variants
+    evaluation: str
+    variant: str
+
+
+@dataclass(frozen=True)
 class Study:
     """A validated study.
 
@@ -99,27 +135,41 @@ class Study:
         base: the base config, as the study names it.
         base_config: the base config, loaded.
         axes: axis -> variant -> dotted key -> value.
-        train: axis -> the variants that are trained; the runs are their full product.
+        combinations: the variants that are trained together, one of every axis.
         seeds: each combination is trained once per seed.
         evaluations: name -> axis -> trained variant -> tested variant. An axis left out is tested as trained.
+        evaluators: name -> config of the metrics that every evaluation has beside the confusion matrix.
         compare: the axis whose variants are compared, paired by seed.
-        metric: what is compared, one of ``METRICS``.
+        metric: what is compared, a scalar of the confusion matrix (``METRICS``) or of the evaluators.
+        margin: differences of the metric within it are equivalent.
+        family: the comparisons that the study is about; all others are exploratory.
+        speed: options of ``throughput.apply``, complete.
+        stop_if: arguments of ``hooks.DivergenceHook``.
     """
 
     file: Path
     base: str
     base_config: Config
     axes: Mapping[str, Mapping[str, Mapping[str, Any]]]
-    train: Mapping[str, Sequence[str]]
+    combinations: Sequence[Variants]
     seeds: Sequence[int]
     evaluations: Mapping[str, Mapping[str, Variants]]
+    evaluators: Mapping[str, Mapping[str, Any]]
     compare: str
     metric: str
+    margin: float
+    family: Sequence[Comparison]
+    speed: Mapping[str, Any]
+    stop_if: Mapping[str, Any]
+
+    @property
+    def train(self) -> dict[str, list[str]]:
+        """Axis -> the variants that are trained."""
+        return _trained(self.axes, self.combinations)
 
     def runs(self) -> list[Run]:
         """Expand the study, one seed after the other, so that what finishes first can be compared already."""
-        combinations = [dict(zip(self.train, names, strict=True)) for names in itertools.product(*self.train.values())]
-        return [self._run(variants, seed) for seed in self.seeds for variants in combinations]
+        return [self._run(variants, seed) for seed in self.seeds for variants in self.combinations]
 
     def describe(self) -> dict[str, Any]:
         """What a report needs to know besides the run directories, as JSON data."""
@@ -127,18 +177,25 @@ class Study:
             "name": self.file.stem,
             "base": self.base,
             "axes": {axis: list(variants) for axis, variants in self.axes.items()},
-            "train": {axis: list(variants) for axis, variants in self.train.items()},
+            "train": self.train,
+            "combinations": [dict(variants) for variants in self.combinations],
             "seeds": list(self.seeds),
             "evaluations": {name: dict(axes) for name, axes in self.evaluations.items()},
+            "evaluators": {name: dict(config) for name, config in self.evaluators.items()},
             "compare": self.compare,
             "metric": self.metric,
+            "margin": self.margin,
+            "family": [asdict(comparison) for comparison in self.family],
+            "speed": dict(self.speed),
+            "stop_if": dict(self.stop_if),
         }
 
     def _run(self, variants: Variants, seed: int) -> Run:
         evaluations = []
         for name, mapping in self.evaluations.items():
             tested = {axis: mapping.get(axis, {}).get(variant, variant) for axis, variant in variants.items()}
-            evaluations.append(Evaluation(name, tested, self._overrides(tested), self._resolve(tested, seed)))
+            config = self._resolve(tested, seed)
+            evaluations.append(Evaluation(name, tested, self._overrides(tested), config, self.evaluators, self.metric))
         return Run(dict(variants), seed, self._resolve(variants, seed), tuple(evaluations))
 
     def _overrides(self, variants: Variants) -> dict[str, Any]:
@@ -152,6 +209,9 @@ class Study:
         # Persistent data loader workers would carry random numbers from epoch to epoch that no checkpoint has.
         config.train_dataloader.persistent_workers = config.test_dataloader.persistent_workers = False
         _set_checkpoints(config)
+        if self.stop_if:
+            config.stop_if = dict(self.stop_if)
+        throughput.apply(config, self.speed)
         return config
 
 
@@ -189,17 +249,26 @@ class _Loader:
         base = content["base"]
         base_config = self.base(base, options)
         axes = self.axes(content["axes"], base_config, options)
-        train = self.train(content.get("train", {}), axes)
+        combinations = self.train(content.get("train", {}), axes)
+        train = _trained(axes, combinations)
+        evaluators, scalars = self.evaluators(content.get("evaluators", measures.DEFAULT_EVALUATORS))
+        compare = self.compare(content["compare"], combinations, axes)
+        evaluations = self.evaluations(content.get("evaluations", {"own": {}}), axes, train)
         study = Study(
             file=self.path,
             base=base,
             base_config=base_config,
             axes=axes,
-            train=train,
+            combinations=combinations,
             seeds=self.seeds("--seeds", seeds) if seeds is not None else self.seeds("seeds", content["seeds"]),
-            evaluations=self.evaluations(content.get("evaluations", {"own": {}}), axes, train),
-            compare=self.compare(content["compare"], train),
-            metric=self.one_of("metric", content.get("metric", METRICS[0]), METRICS),
+            evaluations=evaluations,
+            evaluators=evaluators,
+            compare=compare,
+            metric=self.metric(content.get("metric", METRICS[0]), scalars),
+            margin=self.margin(content.get("margin", 0.5)),
+            family=self.family(content.get("family"), compare, axes, combinations, list(evaluations)),
+            speed=self.speed(content.get("speed", {})),
+            stop_if=self.stop_if(content.get("stop_if", {})),
         )
         self.check_schedules(study)
         return study
@@ -255,20 +324,36 @@ class _Loader:
             if config_a.to_dict() == config_b.to_dict():
                 self.fail(where, f"{a!r} and {b!r} give the same config.", "Change or remove one of them.")
 
-    def train(self, train: Any, axes: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-        self.mapping("train", train, "axis names to lists of variants")
+    def train(self, train: Any, axes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+        """The combinations of all products, in their order."""
+        if not isinstance(train, Sequence) or isinstance(train, str):
+            return self.product("train", train, axes)
+        if not train:
+            self.fail("train", "is an empty list, so nothing is trained.", "Write dict() to train all combinations.")
+        combinations = [
+            combination
+            for index, part in enumerate(train)
+            for combination in self.product(f"train.{index}", part, axes)
+        ]
+        self.unique("train", combinations)
+        return combinations
+
+    def product(self, where: str, train: Any, axes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+        self.mapping(where, train, "axis names to variants")
         for axis in train:
-            self.one_of("train", axis, axes, "axis")
-        selected = {}
-        for axis, variants in axes.items():
-            names = train.get(axis, list(variants))
-            if isinstance(names, str) or not isinstance(names, Sequence) or not names:
-                self.fail(f"train.{axis}", f"expected a list of variants, got {names!r}.", "Write [...].")
-            for name in names:
-                self.one_of(f"train.{axis}", name, variants, "variant")
-            self.unique(f"train.{axis}", names)
-            selected[axis] = list(names)
-        return selected
+            self.one_of(where, axis, axes, "axis")
+        selected = [self.variants(f"{where}.{axis}", train.get(axis, list(axes[axis])), axes[axis]) for axis in axes]
+        return [dict(zip(axes, names, strict=True)) for names in itertools.product(*selected)]
+
+    def variants(self, where: str, names: Any, known: Iterable[str]) -> list[str]:
+        """One name, or a list of them."""
+        names = [names] if isinstance(names, str) else names
+        if not isinstance(names, Sequence) or not names:
+            self.fail(where, f"expected a variant or a list of variants, got {names!r}.", "Write [...].")
+        for name in names:
+            self.one_of(where, name, known, "variant")
+        self.unique(where, names)
+        return list(names)
 
     def seeds(self, where: str, seeds: Any) -> list[int]:
         if isinstance(seeds, str) or not isinstance(seeds, Sequence) or not seeds:
@@ -301,20 +386,120 @@ class _Loader:
                         )
         return evaluations
 
-    def compare(self, axis: Any, train: Mapping[str, Sequence[str]]) -> str:
-        self.one_of("compare", axis, train, "axis")
-        if len(train[axis]) < 2:
-            self.fail("compare", f"only {train[axis]} of axis {axis!r} is trained.", "Train two or more variants.")
+    def evaluators(self, evaluators: Any) -> tuple[dict[str, dict[str, Any]], dict[str, str] | None]:
+        """The evaluators, and scalar -> evaluator that returns it, None if some are only known after an evaluation."""
+        self.mapping("evaluators", evaluators, "names to configs of metrics")
+        owners, complete = dict.fromkeys(METRICS, measures.CONFUSION), True
+        for name, config in evaluators.items():
+            where = f"evaluators.{name}"
+            self.name(where, name)
+            if name == measures.CONFUSION:
+                self.fail(where, "is the name of the evaluator that every study has.", "Use another name.")
+            self.mapping(where, config, "argument names to values", empty=False)
+            if "out_file" in config:
+                self.fail(where, "sets out_file, which the study sets.", "Remove it.")
+            try:
+                names = measures.scalar_names(config)
+            except Exception as error:  # whatever the metric raises for its arguments
+                self.fail(where, f"cannot be built: {type(error).__name__}: {error}", "Correct its arguments.")
+            complete &= names is not None
+            for scalar in names or ():
+                if scalar in owners:
+                    self.fail(where, f"returns {scalar!r}, as {owners[scalar]!r} does.", "Give it a prefix='...'.")
+                owners[scalar] = name
+        return {name: dict(config) for name, config in evaluators.items()}, owners if complete else None
+
+    def metric(self, metric: Any, scalars: Mapping[str, str] | None) -> str:
+        if scalars is not None or not isinstance(metric, str):
+            self.one_of("metric", metric, scalars or METRICS, "scalar of the evaluators")
+        return metric
+
+    def compare(self, axis: Any, combinations: Sequence[Variants], axes: Mapping[str, Mapping[str, Any]]) -> str:
+        self.one_of("compare", axis, axes, "axis")
+        pairs = Counter(tuple(_without(variants, axis).items()) for variants in combinations)
+        if max(pairs.values()) < 2:
+            trained = _trained(axes, combinations)[axis]
+            problem = (
+                f"only {trained} of axis {axis!r} is trained"
+                if len(trained) == 1
+                else (f"no two variants of axis {axis!r} are trained with the same variants of the other axes")
+            )
+            self.fail("compare", f"{problem}.", "Train two or more variants.")
         return axis
+
+    def margin(self, margin: Any) -> float:
+        if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < math.inf:
+            self.fail("margin", f"expected a number > 0 in the unit of the metric, got {margin!r}.", "Write 0.5.")
+        return float(margin)
+
+    def family(
+        self,
+        family: Any,
+        axis: str,
+        axes: Mapping[str, Iterable[str]],
+        combinations: Sequence[Variants],
+        evaluations: Sequence[str],
+    ) -> list[Comparison]:
+        """The declared comparisons, each once, in the order of the runs."""
+        possible = list(_comparisons(axis, list(axes[axis]), combinations, evaluations))
+        if family is None:
+            return [comparison for comparison in possible if comparison.evaluation == evaluations[0]]
+        if isinstance(family, str) or not isinstance(family, Sequence):
+            self.fail("family", f"expected a list of dicts, got {family!r}.", "Write [dict(evaluation='...')].")
+        declared = []
+        for index, selection in enumerate(family):
+            where = f"family.{index}"
+            self.mapping(where, selection, "'evaluation' and axis names to names")
+            known = {
+                "evaluation": evaluations,
+                **_trained(axes, combinations),
+            }
+            chosen = {}
+            for key, names in selection.items():
+                self.one_of(where, key, known, "axis, nor 'evaluation'")
+                chosen[key] = self.variants(f"{where}.{key}", names, known[key])
+            found = [
+                comparison
+                for comparison in possible
+                if all(_named(comparison, axis)[key] in names for key, names in chosen.items())
+            ]
+            if not found:
+                self.fail(
+                    where,
+                    "selects no comparison of the study.",
+                    f"Compared is each variant of {axis!r} with the first one that is trained beside it.",
+                )
+            declared += found
+        return [comparison for comparison in possible if comparison in declared]
+
+    def speed(self, speed: Any) -> dict[str, Any]:
+        self.mapping("speed", speed, "options to values")
+        try:
+            return throughput.checked(speed)
+        except ValueError as error:
+            raise StudyError(f"{self.path}: {error}") from error
+
+    def stop_if(self, rule: Any) -> dict[str, Any]:
+        self.mapping("stop_if", rule, "'iteration' and 'loss_above' to numbers")
+        if rule:
+            try:
+                hooks.DivergenceHook(**rule)
+            except (TypeError, ValueError) as error:
+                self.fail("stop_if", f"{error}", "Write dict(iteration=200, loss_above=2.0).")
+        return dict(rule)
 
     def check_schedules(self, study: Study) -> None:
         """Every combination must merge, and have a length of training that checkpoints can divide."""
-        for names in itertools.product(*study.train.values()):
-            variants = dict(zip(study.train, names, strict=True))
+        for variants in study.combinations:
             try:
                 study._run(variants, study.seeds[0])
-            except StudyError as error:
+            except ValueError as error:  # of `throughput` too
                 self.fail(f"base with {', '.join(f'{a}={v}' for a, v in variants.items())}", str(error), "")
+
+        iterations = study.base_config.train_cfg.get("max_iters")
+        if iterations is not None and study.stop_if.get("iteration", 0) > iterations:
+            iteration = study.stop_if["iteration"]
+            self.fail("stop_if", f"iteration {iteration} is not reached in {iterations} iterations.", "Write fewer.")
 
     def check_key(self, where: str, key: str, config: Config) -> None:
         known = list(_dotted_keys(config.to_dict()))
@@ -349,6 +534,30 @@ class _Loader:
         for index, value in enumerate(values):
             if value in values[:index]:
                 self.fail(where, f"{value!r} is listed twice.", "Remove one.")
+
+
+def _trained(axes: Iterable[str], combinations: Sequence[Variants]) -> dict[str, list[str]]:
+    return {axis: list(dict.fromkeys(variants[axis] for variants in combinations)) for axis in axes}
+
+
+def _comparisons(
+    axis: str, order: Sequence[str], combinations: Sequence[Variants], evaluations: Sequence[str]
+) -> Iterator[Comparison]:
+    """All that the runs allow: every variant of ``axis`` against the first one trained with the same others."""
+    others: dict[tuple, list[str]] = {}
+    for variants in combinations:
+        others.setdefault(tuple(_without(variants, axis).items()), []).append(variants[axis])
+    for evaluation, (combination, names) in itertools.product(evaluations, others.items()):
+        for name in sorted(names, key=order.index)[1:]:
+            yield Comparison(dict(combination), evaluation, name)
+
+
+def _named(comparison: Comparison, axis: str) -> dict[str, str]:
+    return {**comparison.combination, axis: comparison.variant, "evaluation": comparison.evaluation}
+
+
+def _without(variants: Variants, axis: str) -> dict[str, str]:
+    return {each: variant for each, variant in variants.items() if each != axis}
 
 
 def _merged(config: Config, overrides: Mapping[str, Any]) -> Config:

@@ -6,12 +6,12 @@
       study.json                  what was asked for, for the report
       align_corners=true,size=s128/seed-0/
         config.py                 the resolved config that is trained
-        environment.json          versions, device, commit and seed of every attempt
+        environment.json          the ledger: versions, device, commit and seed of every attempt, and why it failed
         log.txt                   all output of all attempts
         train/                    mmengine's work directory: checkpoints, logs, scalars
         training.json             iterations, seconds and memory, once the training is complete
-        confusion/own.npz         per-image confusion matrices of the evaluation `own`
-        confusion/own.json        what was tested, and the scores
+        evaluations/own.json      what was tested as the evaluation `own`, and the scores; written last
+        evaluations/own/          confusion.npz with per-image confusion matrices, and the per-image counts of others
         metrics.json              all of it; written last, so it marks the run as finished
         failure.json              why the last attempt failed, if it did
 
@@ -23,6 +23,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,9 +36,10 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from .measures import CONFUSION
 from .plan import Evaluation, Run, StudyError
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the JSON files; raised when a reader of the old ones would misread the new ones."""
 
 
@@ -75,11 +77,23 @@ class RunFiles:
     def failure(self) -> Path:
         return self.path / "failure.json"
 
-    def matrices(self, evaluation: str) -> Path:
-        return self.path / "confusion" / f"{evaluation}.npz"
+    @property
+    def progress(self) -> Path:
+        """For the process that executes the study, while another one performs the run; no record."""
+        return self.path / ".progress"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations"
 
     def evaluation(self, evaluation: str) -> Path:
-        return self.path / "confusion" / f"{evaluation}.json"
+        return self.evaluations / f"{evaluation}.json"
+
+    def counts(self, evaluation: str) -> Path:
+        return self.evaluations / evaluation
+
+    def matrices(self, evaluation: str) -> Path:
+        return self.counts(evaluation) / f"{CONFUSION}.npz"
 
 
 def open_study(root: Path, description: Mapping[str, Any]) -> None:
@@ -91,13 +105,21 @@ def open_study(root: Path, description: Mapping[str, Any]) -> None:
 def is_finished(run: Run, root: Path) -> bool:
     """Whether nothing is left to do for ``run``: it was trained, and has every evaluation that the study asks for."""
     metrics = read_json(RunFiles(root / run.directory).metrics)
-    return metrics is not None and all(evaluation.name in metrics["evaluations"] for evaluation in run.evaluations)
+    if metrics is None:
+        return False
+    return all(_answers(metrics["evaluations"].get(evaluation.name), evaluation) for evaluation in run.evaluations)
+
+
+def is_evaluated(evaluation: Evaluation, files: RunFiles) -> bool:
+    """Whether ``evaluation`` is stored, with every evaluator that the study asks for."""
+    return _answers(read_json(files.evaluation(evaluation.name)), evaluation)
 
 
 def conflict(run: Run, root: Path) -> str | None:
     """How what is stored for ``run`` contradicts the study, or None if it does not.
 
-    Names the first keys that differ. An evaluation that is not stored yet is no conflict.
+    Names the first keys that differ. An evaluation that is not stored yet, or has other evaluators, is no conflict: it
+    is made again.
     """
     files = RunFiles(root / run.directory)
     if files.config.exists():
@@ -124,15 +146,28 @@ def begin_attempt(run: Run, files: RunFiles, git: Mapping[str, Any] | None) -> N
     files.failure.unlink(missing_ok=True)
 
 
-def discard_results(run: Run, files: RunFiles) -> None:
+def discard_results(files: RunFiles) -> None:
     """Remove what was made from an earlier training."""
-    for path in (files.metrics, *(files.evaluation(evaluation.name) for evaluation in run.evaluations)):
-        path.unlink(missing_ok=True)
+    files.metrics.unlink(missing_ok=True)
+    if files.evaluations.exists():
+        shutil.rmtree(files.evaluations)
+
+
+def discard_evaluation(evaluation: Evaluation, files: RunFiles) -> None:
+    """Remove what was made with other evaluators, or was interrupted."""
+    files.evaluation(evaluation.name).unlink(missing_ok=True)
+    if files.counts(evaluation.name).exists():
+        shutil.rmtree(files.counts(evaluation.name))
 
 
 def write_evaluation(files: RunFiles, evaluation: Evaluation, values: Mapping[str, Any]) -> None:
-    """Store the scores of one evaluation beside its confusion matrices."""
-    record = {"variants": evaluation.variants, "overrides": _plain(evaluation.overrides), **values}
+    """Store the scores of one evaluation beside its counts."""
+    record = {
+        "variants": evaluation.variants,
+        "overrides": _plain(evaluation.overrides),
+        "evaluators": _plain(evaluation.evaluators),
+        **values,
+    }
     write_json(files.evaluation(evaluation.name), record)
 
 
@@ -150,9 +185,18 @@ def finish(run: Run, files: RunFiles) -> None:
     write_json(files.metrics, metrics)
 
 
+def end_attempt(files: RunFiles, error: str) -> None:
+    """Store why the last attempt did not finish the run; one without an ``error`` did, or was killed with the study."""
+    environment = read_json(files.environment)
+    if environment is not None and "error" not in environment["attempts"][-1]:
+        environment["attempts"][-1]["error"] = _anonymous(error)
+        write_json(files.environment, environment)
+
+
 def write_failure(run: Run, files: RunFiles, error: str) -> None:
     """Store why a run failed; its log is beside it."""
     files.path.mkdir(parents=True, exist_ok=True)
+    end_attempt(files, error)
     write_json(files.failure, {"variants": run.variants, "seed": run.seed, "error": _anonymous(error), "time": now()})
 
 
@@ -229,6 +273,15 @@ def git_state(path: Path) -> dict[str, Any] | None:
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _answers(record: Mapping[str, Any] | None, evaluation: Evaluation) -> bool:
+    """Whether a record has what the study asks for; more is no harm."""
+    return (
+        record is not None
+        and evaluation.metric in record["metrics"]
+        and _plain(evaluation.evaluators).items() <= record["evaluators"].items()
+    )
 
 
 def _environment() -> dict[str, Any]:

@@ -1,57 +1,83 @@
 """One run in this process: train, evaluate, and leave the complete directory behind."""
 
 import contextlib
+import functools
 import gc
 import re
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_distributed, is_main_process
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.utils import import_modules_from_strings
 from mmengine.visualization import Visualizer
 
+from mmseg_resample import launch
 from mmseg_resample.evaluation.confusion import scores
 
-from . import records
-from .hooks import ExactWeightsHook, ProgressHook, RandomStateHook
+from . import measures, records
+from .hooks import DivergenceHook, ExactWeightsHook, InputSizeHook, ProgressHook, RandomStateHook
 from .messages import Progress
-from .plan import Evaluation, Run
+from .plan import METRICS, Evaluation, Run
 
 
 def perform(run: Run, root: Path, report: Callable[[Progress], None], git: Mapping[str, Any] | None = None) -> None:
     """Do what is left to do for ``run``, from its last complete checkpoint on.
 
+    Called in every process of a distributed run: the first one decides and records.
+
     Args:
         run: a run of the study.
         root: directory of the study.
-        report: called with the progress now and then.
+        report: called with the progress now and then, in the first process.
         git: commit of the project, stored with the environment.
     """
     files = records.RunFiles(root / run.directory)
+    first = is_main_process()
+    if "custom_imports" in run.config:  # reading a config imports them; this one may come from another process
+        import_modules_from_strings(**run.config.custom_imports)
     # A killed study may leave a worker that has not noticed yet: wait until it is gone.
-    with records.exclusive(files.path / ".lock", wait=True):
-        records.begin_attempt(run, files, git)
+    with records.exclusive(files.path / ".lock", wait=True) if first else contextlib.nullcontext():
+        if _agreed(lambda: records.is_finished(run, root)):  # by that worker
+            return
         _reset_peak_memory()
-        checkpoint = newest_checkpoint(files.work_dir)
-        if checkpoint is None or not files.training.exists():
-            records.discard_results(run, files)
+        checkpoint = _agreed(lambda: _begin(run, files, git))
+        if checkpoint is None or not _agreed(files.training.exists):
             with _isolated():
                 checkpoint = _train(files, checkpoint, report)
         for evaluation in run.evaluations:
-            if not files.evaluation(evaluation.name).exists():
+            if not _agreed(functools.partial(records.is_evaluated, evaluation, files)):
                 with _isolated():
                     _evaluate(evaluation, files, checkpoint, report)
-        records.finish(run, files)
-        for path in _checkpoints(files.work_dir):
-            if path != checkpoint:
-                path.unlink()
+        if first:
+            records.finish(run, files)
+            for path in _checkpoints(files.work_dir):
+                if path != checkpoint:
+                    path.unlink()
+
+
+def _begin(run: Run, files: records.RunFiles, git: Mapping[str, Any] | None) -> Path | None:
+    records.begin_attempt(run, files, git)
+    checkpoint = newest_checkpoint(files.work_dir)
+    if checkpoint is None or not files.training.exists():
+        records.discard_results(files)
+    return checkpoint
+
+
+def _agreed(decide: Callable[[], Any]) -> Any:
+    """What the first process decides, in all of them."""
+    answer = [decide() if is_main_process() else None]
+    broadcast_object_list(answer)
+    return answer[0]
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
@@ -90,7 +116,8 @@ def _train(files: records.RunFiles, checkpoint: Path | None, report: Callable[[P
     if checkpoint is not None:
         config.load_from = str(checkpoint)
     progress = ProgressHook(lambda *values: report(Progress("train", *values)))
-    runner = _runner(config, files.work_dir, progress, RandomStateHook())
+    divergence = DivergenceHook(**config.get("stop_if", {}))
+    runner = _runner(config, files.work_dir, progress, divergence, RandomStateHook())
     loop = runner.train_loop
     try:
         runner.train()
@@ -98,11 +125,12 @@ def _train(files: records.RunFiles, checkpoint: Path | None, report: Callable[[P
         if isinstance(loop, IterBasedTrainLoop):
             # Left to the garbage collector, an endless data loader waits 5 s for each of its processes.
             loop.dataloader_iterator = None
-    trained = newest_checkpoint(files.work_dir)
+    trained = _agreed(lambda: newest_checkpoint(files.work_dir))
     if trained is None:
         raise RuntimeError(f"The training ended without a checkpoint in {files.work_dir}: is CheckpointHook replaced?")
     training = {"iterations": runner.iter, "seconds": round(progress.seconds, 3), **_peak_memory()}
-    records.write_json(files.training, training)
+    if is_main_process():
+        records.write_json(files.training, training)
     return trained
 
 
@@ -110,32 +138,53 @@ def _evaluate(
     evaluation: Evaluation, files: records.RunFiles, checkpoint: Path, report: Callable[[Progress], None]
 ) -> None:
     started = time.perf_counter()
+    if is_main_process():
+        records.discard_evaluation(evaluation, files)
     config = _unformatted(evaluation.config)
-    matrices = files.matrices(evaluation.name)
-    ignore_index = _ignore_index(config)
-    config.test_evaluator = {"type": "ConfusionMatrixMetric", "ignore_index": ignore_index, "out_file": str(matrices)}
+    config.test_evaluator = measures.test_evaluators(
+        evaluation.evaluators, _ignore_index(config), files.counts(evaluation.name)
+    )
+    if is_distributed():  # mmengine would collect the results in the working directory
+        for index, evaluator in enumerate(config.test_evaluator):
+            if evaluator.get("collect_device", "cpu") == "cpu":
+                evaluator.setdefault("collect_dir", str(files.counts(evaluation.name) / f".collected-{index}"))
     config.train_dataloader = config.train_cfg = config.optim_wrapper = config.param_scheduler = None
     config.resume, config.load_from = False, str(checkpoint)
     progress = ProgressHook(lambda i, n, _: report(Progress(evaluation.name, i, n)))
-    _runner(config, files.path / "test" / evaluation.name, progress, ExactWeightsHook()).test()
-    with np.load(matrices) as stored:
-        confusion, classes = stored["confusion"], stored["classes"].tolist()
-    values = scores(confusion.sum(0))
-    records.write_evaluation(
-        files,
-        evaluation,
-        {
-            **{name: _json_number(values[name]) for name in ("mIoU", "mAcc", "aAcc")},
-            "IoU": {name: _json_number(value) for name, value in zip(classes, values["IoU"], strict=True)},
-            "images": len(confusion),
-            "seconds": round(time.perf_counter() - started, 3),
-        },
-    )
+    inputs = InputSizeHook()
+    metrics = _runner(config, files.path / "test" / evaluation.name, progress, inputs, ExactWeightsHook()).test()
+    seconds = time.perf_counter() - started
+    if is_main_process():
+        with np.load(files.matrices(evaluation.name)) as stored:
+            confusion, classes = stored["confusion"], stored["classes"].tolist()
+        values = scores(confusion.sum(0))
+        overall = {name: values[name] for name in METRICS}  # the evaluator rounds them
+        scalars = {name: value for name, value in metrics.items() if isinstance(value, Real)} | overall
+        records.write_evaluation(
+            files,
+            evaluation,
+            {
+                **{name: _json_number(value) for name, value in overall.items()},
+                "IoU": {name: _json_number(value) for name, value in zip(classes, values["IoU"], strict=True)},
+                "metrics": {name: _json_number(value) for name, value in scalars.items()},
+                "images": len(confusion),
+                "seconds": round(seconds, 3),
+                "audit": measures.predicted_shift(evaluation.config, inputs.size),
+            },
+        )
+    if evaluation.metric not in metrics:
+        raise ValueError(
+            f"metric: {evaluation.metric!r} is no scalar of the evaluators of the study, which returned "
+            f"{', '.join(metrics)}. Name one of these, or add the evaluator that returns it."
+        )
 
 
 def _runner(config: Config, work_dir: Path, *hooks: Any) -> Runner:
     config.work_dir = str(work_dir)
     config.launcher = "none"
+    if is_distributed():
+        config.launcher = "pytorch"
+        launch.wrap(config)
     runner = Runner.from_cfg(config)
     for hook in hooks:
         runner.register_hook(hook)
@@ -201,5 +250,5 @@ def _peak_memory() -> dict[str, Any]:
     return {"peak_memory_bytes": 1024 * int(match[1]) if match else None, "memory": "resident set of the process"}
 
 
-def _json_number(value: float) -> float | None:
+def _json_number(value: Any) -> float | None:
     return None if np.isnan(value) else float(value)

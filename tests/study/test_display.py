@@ -7,43 +7,64 @@ from rich.console import Console
 
 from mmseg_resample.study import plan, records
 from mmseg_resample.study.display import Display
-from mmseg_resample.study.execution import Event
-from mmseg_resample.study.messages import Done, Progress
+from mmseg_resample.study.messages import Done, Event, Lost, Progress
 
 
 @pytest.fixture
-def runs(write_study):
-    return plan.load(write_study()).runs()
+def study(write_study):
+    return plan.load(write_study())
+
+
+@pytest.fixture
+def runs(study):
+    return study.runs()
 
 
 def console(terminal):
     return Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None)
 
 
-def finish(run, root):
+def finish(run, root, **values):
     files = records.RunFiles(root / run.directory)
-    evaluations = {"own": {"mIoU": 71.234}, "larger": {"mIoU": None}}
+    evaluations = {name: {"metrics": {"mIoU": value}} for name, value in values.items()}
     records.write_json(files.metrics, {"evaluations": evaluations})
 
 
-def test_a_line_for_every_run_that_ends(runs, tmp_path):
-    finish(runs[0], tmp_path)
+def test_a_line_for_every_run_that_ends(study, runs, tmp_path):
+    finish(runs[0], tmp_path, own=71.234, larger=None)
     on = console(terminal=False)
-    with Display(on, tmp_path, total=2) as display:
+    with Display(on, study, tmp_path, total=2) as display:
         display.show(Event(runs[0], 0, Progress("train", 3, 8, 0.5)))
         display.show(Event(runs[0], 0, Done(None)))
+        display.show(Event(runs[1], 0, Lost("the [worker] was lost")))
         display.show(Event(runs[1], 0, Done("ValueError: [wrong]")))
     assert on.file.getvalue().splitlines() == [
         "finished  align_corners=false size=s32 seed 0  mIoU own 71.23",
+        "lost      align_corners=true size=s32 seed 0: the [worker] was lost; tried again",
         "failed    align_corners=true size=s32 seed 0: ValueError: [wrong]",
         f"          {tmp_path}/align_corners=true,size=s32/seed-0/log.txt",
     ]
 
 
-def test_a_bar_and_a_line_per_worker(runs, tmp_path):
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_difference_to_the_reference_of_the_same_seed(study, runs, tmp_path, order):
+    """When the second one of a pair ends, whichever it is."""
+    scores = [dict(own=71.0, larger=60.0), dict(own=68.5, larger=None)]
+    finish(runs[2], tmp_path, own=10.0)  # another seed
+    on = console(terminal=False)
+    with Display(on, study, tmp_path, total=2) as display:
+        for index in order:
+            finish(runs[index], tmp_path, **scores[index])
+            display.show(Event(runs[index], 0, Done(None)))
+    lines = on.file.getvalue().splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["finished", "finished"]
+    assert lines[2:] == ["          align_corners true - false: own -2.50"]
+
+
+def test_a_bar_and_a_line_per_worker(study, runs, tmp_path):
     on = console(terminal=True)
-    finish(runs[0], tmp_path)
-    with Display(on, tmp_path, total=4) as display:
+    finish(runs[0], tmp_path, own=71.0)
+    with Display(on, study, tmp_path, total=4) as display:
         display.show(Event(runs[0], 0, Done(None)))
         display.show(Event(runs[1], 0, Progress("train", 3, 8, 0.51234)))
         display.show(Event(runs[2], 1, Progress("own", 1, 3)))
@@ -55,9 +76,9 @@ def test_a_bar_and_a_line_per_worker(runs, tmp_path):
     assert any("align_corners=false size=s32 seed 1 own" in line and "1/3" in line for line in lines)
 
 
-def test_progress_of_runs_under_way_counts(runs, tmp_path):
+def test_progress_of_runs_under_way_counts(study, runs, tmp_path):
     """A run is worth 0.9 when it is trained, and the two evaluations share the rest."""
-    display = Display(console(terminal=True), tmp_path, total=4)
+    display = Display(console(terminal=True), study, tmp_path, total=4)
     for progress, done in [
         (Progress("train", 4, 8, 1.0), 0.45),
         (Progress("train", 8, 8, 1.0), 0.9),

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from mmseg_resample.study import execution, plan, records, report
 from mmseg_resample.study.messages import Done, Progress
@@ -166,30 +165,3 @@ def test_a_worker_that_cannot_start_says_why(write_study, tmp_path, monkeypatch)
     monkeypatch.syspath_prepend(tmp_path / "broken")
     with pytest.raises(execution.WorkerError, match=r"(?s)does not start. Its output:.*a broken installation"):
         list(execution.execute(plan.load(write_study()), tmp_path / "runs", workers=1))
-
-
-class TestWorkers:
-    @pytest.mark.parametrize(
-        ("asked", "cores", "gpus", "expected"),
-        [(None, 2, 0, 2), (None, 64, 0, 4), (None, 64, 2, 2), (6, 2, 2, 6)],
-    )
-    def test_count(self, monkeypatch, asked, cores, gpus, expected):
-        monkeypatch.setattr(execution, "_cores", lambda: cores)
-        monkeypatch.setattr(execution, "_gpus", lambda: [str(gpu) for gpu in range(gpus)])
-        assert execution._worker_count(asked) == expected
-
-    def test_at_least_one(self):
-        with pytest.raises(plan.StudyError, match="--workers: expected 1 or more, got 0"):
-            execution._worker_count(0)
-
-    def test_each_has_its_share_of_the_machine(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(execution, "_cores", lambda: 7)
-        monkeypatch.setattr(execution, "_gpus", lambda: ["2", "GPU-5"])
-        environments = [execution._Pool(3, tmp_path)._environment(index) for index in range(3)]
-        assert [environment["CUDA_VISIBLE_DEVICES"] for environment in environments] == ["2", "GPU-5", "2"]
-        assert {environment["OMP_NUM_THREADS"] for environment in environments} == {"2"}
-
-    def test_no_gpus(self):
-        if torch.cuda.is_available():
-            pytest.skip("there is a GPU")
-        assert execution._gpus() == []

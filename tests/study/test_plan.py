@@ -54,6 +54,64 @@ class TestRuns:
         assert study.metric == "mIoU"
         assert study.train["size"] == ["s32", "s33", "s48"]
 
+    def test_named_combinations(self, write_study):
+        """One after the other; an axis that is left out has all its variants."""
+        study = plan.load(write_study(train=[{"size": ["s33"]}, {"align_corners": "true", "size": "s32"}]))
+        expected = [("false", "s33"), ("true", "s33"), ("true", "s32")]
+        assert [tuple(run.variants.values()) for run in study.runs()] == expected * 2
+        assert study.train == {"align_corners": ["false", "true"], "size": ["s33", "s32"]}
+        assert study.describe()["combinations"][2] == {"align_corners": "true", "size": "s32"}
+
+    def test_the_family_is_what_runs_allow_under_the_first_evaluation(self, write_study):
+        train = [{"size": ["s33"]}, {"align_corners": "true", "size": "s32"}]
+        assert plan.load(write_study(train=train)).describe()["family"] == [
+            {"combination": {"size": "s33"}, "evaluation": "own", "variant": "true"}
+        ]
+
+    def test_a_declared_family(self, write_study):
+        family = [{"evaluation": "larger", "size": "s33"}, {"size": ["s33"]}]
+        study = plan.load(write_study(train={"size": ["s32", "s33"]}, family=family))
+        assert [(c.combination, c.evaluation, c.variant) for c in study.family] == [
+            ({"size": "s33"}, "own", "true"),
+            ({"size": "s33"}, "larger", "true"),
+        ]
+
+    def test_the_reference_is_the_first_variant_of_the_axis_whatever_is_trained_first(self, write_study):
+        study = plan.load(write_study(train={"align_corners": ["true", "false"], "size": ["s32"]}))
+        assert [comparison.variant for comparison in study.family] == ["true"]
+
+    def test_margin(self, write_study):
+        assert plan.load(write_study()).describe()["margin"] == 0.5
+        assert plan.load(write_study(margin=2)).describe()["margin"] == 2
+
+    def test_speed_is_the_same_for_all(self, write_study):
+        study = plan.load(write_study(speed={"channels_last": True}))
+        assert study.describe()["speed"] == {"amp": None, "channels_last": True, "compile": False, "cache": True}
+        configs = [config for run in study.runs() for config in (run.config, *(e.config for e in run.evaluations))]
+        assert all({"type": "ChannelsLastHook"} in config.custom_hooks for config in configs)
+
+    def test_the_rule_to_stop_is_the_same_for_all(self, write_study):
+        rule = {"iteration": 4, "loss_above": 9.0}
+        study = plan.load(write_study(stop_if=rule))
+        assert [run.config.stop_if for run in study.runs()] == [rule] * 4
+        assert "stop_if" not in plan.load(write_study()).runs()[0].config
+
+    @pytest.mark.parametrize("metric", ["mAcc", "dx_left", "mBIoU_5px", "mIoU_trimap_32px"])
+    def test_any_scalar_of_the_evaluators_can_be_compared(self, write_study, metric):
+        assert plan.load(write_study(metric=metric)).metric == metric
+
+    def test_evaluators(self, write_study):
+        assert list(plan.load(write_study()).describe()["evaluators"]) == ["displacement", "boundary", "trimap"]
+        evaluators = {"wide": {"type": "BoundaryIoUMetric", "widths": [0.02], "prefix": "wide"}}
+        study = plan.load(write_study(evaluators=evaluators, metric="wide/mBIoU_2pct"))
+        assert study.describe()["evaluators"] == evaluators
+        assert study.runs()[0].evaluations[1].evaluators == evaluators
+
+    def test_what_only_an_evaluation_can_tell_is_not_refused(self, write_study):
+        """mmseg's own metrics name what they return when they return it."""
+        path = write_study(evaluators={"stock": {"type": "IoUMetric", "prefix": "stock"}}, metric="stock/mIoU")
+        assert plan.load(path).metric == "stock/mIoU"
+
     def test_seeds_and_options_from_the_command_line(self, write_study):
         study = plan.load(write_study(), seeds=[7], options={"train_cfg.max_iters": 4})
         assert study.seeds == [7]
@@ -149,7 +207,37 @@ def axes(**changes):
         ),
         ({"train": {"sizes": ["s32"]}}, r"train: 'sizes' is not a known axis. Did you mean 'size'\?"),
         ({"train": {"size": ["s34"]}}, r"train.size: 's34' is not a known variant. Did you mean"),
-        ({"train": {"size": "s32"}}, r"train.size: expected a list of variants, got 's32'"),
+        ({"train": {"size": 32}}, r"train.size: expected a variant or a list of variants, got 32"),
+        ({"train": []}, r"train: is an empty list, so nothing is trained"),
+        ({"train": ["s32"]}, r"train.0: expected a dict from axis names to variants, got 's32'"),
+        ({"train": [{}, {"sizes": "s32"}]}, r"train.1: 'sizes' is not a known axis. Did you mean 'size'\?"),
+        ({"train": [{"size": "s34"}]}, r"train.0.size: 's34' is not a known variant"),
+        ({"train": [{"size": "s32"}, {"align_corners": "true"}]}, r"train: .*'true'.*'s32'.* is listed twice"),
+        (
+            {
+                "train": [
+                    {"align_corners": "false", "size": "s32"},
+                    {"align_corners": "true", "size": "s33"},
+                ]
+            },
+            r"compare: no two variants of axis 'align_corners' are trained with the same variants of the other axes",
+        ),
+        ({"margin": 0}, r"margin: expected a number > 0 in the unit of the metric, got 0"),
+        ({"margin": "0.5"}, r"margin: expected a number > 0"),
+        ({"family": "own"}, r"family: expected a list of dicts, got 'own'"),
+        ({"family": ["own"]}, r"family.0: expected a dict from 'evaluation' and axis names"),
+        ({"family": [{"flag": "true"}]}, r"family.0: 'flag' is not a known axis, nor 'evaluation'"),
+        ({"family": [{"evaluation": "double"}]}, r"family.0.evaluation: 'double' is not a known"),
+        ({"family": [{"size": "s48"}]}, r"family.0.size: 's48' is not a known variant. Known: s32"),
+        ({"family": [{}, {"align_corners": "false"}]}, r"family.1: selects no comparison .* with the first one"),
+        ({"speed": {"amp": "int8"}}, r"speed: amp: expected None, 'bfloat16' or 'float16', got 'int8'"),
+        ({"speed": {"turbo": True}}, r"speed: 'turbo' is not an option"),
+        ({"speed": "bfloat16"}, r"speed: expected a dict from options to values"),
+        ({"stop_if": {"iteration": 4}}, r"stop_if: expected both iteration and loss_above.* Write dict\(iteration"),
+        ({"stop_if": {"iteration": 0, "loss_above": 1.0}}, r"stop_if: expected iteration to be an integer >= 1, got 0"),
+        ({"stop_if": {"iteration": 4, "loss_above": "1"}}, r"stop_if: expected loss_above to be a number, got '1'"),
+        ({"stop_if": {"iteration": 9, "loss_above": 1.0}}, r"stop_if: .*9.* 8 iterations"),
+        ({"stop_if": {"after": 4}}, r"stop_if: .*unexpected keyword argument 'after'"),
         ({"train": {"size": ["s32", "s32"]}}, r"train.size: 's32' is listed twice"),
         ({"seeds": []}, r"seeds: expected a list of seeds, got \[\]"),
         ({"seeds": [0, 1, 0]}, r"seeds: 0 is listed twice"),
@@ -168,7 +256,18 @@ def axes(**changes):
         ),
         ({"compare": "flag"}, r"compare: 'flag' is not a known axis. Known: align_corners, size"),
         ({"compare": "size"}, r"compare: only \['s32'\] of axis 'size' is trained. Train two or more"),
-        ({"metric": "MIoU"}, r"metric: 'MIoU' is not a known value. Did you mean 'mIoU'\?"),
+        ({"metric": "MIoU"}, r"metric: 'MIoU' is not a known scalar of the evaluators. Did you mean 'mIoU'\?"),
+        ({"metric": 3}, r"metric: 3 is not a known scalar of the evaluators"),
+        ({"evaluators": ["DisplacementMetric"]}, r"evaluators: expected a dict from names to configs of metrics"),
+        ({"evaluators": {"confusion": {"type": "DisplacementMetric"}}}, r"evaluators.confusion: is the name of the"),
+        ({"evaluators": {"x": {"widths": [1]}}}, r"evaluators.x: cannot be built: KeyError"),
+        ({"evaluators": {"x": {"type": "TrimapMetric"}}}, r"evaluators.x: cannot be built: KeyError.*TrimapMetric"),
+        ({"evaluators": {"x": {"type": "TrimapIoUMetric", "widths": [1.5]}}}, r"evaluators.x: .*expected an integer"),
+        ({"evaluators": {"x": {"type": "TrimapIoUMetric", "out_file": "x.npz"}}}, r"x: sets out_file.* Remove it"),
+        (
+            {"evaluators": {"x": {"type": "BoundaryIoUMetric"}, "y": {"type": "BoundaryIoUMetric", "widths": [3]}}},
+            r"evaluators.y: returns 'mBIoU_3px', as 'x' does. Give it a prefix",
+        ),
     ],
 )
 def test_errors(write_study, changes, message):

@@ -2,18 +2,21 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 from mmseg.evaluation.metrics import IoUMetric
 
-from mmseg_resample.evaluation import scores
-from mmseg_resample.study import plan, records, training
-from mmseg_resample.study.hooks import _random_state, _set_random_state
+from mmseg_resample.evaluation import area_iou, scores
+from mmseg_resample.study import measures, plan, records, training
+from mmseg_resample.study.hooks import DivergedError, DivergenceHook, _random_state, _set_random_state
+
+from .tiny import STUDY
 
 FAULT = {"custom_hooks.0.iteration": 7}  # after the checkpoints at 2, 4 and 6 of 8 iterations
 
@@ -38,10 +41,11 @@ def results(files):
     (checkpoint,) = files.work_dir.glob("*.pth")
     state = torch.load(checkpoint)  # with weights_only from torch 2.6 on
     tensors = {**state["state_dict"], **{f"momentum {i}": s["momentum_buffer"] for i, s in momenta(state)}}
-    for path in sorted(files.matrices("own").parent.glob("*.npz")):
+    for path in sorted(files.counts("own").glob("*.npz")):
         with np.load(path) as stored:
-            tensors[path.name] = torch.from_numpy(stored["confusion"])
-    return tensors, state["random_state"]
+            counts = {f"{path.name} {name}": stored[name] for name in stored if stored[name].dtype.kind != "U"}
+            tensors |= {name: torch.from_numpy(array) for name, array in counts.items()}
+    return tensors, state["random_states"][0]
 
 
 def momenta(state):
@@ -216,6 +220,30 @@ class TestFinishedRun:
             actual = [np.nan if value is None else value for value in metrics["evaluations"][name]["IoU"].values()]
             np.testing.assert_equal(actual, expected["IoU"])
 
+    def test_every_evaluator_leaves_its_counts_and_scalars(self, files):
+        names = {path.name for path in files.counts("own").iterdir()}
+        assert names == {"confusion.npz", "displacement.npz", "boundary.npz", "trimap.npz"}
+        with np.load(files.counts("own") / "boundary.npz") as stored:
+            assert stored["areas"].shape == (3, 4, 3, 6)
+            expected = {
+                f"mBIoU_{name}": round(100 * float(np.nanmean(values)), 2)
+                for name, values in zip(stored["bins"], area_iou(stored["areas"].sum(0)), strict=True)
+            }
+        record = records.read_json(files.evaluation("own"))
+        assert {name: record["metrics"][name] for name in expected} == expected
+        assert {"mIoU", "mAcc", "aAcc", "dx", "dy_drift", "edges_found", "mIoU_trimap_1px"} <= record["metrics"].keys()
+        assert record["metrics"]["mIoU"] == record["mIoU"]
+        assert record["evaluators"] == measures.DEFAULT_EVALUATORS
+
+    def test_what_the_audit_predicts_is_beside_what_was_measured(self, files):
+        """Features of stride 8 and odd kernels: False reads 3.5 px up and left, at every size."""
+        for name, size in {"own": 32, "larger": 48}.items():
+            assert records.read_json(files.evaluation(name))["audit"] == {
+                "size": [size, size],
+                "x": [-3.5, -3.5, -3.5],
+                "y": [-3.5, -3.5, -3.5],
+            }
+
     def test_environment_names_no_place(self, files, root):
         text = files.environment.read_text() + files.metrics.read_text() + files.training.read_text()
         (attempt,) = json.loads(files.environment.read_text())["attempts"]
@@ -233,6 +261,24 @@ class TestFinishedRun:
         assert before == [(path.stat().st_ino, path.stat().st_mtime_ns) for path in kept]
         assert list(records.read_json(files.metrics)["evaluations"]) == ["own", "larger", "more"]
 
+    def test_other_evaluators_are_measured_without_training(self, files, root, write_study):
+        evaluators = {"frame": {"type": "FrameDistanceIoUMetric", "distances": [8]}}
+        run = only_run(write_study(evaluators=evaluators, metric="mIoU_frame_0-8px"))
+        assert records.conflict(run, root) is None
+        assert not records.is_finished(run, root)
+        before = files.training.stat().st_mtime_ns
+        confusion = np.load(files.matrices("own"))["confusion"]
+        perform(run, root)
+        assert files.training.stat().st_mtime_ns == before
+        assert {path.name for path in files.counts("own").iterdir()} == {"confusion.npz", "frame.npz"}
+        assert np.array_equal(np.load(files.matrices("own"))["confusion"], confusion)
+        record = records.read_json(files.metrics)["evaluations"]["own"]
+        assert record["evaluators"] == evaluators
+        assert records.is_finished(run, root)
+        evaluators["frame"]["distances"] = [4]
+        assert not records.is_finished(only_run(write_study(evaluators=evaluators, metric="mIoU_frame_0-4px")), root)
+        assert records.is_finished(only_run(write_study(evaluators={})), root)  # more than it asks for
+
     def test_another_config_is_a_conflict(self, files, root, write_study):
         changes = {"optim_wrapper.optimizer.lr": 0.1, "train_cfg.max_iters": 9}
         assert records.conflict(only_run(write_study(), options=changes), root) == (
@@ -243,6 +289,96 @@ class TestFinishedRun:
     def test_another_meaning_of_an_evaluation_is_a_conflict(self, files, root, write_study):
         run = only_run(write_study(evaluations={"own": {}, "larger": {"size": {"s32": "s33"}}}))
         assert "evaluation 'larger': test_dataloader.dataset.size.0 was 48, is now 33" in records.conflict(run, root)
+
+
+def test_a_metric_that_no_evaluator_returns(write_study, tmp_path):
+    """What mmseg's own metrics return is known only afterwards; then the message says what to write."""
+    evaluators = {"stock": {"type": "IoUMetric", "iou_metrics": ["mDice"], "prefix": "stock"}}
+    with pytest.raises(ValueError, match=r"metric: 'stock/mdice' is no scalar .* stock/mDice.* Name one of these"):
+        perform(only_run(write_study(evaluators=evaluators, metric="stock/mdice")), tmp_path)
+    run = only_run(write_study(evaluators=evaluators, metric="stock/mDice"))
+    assert not records.is_finished(run, tmp_path)
+    files = perform(run, tmp_path)
+    assert records.is_finished(run, tmp_path)
+    assert len(records.read_json(files.environment)["attempts"]) == 2
+    assert records.read_json(files.evaluation("larger"))["metrics"]["stock/mDice"] >= 0
+
+
+def test_a_network_that_the_audit_cannot_follow_is_measured(fast_write, tmp_path, monkeypatch):
+    monkeypatch.setattr(measures, "_audits", {})
+    monkeypatch.setattr(measures, "build_fake", lambda config: config.model.no_such_key)
+    files = perform(only_run(fast_write()), tmp_path)
+    record = records.read_json(files.evaluation("own"))
+    assert record["audit"].keys() == {"error"}
+    assert "no_such_key" in record["audit"]["error"]
+    assert record["mIoU"] is not None
+
+
+@pytest.mark.parametrize(
+    ("test_cfg", "preprocessor", "size"),
+    [
+        pytest.param({"mode": "whole"}, {"test_cfg": None}, [48, 48], id="whole"),
+        pytest.param({"mode": "whole"}, {"test_cfg": {"size_divisor": 32}}, [64, 64], id="padded"),
+        pytest.param({"mode": "slide", "crop_size": (32, 99), "stride": (16, 16)}, {}, [32, 48], id="window"),
+    ],
+)
+def test_the_audit_is_of_the_size_that_the_network_gets(write_study, tmp_path, test_cfg, preprocessor, size):
+    config = {
+        "model.test_cfg": test_cfg,
+        "test_dataloader.dataset.size": (48, 48),
+        **{f"model.data_preprocessor.{key}": value for key, value in preprocessor.items()},
+    }
+    axes = {key: value for key, value in STUDY["axes"].items() if key != "size"}
+    path = write_study(config, axes=axes, train={}, evaluations={"own": {}}, evaluators={})
+    files = perform(only_run(path, options={"train_cfg.max_iters": 1}), tmp_path)
+    assert records.read_json(files.evaluation("own"))["audit"]["size"] == size
+
+
+class TestEarlyFailure:
+    NAN = {"optim_wrapper.optimizer.lr": 1e30}
+
+    def test_a_loss_that_is_not_finite_ends_the_training_at_once(self, fast_write, tmp_path):
+        run = only_run(fast_write({**self.NAN, "default_hooks.checkpoint": {"type": "CheckpointHook", "interval": 1}}))
+        with pytest.raises(DivergedError, match=r"the loss of iteration 2 is nan: the training diverged"):
+            perform(run, tmp_path)
+        files = records.RunFiles(tmp_path / run.directory)
+        assert [path.name for path in files.work_dir.glob("*.pth")] == []
+        assert not files.training.exists()
+
+    def test_every_run_is_judged_by_the_same_rule(self, write_study, tmp_path):
+        path = write_study(evaluations={"own": {}}, stop_if={"iteration": 3, "loss_above": 0.001})
+        for run in plan.load(path, seeds=[0]).runs():
+            with pytest.raises(DivergedError, match=r"stop_if: the mean loss of the 3 iterations up to 3 is 1\.\d+"):
+                perform(run, tmp_path)
+        run = only_run(write_study(evaluations={"own": {}}, stop_if={"iteration": 3, "loss_above": 100.0}))
+        assert perform(run, tmp_path).metrics.exists()
+
+    def test_a_resumed_training_is_judged_like_an_undisturbed_one(self, write_study, tmp_path):
+        """The mean is over iterations before the checkpoint as well."""
+        rule = {"iteration": 8, "loss_above": 0.001}
+        undisturbed = only_run(write_study(evaluations={"own": {}}, stop_if=rule))
+        with pytest.raises(DivergedError) as expected:
+            perform(undisturbed, tmp_path / "undisturbed")
+        run = only_run(write_study(FAULT, evaluations={"own": {}}, stop_if=rule))
+        interrupted(run, tmp_path / "disturbed")
+        with pytest.raises(DivergedError, match=r"of the 8 iterations up to 8") as actual:
+            perform(run, tmp_path / "disturbed")
+        assert str(actual.value) == str(expected.value)
+
+    def test_on_a_gpu_losses_wait_until_a_checkpoint_follows(self):
+        """Looking at every loss would wait for the queue in every iteration."""
+        hook, reads = DivergenceHook(iteration=7, loss_above=1.0, interval=4), []
+        hook._read = reads.append
+        runner = SimpleNamespace(hooks=[CheckpointHook(interval=5, by_epoch=False, save_last=False)])
+        for runner.iter in range(12):
+            hook.after_train_iter(runner, runner.iter, outputs={"loss": torch.empty((), device="meta")})
+        assert reads == [4, 5, 7, 8, 10, 12]
+
+    def test_losses_that_waited_are_told_apart(self):
+        hook = DivergenceHook()
+        hook._unread = [torch.tensor(1.0), torch.tensor(float("inf")), torch.tensor(2.0)]
+        with pytest.raises(DivergedError, match="the loss of iteration 19 is inf"):
+            hook.after_train_epoch(SimpleNamespace(iter=20))
 
 
 def test_a_model_with_other_weights_is_not_tested(write_study, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_resample.study import records
+from mmseg_resample.study import measures, plan, records
 from tests.study.tiny import write_study
 
 
@@ -62,6 +62,64 @@ def test_unknown_arguments_are_status_2(command, capsys):
     assert error.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--executor", "inline", "--workers", "2"], "--executor inline: runs in this process alone"),
+        (["--executor", "inline", "--runs-per-gpu", "2"], "--runs-per-gpu: the executor inline does not take it"),
+        (["--ray-address", "auto"], "--ray-address: the executor local does not take it. Use --executor ray."),
+        (["--executor", "ray", "--slurm", "time=10"], "--slurm: the executor ray does not take it"),
+        (["--gpus", "99"], "--gpus: '99' is not a GPU of this machine"),
+        (["--procs-per-run", "0"], "--procs-per-run: expected 1 or more, got 0"),
+    ],
+)
+def test_executors_that_cannot_work_are_one_message(command, tmp_path, capsys, arguments, message):
+    assert command(write_study(tmp_path), *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+    assert list(Path("work_dirs").glob("*/*")) == []
+
+
+def test_dry_run_says_how_long(command, tmp_path, capsys):
+    path = write_study(tmp_path)
+    assert command(path, "--dry-run") == 0
+    assert "No run has finished, so the time is not known; --estimate times some iterations." in capsys.readouterr().out
+    run, *_ = plan.load(path).runs()
+    result = {"seconds": 300.0, "metrics": {"mIoU": 50.0}, "evaluators": dict(measures.DEFAULT_EVALUATORS)}
+    metrics = {"training": {"seconds": 3000.0}, "evaluations": {"own": result, "larger": result}}
+    records.write_json(Path("work_dirs/tiny", run.directory, "metrics.json"), metrics)
+    assert command(path, "--dry-run", "--workers", 3) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "About 60.0 min for 3 runs, 3 at a time: from the finished run of this study, 3600 s each (median)." in shown
+
+
+class TestReport:
+    @pytest.fixture
+    def studies(self, tmp_path):
+        """Two studies without a finished run: enough to be reported."""
+        study = plan.load(write_study(tmp_path / "file"))
+        for name in ("first", "second"):
+            records.open_study(tmp_path / name, study.describe())
+        return tmp_path / "first", tmp_path / "second"
+
+    def test_of_one(self, command, studies, capsys):
+        assert command("report", studies[0]) == 0
+        assert (studies[0] / "report.html").exists()
+        assert str(studies[0] / "report.html") in capsys.readouterr().out.replace("\n", "")
+        assert not (studies[1] / "report.html").exists()
+
+    def test_across(self, command, studies, tmp_path):
+        assert command("report", *studies, "--out", tmp_path / "both") == 0
+        for root in (*studies, tmp_path / "both"):
+            assert (root / "report.html").exists(), root
+
+    def test_of_nothing(self, command, studies, tmp_path, capsys):
+        assert command("report", studies[0], tmp_path / "nothing") == 2
+        assert "nothing: expected the directory of a study" in capsys.readouterr().err
+        assert not (studies[0] / "report.html").exists()
+
+
 @pytest.mark.slow
 def test_runs_reports_failures_and_goes_on(command, tmp_path, capsys):
     fault = {"type": "Fault", "iteration": 3, "where": "align_corners=true"}
@@ -81,5 +139,5 @@ def test_runs_reports_failures_and_goes_on(command, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "align_corners=false" not in shown.split("mIoU (%)")[0]
     assert (root / "align_corners=false,size=s32/seed-0/metrics.json").stat() == finished
-    assert shown.split()[-3:] == [str(root / f"report.{suffix}") for suffix in ("md", "json", "png")]
+    assert shown.split()[-3:] == [str(root / f"report.{suffix}") for suffix in ("html", "md", "json")]
     assert records.read_json(root / "report.json")["comparisons"][0]["differences"][0]["n"] == 1

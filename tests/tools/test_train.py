@@ -136,6 +136,21 @@ def test_testing_the_checkpoint_reproduces_the_validation(folder, trained):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a GPU for each process where there are any")
+def test_two_processes_on_the_cpu(folder, trained):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=localhost"]
+    run = [*torchrun, "--nproc-per-node=2"]
+    tool = [str(TOOLS / "test.py"), "tiny.py", "trained/iter_4.pth", "--work-dir", "tested", "--launcher", "pytorch"]
+    out = subprocess.run([*run, *tool], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+    expected = metrics(trained)
+    del expected["iter"]
+    assert metrics(out) == expected
+    tool = [str(TOOLS / "train.py"), "tiny.py", "--work-dir", "trained_by_two", "--launcher", "pytorch"]
+    out = subprocess.run([*run, *tool], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+    assert metrics(out)["iter"] == 4
+
+
+@pytest.mark.slow
 def test_test_time_augmentation_loads_the_weights(folder, trained):
     out, _ = finish(start(folder, TOOLS / "test.py", "tiny.py", "trained/iter_4.pth", "--work-dir", "tested", "--tta"))
     assert metrics(out)["mIoU"] > 0
@@ -264,7 +279,8 @@ def test_train_refuses(monkeypatch, capsys, folder, trained, arguments, message)
     [
         (["--amp"], "--amp: mixed precision needs a GPU"),
         (["--cfg-options", "optim_wrapper.type=AmpOptimWrapper"], "AmpOptimWrapper: mixed precision needs a GPU"),
-        (["--launcher", "pytorch"], "--launcher pytorch: mmengine gives every process a GPU"),
+        (["--launcher", "slurm"], "--launcher slurm: mmengine gives every process a GPU"),
+        (["--launcher", "pytorch"], "--launcher pytorch: the command must be started by torchrun"),
     ],
 )
 def test_train_refuses_what_needs_a_gpu(monkeypatch, capsys, folder, arguments, message):

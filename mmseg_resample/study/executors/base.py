@@ -1,0 +1,34 @@
+"""What every executor does alike."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from .. import records
+from ..messages import Done, Event, Task
+
+
+class Executor(Protocol):
+    """Performs runs, somewhere."""
+
+    def perform(self, tasks: Sequence[Task]) -> Iterator[Event]:
+        """Perform every task once and yield what happens; each ends in one ``Done``.
+
+        A run that fails, or whose process dies, is recorded as failed and does not stop the others.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what is still at work. Must be called when the events are left."""
+        ...
+
+
+class WorkerError(RuntimeError):
+    """The worker processes do not work here, whatever the study."""
+
+
+def lost(task: Task, cause: str) -> Done:
+    """How the run of a process that is gone ended: failed, unless the process died after its work was done."""
+    if records.is_finished(task.run, task.root):
+        return Done(None)
+    records.write_failure(task.run, records.RunFiles(task.root / task.run.directory), cause)
+    return Done(cause)

@@ -1,0 +1,175 @@
+"""A report as JSON data: every number that it shows, not rounded."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..image_bootstrap import NestedBootstrap
+from ..intervals import Interval
+from ..statistics import PairedDifference, mean_and_sd
+from .analysis import Comparison, Displaced, Report, Shift, Tested, mean_interval
+from .gather import Scores
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """What is not a number, such as the interval of one seed, is None."""
+    return {
+        "study": report.study,
+        "unit": {"score": report.unit.score, "difference": report.unit.difference},
+        "margin": report.margin,
+        "family": [
+            {"combination": dict(each.combination), "evaluation": each.evaluation, "variant": each.variant}
+            for each in report.family
+        ],
+        "headline": report.headline,
+        "comparisons": [_comparison(each) for each in report.comparisons],
+        "transfers": [
+            {
+                "variants": each.variants,
+                "tested": each.tested,
+                "evaluation": each.evaluation,
+                "reference": each.reference,
+                **_paired(each.difference),
+            }
+            for each in report.transfers
+        ],
+        "interactions": [
+            {
+                "variant": each.variant,
+                "reference": each.reference,
+                "along": {axis: list(ends) for axis, ends in each.along.items()},
+                "combination": each.combination,
+                "evaluation": each.evaluation,
+                "p": _number(each.p),
+                **_paired(each.difference),
+            }
+            for each in report.interactions
+        ],
+        "displacement": [_displaced(each) for each in report.displaced],
+        "trimap": [_rows(each.combination, each.evaluation, each.scores, each.differences) for each in report.trimap],
+        "boundary": [
+            _rows(each.combination, each.evaluation, each.scores, each.differences) for each in report.boundary
+        ],
+        "classes": [_rows(each.combination, each.evaluation, each.scores, each.differences) for each in report.classes],
+        "caveats": report.caveats,
+        "missing": report.missing,
+        "runs": report.runs,
+        "configs": report.configs,
+        "environments": report.environments,
+        "restarts": report.restarts,
+        "failures": report.failures,
+        "unfinished": report.unfinished,
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "combination": comparison.combination,
+        "evaluation": comparison.evaluation,
+        "variants": {name: _summary(scores) for name, scores in comparison.scores.items()},
+        "differences": [
+            {"variant": name, "reference": comparison.reference, **_tested(tested)}
+            for name, tested in comparison.tested.items()
+        ],
+    }
+
+
+def _tested(tested: Tested) -> dict[str, Any]:
+    evidence = tested.evidence
+    outlook = evidence.outlook
+    return {
+        **_paired(evidence.difference),
+        "declared": evidence.declared,
+        "status": tested.verdict.status,
+        "verdict": tested.verdict.text,
+        "p": _number(evidence.p),
+        "p_holm": _number(evidence.p_holm),
+        "p_equivalence": _number(evidence.p_equivalence),
+        "p_equivalence_holm": _number(evidence.p_equivalence_holm),
+        "bca": _interval(tested.bca),
+        "d_z": _number(tested.effect.d_z),
+        "hedges": _number(tested.effect.hedges),
+        "images": None if evidence.images is None else _images(evidence.images),
+        "outlook": {
+            "effect": _number(outlook.effect),
+            "detectable": _number(outlook.detectable),
+            "seeds": outlook.seeds,
+            "cautious_seeds": outlook.cautious_seeds,
+        },
+    }
+
+
+def _images(images: NestedBootstrap) -> dict[str, Any]:
+    return {
+        "student": _interval(images.student),
+        "percentile": _interval(images.percentile),
+        "seed_error": _number(images.seed_error),
+        "image_error": _number(images.image_error),
+        "incomplete": images.incomplete,
+    }
+
+
+def _displaced(each: Displaced) -> dict[str, Any]:
+    return {
+        "combination": each.combination,
+        "variant": each.variant,
+        "evaluation": each.evaluation,
+        "seeds": each.seeds,
+        "x": _shift(each.x),
+        "y": _shift(each.y),
+        "edges_found": _number(each.found),
+    }
+
+
+def _shift(shift: Shift) -> dict[str, Any]:
+    return {
+        "thirds": [_mean(values) for values in shift.thirds],
+        "drift": _mean(shift.drift),
+        "profile": [[_number(value) for value in row] for row in shift.profile.tolist()],
+        "audited": shift.audited,
+        "predicted_if_all_is_absorbed": shift.absorbed,
+        "predicted_if_the_shift_is_absorbed": shift.shift_absorbed,
+    }
+
+
+def _rows(
+    combination: Mapping[str, str],
+    evaluation: str,
+    scores: Mapping[str, Mapping[str, Scores]],
+    differences: Mapping[str, Mapping[str, PairedDifference]],
+) -> dict[str, Any]:
+    return {
+        "combination": combination,
+        "evaluation": evaluation,
+        "rows": {
+            row: {
+                "variants": {name: _summary(by_seed) for name, by_seed in of_variant.items()},
+                "differences": {name: _paired(difference) for name, difference in differences[row].items()},
+            }
+            for row, of_variant in scores.items()
+        },
+    }
+
+
+def _summary(scores: Scores) -> dict[str, Any]:
+    mean, sd = mean_and_sd(list(scores.values()))
+    return {"seeds": {str(seed): scores[seed] for seed in sorted(scores)}, "mean": _number(mean), "sd": _number(sd)}
+
+
+def _paired(difference: PairedDifference) -> dict[str, Any]:
+    numbers = {name: _number(getattr(difference, name)) for name in ("mean", "sd", "low", "high", "confidence")}
+    by_seed = {str(seed): value for seed, value in zip(difference.seeds, difference.values, strict=True)}
+    return {"n": difference.n, "seeds": by_seed, **numbers, "smallest_p": difference.smallest_p}
+
+
+def _mean(values: Sequence[float]) -> dict[str, Any]:
+    mean, low, high = mean_interval(values)
+    return {"values": list(values), "mean": _number(mean), "low": _number(low), "high": _number(high)}
+
+
+def _interval(interval: Interval) -> list[float | None]:
+    return [_number(interval.low), _number(interval.high)]
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,617 @@
+"""Figures as small panels: side by side on a screen or on paper, one below the other on a phone, never scaled down."""
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter, NullLocator
+
+from ..statistics import SEEDS_FOR_SIGNIFICANCE, mean_and_sd
+from .analysis import THIRDS, Comparison, Curve, Displaced, Report, Shift, Transfer, mean_interval
+from .gather import Scores
+from .verdict import signed
+
+INK, MUTED, GRID, BAND = "#24292f", "#6b7480", "#dfe3e8", "#c9d1d9"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9")
+"""Of Okabe and Ito: told apart in every kind of colour vision. The shapes of the markers repeat the difference."""
+MARKERS = ("o", "s", "^", "D", "v", "P")
+GLYPHS = ("●", "■", "▲", "◆", "▼", "✚")
+"""The markers as text, for legends."""
+
+NAMES = ("studies", "seeds", "differences", "interactions", "deployment", "displacement", "trimap", "boundary", "audit")
+"""Of all figures that a report may have."""
+
+_COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", BAND: "band"} | {c: f"series-{i}" for i, c in enumerate(SERIES)}
+_ON_CELL = "#101418"  # cells have their own colours, light ones in every theme
+_DIVERGING = LinearSegmentedColormap.from_list("loss", ["#e8894a", "#f6c9a5", "#f7f7f7", "#a9cfe6", "#5aa2cf"])
+# In inches. A panel is as wide as a phone, at 96 pixels each.
+_WIDTH, _RIGHT, _ABOVE, _BELOW, _HEADER, _FOOTER = 3.75, 0.1, 0.26, 0.44, 0.4, 0.4
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "axes.linewidth": 0.7,
+    "svg.fonttype": "none",
+    "axes.unicode_minus": False,
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes.
+
+    Attributes:
+        title: short.
+        draw: draws it.
+        height: in inches; the width is that of a phone.
+        margin: for what is left of the axes, in inches.
+    """
+
+    title: str
+    draw: Callable[[Axes], None]
+    height: float = 2.5
+    margin: float = 0.6
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure.
+
+    Attributes:
+        name: of its files, one of ``NAMES``.
+        title: what it shows.
+        caption: how to read it.
+        panels: in reading order.
+        legend: names of the series, in the order of their colours.
+    """
+
+    name: str
+    title: str
+    caption: str
+    panels: Sequence[Panel]
+    legend: Sequence[str] = ()
+
+
+def save(plot: Plot, directory: Path) -> list[Path]:
+    """Write all panels as one figure, ``<name>.png`` and ``<name>.svg``; the same plot gives the same bytes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    columns = min(3, len(plot.panels))
+    rows = [plot.panels[start : start + columns] for start in range(0, len(plot.panels), columns)]
+    heights = [max(panel.height for panel in row) for row in rows]
+    with _styled(plot.name):
+        size = columns * _WIDTH, sum(heights) + _HEADER + (_FOOTER if plot.legend else 0)
+        figure = Figure(figsize=size, dpi=150)
+        figure.text(0.1 / size[0], 1 - 0.1 / size[1], plot.title, fontsize=10, va="top")
+        for number, panel in enumerate(plot.panels):
+            row, column = divmod(number, columns)
+            top = size[1] - _HEADER - sum(heights[:row])
+            _draw(_axes(figure, panel, column * _WIDTH, top), panel)
+        if plot.legend:
+            handles = [_handle(index, name) for index, name in enumerate(plot.legend)]
+            figure.legend(handles=handles, loc="lower left", ncols=min(6, len(handles)), frameon=False)
+        for suffix in ("png", "svg"):
+            path = directory / f"{plot.name}.{suffix}"
+            partial = path.with_name(f".{path.name}")
+            figure.savefig(partial, format=suffix, facecolor="white", metadata=_anonymous(suffix))
+            partial.replace(path)
+            paths.append(path)
+    return paths
+
+
+def inline_svg(plot: Plot) -> list[str]:
+    """Every panel as an ``<svg>`` element; its colours are variables of the page, with the given ones as default."""
+    return [_inline(panel, f"{plot.name}-{index}") for index, panel in enumerate(plot.panels)]
+
+
+def _inline(panel: Panel, key: str) -> str:
+    with _styled(key):
+        figure = Figure(figsize=(_WIDTH, panel.height))
+        _draw(_axes(figure, panel, 0.0, panel.height), panel)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata=_anonymous("svg"))
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    # Ids are global in a page.
+    text = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{key}-", text)
+    text = re.sub(r"#[0-9a-f]{6}\b", lambda match: _variable(match[0]), text)
+    text = re.sub(r"'DejaVu Sans'(, [^;\"]*)?", "var(--font, sans-serif)", text)
+    size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text)
+    assert size is not None, "matplotlib states the size of its figures"
+    text = text.replace(size[0], f'role="img" aria-label="{_attribute(panel.title)}"', 1)
+    return re.sub(r"\n\s*", "\n", text).strip()
+
+
+def _styled(salt: str) -> AbstractContextManager[None]:
+    style: Any = {**_STYLE, "svg.hashsalt": salt}  # ids in the file are a function of what is drawn
+    return mpl.rc_context(style)
+
+
+def _variable(colour: str) -> str:
+    return f"var(--{_COLOURS[colour]}, {colour})" if colour in _COLOURS else colour
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+
+
+def _anonymous(suffix: str) -> dict[str, Any]:
+    """No date and no version in the file."""
+    return {"Software": None} if suffix == "png" else {"Date": None, "Creator": None}
+
+
+def _axes(figure: Figure, panel: Panel, left: float, top: float) -> Axes:
+    """The axes of a panel whose upper left corner is there, in inches: a layout engine would draw everything twice."""
+    width, height = figure.get_size_inches()
+    x, y = left + panel.margin, top - panel.height + _BELOW
+    return figure.add_axes(
+        (
+            x / width,
+            y / height,
+            (_WIDTH - panel.margin - _RIGHT) / width,
+            (panel.height - _BELOW - _ABOVE) / height,
+        )
+    )
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    axes.set_title(panel.title)
+    panel.draw(axes)
+
+
+def _handle(index: int, name: str) -> Line2D:
+    return Line2D([], [], color=_colour(index), marker=_marker(index), markersize=5, linewidth=1.5, label=name)
+
+
+def _colour(index: int) -> str:
+    return SERIES[index % len(SERIES)]
+
+
+def _marker(index: int) -> str:
+    return MARKERS[index % len(MARKERS)]
+
+
+def _size(index: int) -> float:
+    """Of markers: where series coincide, those below still show."""
+    return max(2.8, 5.6 - 0.9 * index)
+
+
+def seeds(report: Report) -> Plot:
+    """Every seed of every variant; one span of the axes, so that equal heights are equal differences."""
+    present = [[v for scores in c.scores.values() for v in scores.values()] for c in report.comparisons]
+    span = 1.2 * max((max(v) - min(v) for v in present), default=0.0) or 1.0
+
+    def panel(comparison: Comparison, values: Sequence[float]) -> Panel:
+        def draw(axes: Axes) -> None:
+            _seed_dots(axes, comparison.scores)
+            middle = (max(values) + min(values)) / 2
+            axes.set_ylim(middle - span / 2, middle + span / 2)
+            axes.set_ylabel(f"{report.study['metric']} ({report.unit.score})")
+            axes.grid(visible=False, axis="x")
+
+        return Panel(where(comparison.combination, comparison.evaluation), draw)
+
+    return Plot(
+        "seeds",
+        f"{report.study['metric']} of every seed",
+        "A dot is one training; grey lines join those of a seed, bars are means. All panels span the same range.",
+        [panel(c, v) for c, v in zip(report.comparisons, present, strict=True)],
+    )
+
+
+def _seed_dots(axes: Axes, scores: Mapping[str, Scores]) -> None:
+    for seed in sorted({seed for of_variant in scores.values() for seed in of_variant}):
+        axes.plot([of_variant.get(seed, math.nan) for of_variant in scores.values()], color=BAND, linewidth=0.9)
+    for position, of_variant in enumerate(scores.values()):
+        colour = _colour(position)
+        axes.plot(
+            [position] * len(of_variant),
+            list(of_variant.values()),
+            linestyle="none",
+            marker=_marker(position),
+            markersize=4.5,
+            color=colour,
+            alpha=0.8,
+            zorder=3,
+        )
+        if of_variant:
+            mean, _ = mean_and_sd(list(of_variant.values()))
+            axes.hlines(mean, position - 0.24, position + 0.24, color=colour, linewidth=1.8, zorder=2)
+    axes.set_xticks(range(len(scores)), [_short(name, 60 // len(scores)) for name in scores])
+    axes.set_xlim(-0.5, len(scores) - 0.5)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line of a forest plot: seeds, Student's interval, and that with other images below it."""
+
+    label: str
+    values: Sequence[float]
+    mean: float
+    low: float
+    high: float
+    images: tuple[float, float] | None
+    declared: bool
+
+
+def differences(report: Report) -> Plot:
+    """Forest plot of the paired differences, one panel per evaluation."""
+    rows: dict[str, list[_Row]] = {}
+    for comparison in report.comparisons:
+        for name, tested in comparison.tested.items():
+            d, images = tested.evidence.difference, tested.evidence.images
+            if d.n:
+                label = where(comparison.combination, f"{name} - {comparison.reference}")
+                ends = (images.student.low, images.student.high) if images is not None and d.n > 1 else None
+                declared = tested.evidence.declared
+                row = _Row(label, d.values, d.mean, d.low, d.high, ends, declared)
+                rows.setdefault(comparison.evaluation, []).append(row)
+    return Plot(
+        "differences",
+        f"Paired differences in {report.study['metric']}",
+        f"Thick: Student's 95 % interval over seeds. Thin: with other test images as well. Small dots: seeds. Filled: "
+        f"declared; hollow: exploratory. Dashed: fewer than {SEEDS_FOR_SIGNIFICANCE} seeds, so nothing here can be "
+        f"significant. Shaded: differences below the margin of {report.unit.amount(report.margin)}.",
+        _forest(rows, report.unit.difference, report.margin, "tested as "),
+    )
+
+
+def interactions(report: Report) -> Plot:
+    """Forest plot of the interactions, one panel per evaluation."""
+    rows: dict[str, list[_Row]] = {}
+    for each in report.interactions:
+        d = each.difference
+        label = interaction_label(each.variant, each.reference, each.along, each.combination)
+        rows.setdefault(each.evaluation, []).append(_Row(label, d.values, d.mean, d.low, d.high, None, False))
+    return Plot(
+        "interactions",
+        f"Interactions in {report.study['metric']}",
+        "How much a paired difference changes along another axis. Thick: Student's 95 % interval over seeds; dashed: "
+        f"fewer than {SEEDS_FOR_SIGNIFICANCE} seeds. Hollow: exploratory, not corrected.",
+        _forest(rows, report.unit.difference, None, "tested as "),
+    )
+
+
+def studies(rows: Mapping[str, Sequence[tuple[str, Any]]], unit: str) -> Plot:
+    """Forest plot of the declared comparisons of several studies, one panel per study.
+
+    Args:
+        rows: study -> (label, ``analysis.Tested``).
+        unit: of the differences, or an empty text if they have several.
+    """
+    drawn: dict[str, list[_Row]] = {}
+    for study, of_study in rows.items():
+        for label, tested in of_study:
+            d, images = tested.evidence.difference, tested.evidence.images
+            if d.n:
+                ends = (images.student.low, images.student.high) if images is not None and d.n > 1 else None
+                drawn.setdefault(study, []).append(_Row(label, d.values, d.mean, d.low, d.high, ends, True))
+    return Plot(
+        "studies",
+        "Declared comparisons side by side",
+        "Thick: Student's 95 % interval over seeds. Thin: with other test images as well. Dashed: fewer than "
+        f"{SEEDS_FOR_SIGNIFICANCE} seeds, so nothing there can be significant. No correction is made across studies.",
+        _forest(drawn, unit, None, ""),
+    )
+
+
+def _forest(rows: Mapping[str, Sequence[_Row]], unit: str, margin: float | None, before: str) -> list[Panel]:
+    """One panel per key, all with one range."""
+    ends = [
+        x for group in rows.values() for row in group for x in (*row.values, row.low, row.high, *(row.images or ()))
+    ]
+    reach = [x for x in (*ends, 0.0, margin or 0.0, -(margin or 0.0)) if not math.isnan(x)]
+    padding = 0.06 * (max(reach) - min(reach)) or 1.0
+
+    def panel(title: str, group: Sequence[_Row]) -> Panel:
+        def draw(axes: Axes) -> None:
+            if margin:
+                axes.axvspan(-margin, margin, color=BAND, alpha=0.35, linewidth=0)
+            axes.axvline(0, color=MUTED, linewidth=0.9)
+            for position, row in enumerate(group):
+                _forest_row(axes, position, row, unit)
+            axes.set_ylim(len(group) - 0.35, -0.75)
+            axes.set_yticks([])
+            axes.spines["left"].set_visible(False)
+            axes.set_xlim(min(reach) - padding, max(reach) + padding)
+            axes.set_xlabel(f"difference ({unit})" if unit else "difference")
+
+        return Panel(f"{before}{title}", draw, 0.75 + 0.5 * len(group), 0.1)
+
+    return [panel(title, group) for title, group in rows.items()]
+
+
+def _forest_row(axes: Axes, y: int, row: _Row, unit: str) -> None:
+    n = len(row.values)
+    decided = n >= SEEDS_FOR_SIGNIFICANCE
+    colour = SERIES[0] if row.declared else MUTED
+    if row.images is not None:
+        axes.plot(row.images, [y + 0.13] * 2, color=colour, linewidth=0.9, linestyle="-" if decided else (0, (3, 2)))
+    if n > 1:
+        axes.plot([row.low, row.high], [y] * 2, color=colour, linewidth=2.2, linestyle="-" if decided else (0, (2, 1)))
+    axes.plot(row.values, [y - 0.12] * n, linestyle="none", marker="o", markersize=2.4, color=MUTED, alpha=0.8)
+    face = colour if row.declared and decided else "none"
+    axes.plot([row.mean], [y], marker="D", markersize=5, markerfacecolor=face, markeredgecolor=colour)
+    note = "1 seed" if n == 1 else f"n = {n}"
+    axes.annotate(
+        f"{row.label}:  {signed(row.mean)}  ({note})",
+        (0, y - 0.42),
+        xycoords=("axes fraction", "data"),
+        fontsize=7.5,
+        va="center",
+        color=INK,
+    )
+
+
+def deployment(report: Report) -> Plot | None:
+    """Matrices {trained with} x {tested with}, one for each axis that an evaluation changes."""
+    panels = []
+    for axis in report.study["axes"]:
+        cells: dict[tuple[str, str], dict[tuple[str, str], tuple[float, float]]] = {}
+        for variants, tested, mean, change in _tested(report):
+            rest = [(variants[other], tested[other]) for other in variants if other != axis]
+            key = " ".join(a if a == b else f"{a}→{b}" for a, b in rest)
+            cells.setdefault((axis, key), {})[variants[axis], tested[axis]] = mean, change
+        for (_, key), found in cells.items():
+            if any(trained != as_ for trained, as_ in found):
+                panels.append(_matrix(report, axis, key, found))
+    if not panels:
+        return None
+    return Plot(
+        "deployment",
+        f"{report.study['metric']} ({report.unit.score}) by what was trained and what was tested",
+        f"Each row is one set of weights. Large: mean over seeds. Small, and colour: change against the evaluation "
+        f"{next(iter(report.study['evaluations']))} of the same weights, in {report.unit.difference}. An arrow in a "
+        f"title: trained as → tested as.",
+        panels,
+    )
+
+
+def _tested(report: Report) -> list[tuple[Mapping[str, str], Mapping[str, str], float, float]]:
+    """Trained as, tested as, mean, and change against the first evaluation."""
+    first = next(iter(report.study["evaluations"]))
+    found: list[tuple[Mapping[str, str], Mapping[str, str], float, float]] = []
+    for comparison in report.comparisons:
+        for name, scores in comparison.scores.items():
+            compare = report.study["compare"]
+            variants = {a: name if a == compare else comparison.combination[a] for a in report.study["axes"]}
+            mean, _ = mean_and_sd(list(scores.values()))
+            transfer = _transfer(report, variants, comparison.evaluation)
+            if comparison.evaluation == first:
+                mapping = report.study["evaluations"][first]
+                tested = {axis: mapping.get(axis, {}).get(each, each) for axis, each in variants.items()}
+                found.append((variants, tested, mean, 0.0))
+            elif transfer is not None:
+                found.append((variants, transfer.tested, mean, transfer.difference.mean))
+    return found
+
+
+def _transfer(report: Report, variants: Mapping[str, str], evaluation: str) -> Transfer | None:
+    found = (t for t in report.transfers if t.evaluation == evaluation and dict(t.variants) == dict(variants))
+    return next(found, None)
+
+
+def _matrix(report: Report, axis: str, key: str, cells: Mapping[tuple[str, str], tuple[float, float]]) -> Panel:
+    names = report.study["axes"][axis]
+    rows = [name for name in names if any(trained == name for trained, _ in cells)]
+    columns = [name for name in names if any(tested == name for _, tested in cells)]
+    largest = max((abs(t.difference.mean) for t in report.transfers if t.difference.n), default=1.0) or 1.0
+
+    def draw(axes: Axes) -> None:
+        changes = np.array([[cells.get((r, c), (math.nan, math.nan))[1] for c in columns] for r in rows])
+        axes.imshow(changes, cmap=_DIVERGING, norm=Normalize(-largest, largest), aspect="auto")
+        for (i, j), change in np.ndenumerate(changes):
+            mean = cells.get((rows[i], columns[j]), (math.nan, math.nan))[0]
+            if math.isnan(mean):
+                axes.text(j, i, "not tested", ha="center", va="center", fontsize=6.5, color=MUTED)
+                continue
+            axes.text(j, i - 0.13, f"{mean:.2f}", ha="center", va="center", fontsize=9, color=_ON_CELL)
+            note = signed(change) if change or rows[i] != columns[j] else ""
+            axes.text(j, i + 0.22, note, ha="center", va="center", fontsize=7, color=_ON_CELL)
+        axes.set_xticks(range(len(columns)), [_short(name, 44 // len(columns)) for name in columns])
+        axes.set_yticks(range(len(rows)), [_short(name, 14) for name in rows])
+        axes.grid(visible=False)
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        axes.set_xlabel("tested with")
+        axes.set_ylabel("trained with")
+
+    return Panel(f"{axis}{', ' if key else ''}{key}", draw, 0.8 + 0.5 * len(rows), 1.0)
+
+
+def displacement(report: Report) -> Plot:
+    """Profiles over the position in the image, all with one range."""
+    names = list(report.study["axes"][report.study["compare"]])
+    panels = []
+    reach = [0.0]
+    for axis, sign in (("x", "right"), ("y", "below")):
+        groups: dict[str, list[Displaced]] = {}
+        for each in report.displaced:
+            groups.setdefault(where(each.combination, each.evaluation), []).append(each)
+            profile = getattr(each, axis).profile
+            reach += [float(v) for v in profile[~np.isnan(profile)]]
+        panels += [_profile(title, group, axis, sign, names) for title, group in groups.items()]
+    limit = 1.08 * max(abs(v) for v in reach) or 1.0
+    return Plot(
+        "displacement",
+        "Displacement of the predictions from the labels",
+        "Mean over seeds, thin lines are seeds. Positive: the prediction lies right of the label, or below it. A level "
+        "line is a shift, a sloping one a drift. All panels span the same range.",
+        [_with_limits(panel, limit) for panel in panels],
+        names,
+    )
+
+
+def _profile(title: str, group: Sequence[Displaced], axis: str, sign: str, names: Sequence[str]) -> Panel:
+    def draw(axes: Axes) -> None:
+        axes.axhline(0, color=MUTED, linewidth=0.9)
+        for each in group:
+            index = names.index(each.variant)
+            profile = getattr(each, axis).profile
+            position = (np.arange(profile.shape[1]) + 0.5) / profile.shape[1]
+            axes.plot(position, profile.T, color=_colour(index), linewidth=0.6, alpha=0.45)
+            axes.plot(
+                position, _mean_rows(profile), color=_colour(index), marker=_marker(index), markersize=_size(index)
+            )
+        axes.set_xlim(0, 1)
+        side = "left to right" if axis == "x" else "top to bottom"
+        axes.set_xlabel(f"position in the image, {side} (fraction)")
+        axes.set_ylabel(f"d{axis} (px, + = {sign})")
+
+    return Panel(f"d{axis}: {title}", draw)
+
+
+def _mean_rows(profile: np.ndarray) -> np.ndarray:
+    """Mean over seeds of what is not NaN."""
+    present = ~np.isnan(profile)
+    count = present.sum(0)
+    total = np.where(present, profile, 0).sum(0)
+    return np.where(count > 0, total / np.maximum(count, 1), math.nan)
+
+
+def _with_limits(panel: Panel, limit: float) -> Panel:
+    def draw(axes: Axes) -> None:
+        panel.draw(axes)
+        axes.set_ylim(-limit, limit)
+
+    return replace(panel, draw=draw)
+
+
+def curves(report: Report, name: str, title: str, found: Sequence[Curve], ylabel: str, caption: str) -> Plot:
+    """A metric over the width of a band in pixels; fractions of the diagonal are in the table."""
+    names = list(report.study["axes"][report.study["compare"]])
+
+    def panel(curve: Curve) -> Panel:
+        def draw(axes: Axes) -> None:
+            widths = sorted((w for w in curve.scores if w.endswith("px")), key=pixels)
+            x = [pixels(width) for width in widths]
+            for variant in {v: None for width in widths for v in curve.scores[width]}:
+                index = names.index(variant)
+                by_seed = {seed for width in widths for seed in curve.scores[width][variant]}
+                for seed in sorted(by_seed):
+                    y = [curve.scores[width][variant].get(seed, math.nan) for width in widths]
+                    axes.plot(x, y, color=_colour(index), linewidth=0.6, alpha=0.45)
+                means = [mean_and_sd(list(curve.scores[width][variant].values()))[0] for width in widths]
+                axes.plot(x, means, color=_colour(index), marker=_marker(index), markersize=_size(index))
+            axes.set_xscale("log")
+            axes.set_xticks(x, [f"{width:g}" for width in x])
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xlabel("width of the band (px)")
+            axes.set_ylabel(ylabel)
+
+        return Panel(where(curve.combination, curve.evaluation), draw)
+
+    panels = [panel(curve) for curve in found if any(width.endswith("px") for width in curve.scores)]
+    return Plot(name, title, caption, panels, names)
+
+
+def audit(report: Report) -> Plot | None:
+    """What the audit predicts for each third of the image, and what was measured there."""
+    names = list(report.study["axes"][report.study["compare"]])
+    groups: dict[tuple[str, str], list[Displaced]] = {}
+    for axis in ("x", "y"):
+        for each in report.displaced:
+            if getattr(each, axis).absorbed is not None:
+                groups.setdefault((axis, where(each.combination, each.evaluation)), []).append(each)
+    if not groups:
+        return None
+    reach = [0.0]
+    for (axis, _), group in groups.items():
+        for each in group:
+            shift = getattr(each, axis)
+            reach += [*(shift.absorbed or ()), *(shift.shift_absorbed or ())]
+            reach += [value for third in shift.thirds for value in third]
+    limit = 1.12 * max(abs(value) for value in reach) or 1.0
+    return Plot(
+        "audit",
+        "The audit's prediction and the measured displacement",
+        "Bar: what the audit predicts, from training having learned to undo all that it met (long line) to the "
+        "constant part alone (short line). Marker: measured, mean and 95 % interval over seeds. No weights and no data "
+        "went into the prediction.",
+        [_predicted(axis, title, group, names, limit) for (axis, title), group in groups.items()],
+        names,
+    )
+
+
+def _predicted(axis: str, title: str, group: Sequence[Displaced], names: Sequence[str], limit: float) -> Panel:
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=MUTED, linewidth=0.9)
+        ticks, labels = [], []
+        for block, each in enumerate(group):
+            shift: Shift = getattr(each, axis)
+            index = names.index(each.variant)
+            assert shift.absorbed is not None and shift.shift_absorbed is not None
+            for third in range(3):
+                y = 4 * block + third
+                start, end = shift.absorbed[third], shift.shift_absorbed[third]
+                axes.plot([start, end], [y, y], color=BAND, linewidth=7, solid_capstyle="butt")
+                axes.plot([start, start], [y - 0.36, y + 0.36], color=MUTED, linewidth=1.6)
+                axes.plot([end, end], [y - 0.2, y + 0.2], color=MUTED, linewidth=0.8)
+                mean, low, high = mean_interval(shift.thirds[third])
+                if not math.isnan(mean):
+                    axes.plot([low, high], [y, y], color=_colour(index), linewidth=1.2)
+                    axes.plot([mean], [y], color=_colour(index), marker=_marker(index), markersize=_size(index))
+                ticks.append(y)
+                labels.append(f"{_short(each.variant, 10)} {THIRDS[axis][third]}")
+        axes.set_yticks(ticks, labels)
+        axes.set_ylim(4 * len(group) - 1.3, -0.8)
+        axes.set_xlim(-limit, limit)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(f"d{axis} (px)")
+
+    return Panel(f"d{axis}: {title}", draw, 0.8 + 0.62 * len(group), 1.1)
+
+
+def pixels(width: str) -> float:
+    """``3px`` as 3."""
+    return float(width.removesuffix("px"))
+
+
+def where(combination: Mapping[str, str], last: str) -> str:
+    """``size=128, own``."""
+    return ", ".join([*(f"{axis}={name}" for axis, name in combination.items()), last])
+
+
+def interaction_label(
+    variant: str, reference: str, along: Mapping[str, tuple[str, str]], combination: Mapping[str, str]
+) -> str:
+    """``true - false, size 129 against 128``."""
+    changes = [f"{axis} {to} against {start}" for axis, (start, to) in along.items()]
+    return ", ".join([f"{variant} - {reference}", *changes, *(f"{a}={n}" for a, n in combination.items())])
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= max(length, 4) else f"{text[: max(length, 4) - 1]}…"

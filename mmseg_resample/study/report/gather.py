@@ -1,0 +1,201 @@
+"""What lies in the directory of a study, read once and left as it is: no statistics, no words."""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmseg_resample.evaluation.displacement import Displacement, EdgeCounts, displacement
+
+from .. import records
+from ..image_bootstrap import read_image_counts
+from ..measures import CONFUSION
+from ..plan import StudyError, Variants
+
+Scores = Mapping[int, float]
+"""Seed -> metric, in the unit of the metric."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A comparison with the reference that was declared before the study ran.
+
+    Attributes:
+        combination: (axis, variant) of the axes that are not compared, in the order of the axes.
+        evaluation: name.
+        variant: of the compared axis.
+    """
+
+    combination: tuple[tuple[str, str], ...]
+    evaluation: str
+    variant: str
+
+
+@dataclass(frozen=True)
+class Directory:
+    """The records of a study.
+
+    Attributes:
+        root: the directory.
+        study: content of ``study.json``.
+        runs: content of ``metrics.json`` of every finished run, and its ``directory`` relative to ``root``.
+        failures: variants, seed, error and log of every failed run.
+        unfinished: variants and seed of the planned runs that neither finished nor failed.
+        environments: the distinct environments, with the number of attempts made in each.
+        configs: for every finished run its config: path relative to ``root``, and the start of its SHA-256.
+        restarts: runs that took more than one attempt.
+    """
+
+    root: Path
+    study: Mapping[str, Any]
+    runs: Sequence[Mapping[str, Any]]
+    failures: Sequence[Mapping[str, Any]]
+    unfinished: Sequence[Mapping[str, Any]]
+    environments: Sequence[Mapping[str, Any]]
+    configs: Sequence[Mapping[str, Any]]
+    restarts: int
+
+    @property
+    def other_axes(self) -> dict[str, Sequence[str]]:
+        """The axes that are not compared."""
+        return {axis: names for axis, names in self.study["axes"].items() if axis != self.study["compare"]}
+
+    def scalars(self, variants: Variants, evaluation: str, name: str) -> dict[int, float]:
+        """Seed -> a scalar of an evaluation; seeds without it, or with NaN, are left out."""
+        found = {}
+        for run in self.of(variants):
+            value = scalar(run["evaluations"].get(evaluation), name)
+            if value is not None:
+                found[run["seed"]] = value
+        return found
+
+    def of(self, variants: Variants) -> list[Mapping[str, Any]]:
+        """The finished runs trained as ``variants``, by seed."""
+        return [run for run in self.runs if run["variants"] == variants]
+
+    def full(self, combination: Variants, variant: str) -> dict[str, str]:
+        """Variants of all axes, in their order, from those of the other axes and that of the compared one."""
+        compare = self.study["compare"]
+        return {axis: variant if axis == compare else combination[axis] for axis in self.study["axes"]}
+
+    def evaluators(self, kind: str) -> list[str]:
+        """Names of the evaluators of a type, such as ``DisplacementMetric``, with or without a scope."""
+        evaluators = self.study.get("evaluators") or {}
+        return [name for name, config in evaluators.items() if str(config["type"]).split(".")[-1] == kind]
+
+    def counts_file(self, run: Mapping[str, Any], evaluation: str, evaluator: str) -> Path:
+        """Where the per-image counts of an evaluator are kept."""
+        return records.RunFiles(self.root / run["directory"]).counts(evaluation) / f"{evaluator}.npz"
+
+    def image_counts(self, runs: Sequence[Mapping[str, Any]], evaluation: str) -> list[np.ndarray] | str:
+        """Per-image counts of the confusion matrices of several runs, images in one order.
+
+        Returns:
+            (images, 3, C) for every run, or in words why there are none.
+        """
+        files = [self.counts_file(run, evaluation, CONFUSION) for run in runs]
+        if not all(path.exists() for path in files):
+            return "per-image confusion matrices are absent"
+        try:
+            (arm,) = read_image_counts([files])
+        except ValueError:
+            return "the runs were not tested on the same images and classes"
+        return list(arm)
+
+    def displacement(self, run: Mapping[str, Any], evaluation: str, evaluator: str) -> Displacement | None:
+        """The displacement over all test images, with its profile; None without a file."""
+        path = self.counts_file(run, evaluation, evaluator)
+        if not path.exists():
+            return None
+        with np.load(path) as stored:
+            return displacement(EdgeCounts(*(stored[name].sum(0) for name in EdgeCounts._fields)))
+
+
+def read(root: Path) -> Directory:
+    """Read the directory of a study.
+
+    Raises:
+        StudyError: ``root`` holds no study, or files of another version.
+    """
+    study = records.read_json(root / "study.json")
+    if study is None:
+        raise StudyError(f"{root}: expected the directory of a study, but it has no study.json. Run the study first.")
+    runs = _records(root, "metrics.json", study)
+    failures = [
+        {**{key: run[key] for key in ("variants", "seed", "error")}, "log": f"{run['directory']}/log.txt"}
+        for run in _records(root, "failure.json", study)
+    ]
+    ended = [(run["variants"], run["seed"]) for run in (*runs, *failures)]
+    unfinished = [
+        {"variants": variants, "seed": seed}
+        for seed in study["seeds"]
+        for variants in study["combinations"]
+        if (variants, seed) not in ended
+    ]
+    environments, restarts = _environments(root)
+    configs = [{"config": f"{run['directory']}/config.py", "sha256": _digest(root, run)} for run in runs]
+    return Directory(root, study, runs, failures, unfinished, environments, configs, restarts)
+
+
+def family(study: Mapping[str, Any]) -> list[Declared]:
+    """The comparisons that were declared, in the order of the runs."""
+    others = [axis for axis in study["axes"] if axis != study["compare"]]
+    return [
+        Declared(tuple((axis, each["combination"][axis]) for axis in others), each["evaluation"], each["variant"])
+        for each in study["family"]
+    ]
+
+
+def scalar(record: Mapping[str, Any] | None, name: str) -> float | None:
+    """A scalar of the record of an evaluation; None where it is absent or not a number."""
+    if record is None:
+        return None
+    return record[name] if record.get(name) is not None else (record.get("metrics") or {}).get(name)
+
+
+def widths(record: Mapping[str, Any], name: str) -> dict[str, str]:
+    """The metrics ``<name>_<width>`` of an evaluation: width, as ``3px`` or ``2pct``, -> name of the scalar."""
+    pattern = re.compile(rf"(?:.*/)?{re.escape(name)}_(\d+(?:\.\d+)?(?:px|pct))")
+    matches = ((pattern.fullmatch(key), key) for key in record.get("metrics") or {})
+    return {match[1]: key for match, key in matches if match}
+
+
+def product(axes: Mapping[str, Iterable[str]]) -> Iterator[dict[str, str]]:
+    """Every combination of variants."""
+    return (dict(zip(axes, names, strict=True)) for names in itertools.product(*axes.values()))
+
+
+def _records(root: Path, name: str, study: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records called ``name`` of all runs that the study knows, seed by seed in the order of the axes."""
+    axes = study["axes"]
+    found = []
+    for path in root.glob(f"*/seed-*/{name}"):
+        record = records.read_json(path)
+        if record is None or record["variants"].keys() != axes.keys():
+            continue
+        if all(variant in axes[axis] for axis, variant in record["variants"].items()):
+            found.append({**record, "directory": path.parent.relative_to(root).as_posix()})
+    order = {tuple(variants.items()): index for index, variants in enumerate(product(axes))}
+    return sorted(found, key=lambda run: (run["seed"], order[tuple((axis, run["variants"][axis]) for axis in axes)]))
+
+
+def _environments(root: Path) -> tuple[list[dict[str, Any]], int]:
+    attempts: dict[str, dict[str, Any]] = {}
+    restarts = 0
+    for path in sorted(root.glob("*/seed-*/environment.json")):
+        of_run = (records.read_json(path) or {"attempts": []})["attempts"]
+        restarts += len(of_run) > 1
+        for attempt in of_run:
+            environment = {key: value for key, value in attempt.items() if key not in ("started", "error")}
+            attempts.setdefault(repr(environment), {**environment, "attempts": 0})["attempts"] += 1
+    return list(attempts.values()), restarts
+
+
+def _digest(root: Path, run: Mapping[str, Any]) -> str | None:
+    path = root / run["directory"] / "config.py"
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.exists() else None

@@ -1,0 +1,546 @@
+"""The content of a report in reading order, the verdict first: what each number is called and how it is rounded."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..statistics import SEEDS_FOR_SIGNIFICANCE, PairedDifference, mean_and_sd
+from . import figures
+from .analysis import THIRDS, Comparison, Curve, Report, Tested, mean_interval
+from .document import Block, Bullets, Document, Finding, Paragraph, Picture, Section, Table
+from .figures import interaction_label, where
+from .gather import Scores, product
+from .verdict import interval, p_value, signed
+
+
+def document(report: Report) -> Document:
+    """The report of one study. Sections whose data is absent are left out; the verdict says so."""
+    makers = (
+        _verdict,
+        _seeds,
+        _differences,
+        _interactions,
+        _deployment,
+        _displacement,
+        _trimap,
+        _boundary,
+        _classes,
+        _audit,
+        _outlook,
+        _cost,
+        _provenance,
+    )
+    sections = [Section(key, title, blocks) for make in makers for key, title, blocks in [make(report)] if blocks]
+    return Document(report.study["name"], _about(report), sections)
+
+
+def findings(report: Report) -> list[Finding]:
+    """The verdict on every declared comparison, in the order of the report."""
+    shown = [_finding(comparison, name) for comparison, name in report.declared]
+    present = {(tuple(c.combination.items()), c.evaluation, name) for c, name in report.declared}
+    for each in report.family:
+        if (each.combination, each.evaluation, each.variant) not in present:
+            subject = where(dict(each.combination), f"{each.variant}, tested as {each.evaluation}")
+            shown.append(Finding("missing", "not compared yet", subject, "No run of this comparison is finished."))
+    return shown
+
+
+def comparison_rows(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Means of the variants and paired differences, for the terminal and the section of the seeds."""
+    names = list(report.study["axes"][report.study["compare"]])
+    axes = [axis for axis in report.study["axes"] if axis != report.study["compare"]]
+    titles = list(dict.fromkeys(f"{name} - {c.reference}" for c in report.comparisons for name in c.differences))
+    rows = []
+    for c in report.comparisons:
+        n = max((d.n for d in c.differences.values()), default=0)
+        cells = {f"{name} - {c.reference}": d for name, d in c.differences.items()}
+        rows.append(
+            [
+                *c.combination.values(),
+                c.evaluation,
+                str(n),
+                *(mean_cell(c.scores.get(name, {})) for name in names),
+                *(_lines(cells.get(title)) for title in titles),
+            ]
+        )
+    return [*axes, "tested as", "n", *names, *titles], rows
+
+
+def transfer_rows(report: Report) -> tuple[list[str], list[list[str]]]:
+    """The same weights tested otherwise."""
+    axes = list(report.study["axes"])
+    titles = list(dict.fromkeys(f"{t.evaluation} - {t.reference}" for t in report.transfers))
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for t in report.transfers:
+        rows.setdefault(tuple(t.variants.values()), {})[f"{t.evaluation} - {t.reference}"] = interval_cell(t.difference)
+    return [*axes, *titles], [[*key, *(cells.get(title, "") for title in titles)] for key, cells in rows.items()]
+
+
+def mean_cell(scores: Scores) -> str:
+    """Mean and standard deviation."""
+    mean, sd = mean_and_sd(list(scores.values()))
+    return "" if math.isnan(mean) else f"{mean:.2f}" if math.isnan(sd) else f"{mean:.2f} ± {sd:.2f}"
+
+
+def interval_cell(difference: PairedDifference) -> str:
+    """Mean and 95 % interval; of one seed, and of seeds that all differ by the same, that there is none."""
+    if not difference.n:
+        return ""
+    if difference.identical:
+        return f"{signed(difference.mean)} ({difference.n} seeds alike)"
+    ends = f" {interval(difference.low, difference.high)}" if difference.n > 1 else " (1 seed)"
+    return f"{signed(difference.mean)}{ends}"
+
+
+def images_cell(tested: Tested) -> str:
+    """95 % interval with other test images; empty where there is none."""
+    images = tested.evidence.images
+    return (
+        "" if images is None or tested.evidence.difference.n < 2 else interval(images.student.low, images.student.high)
+    )
+
+
+def provenance_rows(environments: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Environments, one a row."""
+    rows = []
+    for environment in environments:
+        git = environment.get("git")
+        commit = f"{git['commit'][:10]}{' with changes' if git['dirty'] else ''}" if git else "none"
+        rows.append({**{k: str(v) for k, v in environment.items() if k != "git"}, "commit": commit})
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return columns, [[row.get(column, "") for column in columns] for row in rows]
+
+
+Made = tuple[str, str, list[Block]]
+"""Key, title and blocks of a section; without blocks it is left out."""
+
+
+def _about(report: Report) -> str:
+    study = report.study
+    n = sorted({difference.n for c in report.comparisons for difference in c.differences.values()})
+    pairs = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}" if n else "0"
+    return (
+        f"{study['metric']} ({report.unit.score}) of the variants of {study['compare']}, trained from {study['base']}. "
+        f"Finished runs: {len(report.runs)}; differences are paired by seed, {pairs} seeds each."
+    )
+
+
+def _verdict(report: Report) -> Made:
+    total = len(report.family)
+    limit = report.unit.amount(report.margin)
+    blocks: list[Block] = [
+        Paragraph(report.headline, lead=True),
+        *findings(report),
+        Paragraph(
+            f"Declared in the study: {total} {'comparison' if total == 1 else 'comparisons, corrected together'}, "
+            f"and a margin of {limit}, the smallest difference that matters. The unit is a seed: one training of each "
+            f"variant. Everything else in this report is exploratory."
+        ),
+    ]
+    if report.caveats:
+        blocks += [Paragraph("Before you believe it:"), Bullets(report.caveats)]
+    if report.missing:
+        blocks += [Paragraph("Not in this report:"), Bullets(report.missing)]
+    return "verdict", "Verdict", blocks
+
+
+def _finding(comparison: Comparison, name: str) -> Finding:
+    verdict = comparison.tested[name].verdict
+    subject = where(comparison.combination, f"{name} - {comparison.reference}, tested as {comparison.evaluation}")
+    return Finding(verdict.status, verdict.label, subject, verdict.text)
+
+
+def _seeds(report: Report) -> Made:
+    if not report.comparisons:
+        return "seeds", "", []
+    study = report.study
+    names = list(study["axes"][study["compare"]])
+    axes = [axis for axis in study["axes"] if axis != study["compare"]]
+    rows = [
+        [*c.combination.values(), c.evaluation, *(f"{mean_cell(c.scores.get(name, {}))}" for name in names)]
+        for c in report.comparisons
+    ]
+    table = Table(
+        [*axes, "tested as", *names],
+        rows,
+        f"{study['metric']} ({report.unit.score}), mean ± standard deviation over seeds.",
+        frozenset([*axes, "tested as"]),
+    )
+    return "seeds", "Every seed", [Picture(figures.seeds(report)), table]
+
+
+def _differences(report: Report) -> Made:
+    rows = [
+        _difference_row(report, comparison, name, tested)
+        for comparison in report.comparisons
+        for name, tested in comparison.tested.items()
+        if tested.evidence.difference.n
+    ]
+    if not rows:
+        return "differences", "", []
+    axes = [axis for axis in report.study["axes"] if axis != report.study["compare"]]
+    keys = [*axes, "tested as", "difference"]
+    columns = [
+        *keys,
+        "n",
+        "mean [95 %]",
+        "with other images",
+        "by seed",
+        "p",
+        "p, Holm",
+        "p, equivalent",
+        "verdict",
+    ]
+    table = Table(
+        columns,
+        rows,
+        f"Differences in {report.unit.difference}. Mean [95 %]: Student's interval over seeds, on these test images. "
+        f"With other images: 95 % interval for other trainings and another test set of this size; images are drawn "
+        f"as if independent, which frames of one video are not. p: sign flips. p, Holm: corrected for the declared "
+        f"family of {len(report.family)}. p, equivalent: that the difference is below the margin of "
+        f"{report.unit.amount(report.margin)}, corrected too; from {SEEDS_FOR_SIGNIFICANCE} seeds on.",
+        frozenset([*keys, "by seed", "verdict"]),
+    )
+    return "differences", "Paired differences", [Picture(figures.differences(report)), table]
+
+
+def _difference_row(report: Report, comparison: Comparison, name: str, tested: Tested) -> list[str]:
+    evidence = tested.evidence
+    d = evidence.difference
+    return [
+        *comparison.combination.values(),
+        comparison.evaluation,
+        f"{name} - {comparison.reference}",
+        str(d.n),
+        interval_cell(d),
+        images_cell(tested),
+        " ".join(signed(value) for value in d.values),
+        _p_cell(evidence.p),
+        _p_cell(evidence.p_holm),
+        _p_cell(evidence.p_equivalence_holm) if d.n >= SEEDS_FOR_SIGNIFICANCE else "",
+        tested.verdict.label,
+    ]
+
+
+def _interactions(report: Report) -> Made:
+    rows = [
+        [
+            interaction_label(i.variant, i.reference, i.along, i.combination),
+            i.evaluation,
+            str(i.difference.n),
+            interval_cell(i.difference),
+            _p_cell(i.p),
+        ]
+        for i in report.interactions
+    ]
+    if not rows:
+        return "interactions", "", []
+    intro = Paragraph(
+        "How much a difference depends on another axis: the difference of the paired differences, seed by seed. Where "
+        "an effect changes sign along an axis, this is larger than either effect. Exploratory: p is not corrected."
+    )
+    caption = f"In {report.unit.difference}, with Student's 95 % interval over seeds."
+    words = frozenset(["interaction", "tested as"])
+    table = Table(["interaction", "tested as", "n", "mean [95 %]", "p"], rows, caption, words)
+    return "interactions", "Interactions", [intro, Picture(figures.interactions(report)), table]
+
+
+def _deployment(report: Report) -> Made:
+    if not report.transfers:
+        return "deployment", "", []
+    columns, rows = transfer_rows(report)
+    plot = figures.deployment(report)
+    table = Table(
+        columns,
+        rows,
+        f"The same weights tested otherwise: change in {report.unit.difference}, paired by seed, with Student's 95 % "
+        f"interval. Exploratory.",
+        frozenset(report.study["axes"]),
+    )
+    return "deployment", "Trained one way, tested another", [*([Picture(plot)] if plot is not None else []), table]
+
+
+def _displacement(report: Report) -> Made:
+    rows = []
+    for each in report.displaced:
+        for axis in ("x", "y"):
+            shift = getattr(each, axis)
+            rows.append(
+                [
+                    *each.combination.values(),
+                    each.evaluation,
+                    each.variant,
+                    f"d{axis}",
+                    *(_pixels_cell(third) for third in shift.thirds),
+                    _pixels_cell(shift.drift),
+                    "" if math.isnan(each.found) else f"{each.found:.0f} %",
+                ]
+            )
+    if not rows:
+        return "displacement", "", []
+    axes = [axis for axis in report.study["axes"] if axis != report.study["compare"]]
+    words = frozenset([*axes, "tested as", "trained with", "axis"])
+    thirds = [" / ".join(pair) for pair in zip(THIRDS["x"], THIRDS["y"], strict=True)]
+    thirds = [name if name != "middle / middle" else "middle" for name in thirds]
+    table = Table(
+        [*axes, "tested as", "trained with", "axis", *thirds, "drift", "edges found"],
+        rows,
+        "Displacement in px, mean over seeds with Student's 95 % interval, in the middle of each third. Drift: how "
+        "much more at the right (lower) end than at the left (upper) one. Edges found: share of the labelled edges "
+        "that the predictions have; where it is small, the displacement means little.",
+        words,
+    )
+    return "displacement", "Displacement", [Picture(figures.displacement(report)), table]
+
+
+def _trimap(report: Report) -> Made:
+    if not report.trimap:
+        return "trimap", "", []
+    plot = figures.curves(
+        report,
+        "trimap",
+        "mIoU near the boundaries of the labels",
+        report.trimap,
+        "mIoU in the band (%)",
+        "Only pixels within the width of a boundary count. Low on the left and soon level: errors sit at boundaries; "
+        "low everywhere: errors of recognition. Thin lines are seeds.",
+    )
+    table = _curve_table(report, report.trimap, "mIoU (%) in bands around the boundaries of the labels")
+    return "trimap", "Near boundaries: trimap curves", [*_pictures(plot), table]
+
+
+def _boundary(report: Report) -> Made:
+    if not report.boundary:
+        return "boundary", "", []
+    plot = figures.curves(
+        report,
+        "boundary",
+        "Boundary IoU",
+        report.boundary,
+        "Boundary IoU (%)",
+        "IoU of the outlines of the classes, in bands of this width. Thin lines are seeds.",
+    )
+    table = _curve_table(report, report.boundary, "Boundary IoU (%), mean over classes")
+    return "boundary", "Boundary IoU", [*_pictures(plot), table]
+
+
+def _curve_table(report: Report, curves: Sequence[Curve], what: str) -> Table:
+    rows = [
+        [*curve.combination.values(), curve.evaluation, width, *cells]
+        for curve in curves
+        for width, cells in _paired_rows(report, curve.scores, curve.differences)
+    ]
+    return _paired_table(report, ["tested as", "width"], rows, what)
+
+
+def _classes(report: Report) -> Made:
+    rows = [
+        [*each.combination.values(), name, *cells]
+        for each in report.classes
+        for name, cells in _paired_rows(report, each.scores, each.differences)
+    ]
+    if not rows:
+        return "classes", "", []
+    evaluation = report.classes[0].evaluation
+    table = _paired_table(report, ["class"], rows, f"IoU (%) of every class, tested as {evaluation}")
+    return "classes", "By class", [table]
+
+
+def _paired_rows(
+    report: Report,
+    scores: Mapping[str, Mapping[str, Scores]],
+    differences: Mapping[str, Mapping[str, PairedDifference]],
+) -> Iterator[tuple[str, list[str]]]:
+    names = list(report.study["axes"][report.study["compare"]])
+    for row, of_variant in scores.items():
+        means = [mean_cell(of_variant.get(name, {})) for name in names]
+        changes = [differences[row].get(name) for name in names[1:]]
+        yield row, [*means, *("" if change is None else interval_cell(change) for change in changes)]
+
+
+def _paired_table(report: Report, words: Iterable[str], rows: Sequence[Sequence[str]], what: str) -> Table:
+    names = list(report.study["axes"][report.study["compare"]])
+    axes = [axis for axis in report.study["axes"] if axis != report.study["compare"]]
+    keys = [*axes, *words]
+    caption = (
+        f"{what}: mean ± standard deviation, and paired differences in points with Student's 95 % interval over seeds. "
+        f"Exploratory: {len(rows)} rows, no correction for looking at all of them."
+    )
+    return Table([*keys, *names, *(f"{n} - {names[0]}" for n in names[1:])], rows, caption, frozenset(keys))
+
+
+def _audit(report: Report) -> Made:
+    plot = figures.audit(report)
+    if plot is None:
+        return "audit", "", []
+    rows = []
+    for each in report.displaced:
+        for axis in ("x", "y"):
+            shift = getattr(each, axis)
+            if shift.absorbed is None or shift.shift_absorbed is None or shift.audited is None:
+                continue
+            for third in range(3):
+                rows.append(
+                    [
+                        *each.combination.values(),
+                        each.evaluation,
+                        each.variant,
+                        f"d{axis} {THIRDS[axis][third]}",
+                        signed(_at_third(shift.audited, third)),
+                        signed(shift.absorbed[third]),
+                        signed(shift.shift_absorbed[third]),
+                        _pixels_cell(shift.thirds[third]),
+                    ]
+                )
+    axes = [axis for axis in report.study["axes"] if axis != report.study["compare"]]
+    words = [*axes, "tested as", "trained with", "where"]
+    intro = Paragraph(
+        "The audit follows positions through the network, without weights and data, and says by how many pixels the "
+        "logits read evidence to the right (e > 0) of where they are. An untrained network would predict e px to the "
+        "left of the labels. Training learns to undo what it meets: a constant shift surely, a drift only in part. "
+        "Trained as A and tested as B, the displacement is expected between -(e of B - e of A) and "
+        "-(e of B - constant part of e of A)."
+    )
+    table = Table(
+        [*words, "e, tested network", "if all is learned away", "if the shift is", "measured"],
+        rows,
+        "In px; the measured displacement is the mean over seeds with Student's 95 % interval.",
+        frozenset(words),
+    )
+    return "audit", "Predicted by the audit, and measured", [intro, Picture(plot), table]
+
+
+def _at_third(ends: tuple[float, float, float], third: int) -> float:
+    first, middle, last = ends
+    return (first + 2 * middle) / 3 if third == 0 else middle if third == 1 else (2 * middle + last) / 3
+
+
+def _outlook(report: Report) -> Made:
+    rows = []
+    for comparison, name in report.declared:
+        evidence = comparison.tested[name].evidence
+        d, plan = evidence.difference, evidence.outlook
+        rows.append(
+            [
+                *comparison.combination.values(),
+                comparison.evaluation,
+                f"{name} - {comparison.reference}",
+                str(d.n),
+                "" if math.isnan(d.sd) else f"{d.sd:.2f}",
+                "none" if math.isnan(plan.detectable) else f"{plan.detectable:.2f}",
+                _count(plan.seeds),
+                _count(plan.cautious_seeds),
+            ]
+        )
+    if not rows:
+        return "outlook", "", []
+    axes = [axis for axis in report.study["axes"] if axis != report.study["compare"]]
+    words = [*axes, "tested as", "difference"]
+    table = Table(
+        [*words, "n", "sd", "detectable with n", f"seeds for {report.margin:g}", "to be cautious"],
+        rows,
+        f"In {report.unit.difference}. Detectable: the true difference that n seeds find with probability 0.8, within "
+        f"the declared family of {len(report.family)}; none: n seeds can find nothing. Seeds for {report.margin:g}: "
+        f"how many find a true difference of the margin; cautious: if the standard deviation is its upper 80 % limit. "
+        f"Adding seeds to this study until it is significant finds differences that do not exist: plan a new one.",
+        frozenset(words),
+    )
+    return "outlook", "How many seeds", [table]
+
+
+def _cost(report: Report) -> Made:
+    rows = []
+    for variants in product(report.study["axes"]):
+        runs = [run for run in report.runs if run["variants"] == variants]
+        if runs:
+            trainings = [run["training"] for run in runs]
+            seconds, _ = mean_and_sd([training["seconds"] for training in trainings])
+            tested = [sum((e or {}).get("seconds") or 0.0 for e in run["evaluations"].values()) for run in runs]
+            peaks = [t["peak_memory_bytes"] for t in trainings if t["peak_memory_bytes"]]
+            peak = f"{max(peaks) / 2**20:.0f} MiB ({trainings[0]['memory']})" if peaks else "unknown"
+            counts = [str(len(runs)), str(trainings[0]["iterations"])]
+            rows.append([*variants.values(), *counts, _time(seconds), _time(mean_and_sd(tested)[0]), peak])
+    if not rows:
+        return "cost", "", []
+    total = sum(run["training"]["seconds"] for run in report.runs)
+    tests = sum((e or {}).get("seconds") or 0.0 for run in report.runs for e in run["evaluations"].values())
+    axes = list(report.study["axes"])
+    table = Table(
+        [*axes, "runs", "iterations", "training, mean", "tests, mean", "peak memory"],
+        rows,
+        f"Wall time of a run, with whatever ran beside it. All finished runs: {_time(total)} of training and "
+        f"{_time(tests)} of tests.",
+        frozenset([*axes, "peak memory"]),
+    )
+    return "cost", "Cost", [table]
+
+
+def _provenance(report: Report) -> Made:
+    blocks: list[Block] = []
+    if report.failures:
+        axes = list(report.study["axes"])
+        rows = [[*f["variants"].values(), str(f["seed"]), f["error"], f["log"]] for f in report.failures]
+        words = frozenset([*axes, "error", "log"])
+        blocks += [Paragraph("Failed runs:"), Table([*axes, "seed", "error", "log"], rows, "", words)]
+    if report.unfinished:
+        labels = [", ".join([*u["variants"].values(), f"seed {u['seed']}"]) for u in report.unfinished]
+        blocks += [Paragraph(f"Planned and not finished, {len(labels)} runs: {'; '.join(labels)}.")]
+    if report.restarts:
+        blocks += [Paragraph(f"{report.restarts} runs took more than one attempt, and went on from a checkpoint.")]
+    columns, rows = provenance_rows(report.environments)
+    if rows:
+        blocks += [
+            Table(columns, rows, "What the runs were made with; attempts: how many were made so.", frozenset(columns))
+        ]
+    speed = {key: value for key, value in (report.study.get("speed") or {}).items() if value}
+    if speed:
+        blocks += [Paragraph(f"Speed options, the same for all variants: {_pairs(speed)}.")]
+    if report.study.get("stop_if"):
+        rule = _pairs(report.study["stop_if"])
+        blocks += [Paragraph(f"A training that fails this rule counts as failed, whatever variant: {rule}.")]
+    seeds = sorted({run["seed"] for run in report.runs})
+    if report.runs:
+        finished = sorted(run["finished"] for run in report.runs if run.get("finished"))
+        times = f" Finished between {finished[0]} and {finished[-1]}." if finished else ""
+        blocks += [Paragraph(f"Base config: {report.study['base']}. Seeds: {', '.join(map(str, seeds))}.{times}")]
+        rows = [[each["config"], each["sha256"] or "absent"] for each in report.configs]
+        caption = "The resolved config of every finished run, with the start of its SHA-256."
+        blocks += [Table(["config", "sha256"], rows, caption, frozenset(["config", "sha256"]))]
+    return "provenance", "Provenance", blocks
+
+
+def _pictures(plot: figures.Plot) -> list[Block]:
+    return [Picture(plot)] if plot.panels else []
+
+
+def _lines(difference: PairedDifference | None) -> str:
+    """The interval, and below it every seed."""
+    if difference is None:
+        return ""
+    values = [" ".join(signed(value) for value in difference.values)] if difference.n > 1 else []
+    return "\n".join([interval_cell(difference), *values])
+
+
+def _pixels_cell(values: Sequence[float]) -> str:
+    mean, low, high = mean_interval(values)
+    if math.isnan(mean):
+        return "beyond reach"
+    return signed(mean) if math.isnan(low) else f"{signed(mean)} {interval(low, high)}"
+
+
+def _p_cell(p: float) -> str:
+    return "" if math.isnan(p) else p_value(p).removeprefix("p = ").removeprefix("p ")
+
+
+def _count(seeds: int | None) -> str:
+    return "unknown" if seeds is None else str(seeds)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())

@@ -1,0 +1,135 @@
+"""One run in two processes over gloo: exact resuming, and the counts of one process."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from mmseg_resample.study import distributed, execution, plan, records
+from mmseg_resample.study.hooks import RandomStateHook
+from mmseg_resample.study.messages import Done, Task
+
+from .test_executors import attempts, ends
+
+DIFFERENT = {"randomness": {"diff_rank_seed": True}}  # so that no process could take the state of another one
+
+
+def two_processes(path, **kwargs):
+    return execution.with_processes(plan.load(path, seeds=[3], **kwargs), 2)
+
+
+def perform(study, root):
+    run = study.runs()[0]
+    progress = []
+    distributed.perform(Task(run, root, None, threads=1), 2, progress.append)
+    return records.RunFiles(root / run.directory), progress
+
+
+def result(files):
+    (checkpoint,) = files.work_dir.glob("*.pth")
+    state = torch.load(checkpoint)
+    momenta = {f"momentum {i}": each["momentum_buffer"] for i, each in state["optimizer"]["state"].items()}
+    return {**state["state_dict"], **momenta}, state["random_states"]
+
+
+class TestProcesses:
+    def test_are_part_of_the_config(self, write_study, tmp_path):
+        one = plan.load(write_study())
+        two = execution.with_processes(one, 2)
+        assert execution.processes(one) == 1
+        assert execution.processes(two) == 2
+        assert {run.config["procs_per_run"] for run in two.runs()} == {2}
+        assert "procs_per_run" not in one.base_config
+        run = two.runs()[0]
+        records.begin_attempt(run, records.RunFiles(tmp_path / run.directory), None)
+        with pytest.raises(plan.StudyError, match=r"config.py: procs_per_run was 2, is now nothing"):
+            execution.prepare(one, tmp_path)
+        assert len(execution.prepare(two, tmp_path)) == 4
+
+    @pytest.mark.parametrize("count", [0, True, "2"])
+    def test_must_be_a_number(self, write_study, count):
+        study = plan.load(write_study({"procs_per_run": count}))
+        with pytest.raises(plan.StudyError, match="procs_per_run: expected 1 or more, got"):
+            execution.processes(study)
+
+    def test_none(self, write_study):
+        with pytest.raises(plan.StudyError, match="--procs-per-run: expected 1 or more, got 0"):
+            execution.with_processes(plan.load(write_study()), 0)
+
+    def test_another_number_cannot_resume(self):
+        with pytest.raises(ValueError, match="a training of 2 processes cannot be resumed by 1"):
+            RandomStateHook().after_load_checkpoint(None, {"random_states": [{}, {}]})
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_exactly(write_study, tmp_path):
+    one_evaluation = {"evaluations": {"own": {}}}
+    files, progress = perform(two_processes(write_study(DIFFERENT, **one_evaluation)), tmp_path / "undisturbed")
+    expected, expected_states = result(files)
+    assert records.read_json(files.training)["iterations"] == 8
+    assert {each.phase for each in progress} >= {"train"}
+    assert not files.progress.exists()
+    assert len(expected_states) == 2
+    assert not torch.equal(expected_states[0]["torch"], expected_states[1]["torch"])
+
+    fault = {"type": "Fault", "iteration": 7, "kill": True}  # after the checkpoints at 2, 4 and 6 of 8 iterations
+    study = two_processes(write_study({**DIFFERENT, "custom_hooks": [fault]}, **one_evaluation))
+    with pytest.raises(RuntimeError, match=r"process [01] of 2: was ended by SIGKILL"):
+        perform(study, tmp_path / "disturbed")
+    files, _ = perform(study, tmp_path / "disturbed")
+    assert "resumed epoch: 0, iter: 6" in "".join(path.read_text() for path in files.work_dir.glob("*/*.log"))
+    actual, actual_states = result(files)
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(actual[name], expected[name]), name
+    for ours, theirs in zip(actual_states, expected_states, strict=True):
+        assert torch.equal(ours["torch"], theirs["torch"])
+        assert ours["python"] == theirs["python"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [3, 4])
+def test_the_counts_of_one_process(undisturbed, write_study, tmp_path, length):
+    """The same weights tested by two processes: an uneven number of images leaves one of them a repeated image."""
+    _, original, _ = undisturbed
+    counts = {}
+    for processes in (1, 2):
+        root = shutil.copytree(original, tmp_path / str(processes))
+        study = plan.load(write_study({"test_dataloader.dataset.length": length}), seeds=[0])
+        run = study.runs()[0]
+        files = records.RunFiles(root / run.directory)
+        shutil.rmtree(files.evaluations)
+        files.metrics.unlink()
+        trained = files.training.read_bytes()
+        distributed.perform(Task(run, root, None, threads=1), processes, lambda progress: None)
+        assert files.training.read_bytes() == trained
+        counts[processes] = {}
+        assert {path.suffix for path in files.evaluations.glob("*/*")} == {".npz"}  # what was collected is gone
+        for path in sorted(files.evaluations.glob("*/*.npz")):
+            with np.load(path) as stored:
+                counts[processes][path.relative_to(files.path)] = {name: stored[name] for name in stored}
+        scores = [records.read_json(files.evaluation(name))["metrics"] for name in ("own", "larger")]
+        counts[processes]["scores"] = {"scores": np.array([list(each.values()) for each in scores], dtype=float)}
+    assert len(counts[1]) == 2 * 4 + 1  # two evaluations with four evaluators
+    assert counts[1].keys() == counts[2].keys()
+    for name, arrays in counts[1].items():
+        for key, expected in arrays.items():
+            np.testing.assert_array_equal(counts[2][name][key], expected, err_msg=f"{name} {key}")
+            assert key != "confusion" or len(expected) == length
+
+
+@pytest.mark.slow
+def test_by_an_executor(write_study, tmp_path):
+    """A failure names the process and is recorded; the ledger has one attempt."""
+    fault = {"type": "Fault", "iteration": 3, "where": "align_corners=true"}
+    study = plan.load(write_study({"custom_hooks": [fault]}, evaluations={"own": {}}), seeds=[0])
+    study = execution.with_processes(study, 2)
+    events = list(execution.execute(study, tmp_path / "runs", workers=1))
+    errors = ends(events)
+    failed = "align_corners=true,size=s32/seed-0"
+    assert errors["align_corners=false,size=s32/seed-0"] is None
+    assert "process" in errors[failed]
+    assert "RuntimeError: a fault after iteration 3" in errors[failed]
+    assert [len(each) for each in attempts(tmp_path / "runs").values()] == [1, 1]
+    assert sum(isinstance(event.what, Done) for event in events) == 2
