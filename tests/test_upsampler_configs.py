@@ -78,3 +78,11 @@ def test_additional_parameters_on_segformer_are_the_published_ones(op, thousands
         init_default_scope("mmseg")
         counts.append(sum(p.numel() for p in MODELS.build(cfg.model.decode_head).parameters()))
     assert (counts[0] - counts[1]) / 1000 == pytest.approx(thousands, rel=0.03)  # published without the biases
+
+
+def test_the_table_of_models_is_up_to_date():
+    table = (CONFIGS.parent / "docs" / "models.md").read_text()
+    names = {
+        p.stem for d in ("sfnet", "upsamplers") for p in (CONFIGS / d).glob("*.py") if "align-corners" not in p.stem
+    }
+    assert {line.split("]")[0][3:] for line in table.splitlines() if line.startswith("| [")} == names

@@ -29,12 +29,11 @@ class Conversion:
     renamed: dict[str, str]
     dropped: dict[str, str]
 
-    def config(self, convention: Convention = "sfsegnets", norm: str = "SyncBN") -> dict[str, Any]:
+    def config(self, convention: Convention = "sfsegnets") -> dict[str, Any]:
         """``dict(backbone=..., decode_head=...)`` of the model that these weights are for, read off their shapes.
 
         Args:
             convention: how the flows are sampled, see ``FlowAlign``; nothing in a checkpoint tells.
-            norm: type of the normalisation layers.
 
         Raises:
             ValueError: weights that tell what the model is are missing, or the backbone is of no known depth; an
@@ -43,7 +42,7 @@ class Conversion:
         if convention not in get_args(Convention):
             known = " or ".join(map(repr, get_args(Convention)))
             raise ValueError(f"sfsegnets.config: expected convention {known}, got {convention!r}.")
-        norm_cfg = dict(type=norm, requires_grad=True)
+        norm_cfg = dict(type="SyncBN", requires_grad=True)
         classes, channels = self._shape("decode_head.conv_seg.weight")[:2]
         laterals = sum(bool(re.fullmatch(r"decode_head\.laterals\.\d\.conv\.weight", key)) for key in self.state_dict)
         names = [f"laterals.{i}" for i in range(laterals)] + ["pool.branches.0"]

@@ -35,7 +35,7 @@ def test_logits_are_those_of_the_reference(case, convention):
     conversion = convert(source)
     assert conversion.model == ("SFNet-Lite" if case.startswith("Lite") else "SFNet")
     assert conversion.deep_supervision is ("supervised" in kwargs)
-    model = build(conversion.config(convention, norm="BN"))
+    model = build(conversion.config(convention))
     model.load_state_dict(conversion.state_dict, strict=True)
     x = torch.randn(2, 3, 65, 97, dtype=torch.float64)
     with torch.no_grad():
@@ -69,7 +69,7 @@ def test_the_two_conventions_are_not_the_same_network():
     x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     logits = []
     for convention in ("sfsegnets", "sfsegnets-2020"):
-        model = build(conversion.config(convention, norm="BN"))
+        model = build(conversion.config(convention))
         model.load_state_dict(conversion.state_dict)
         with torch.no_grad():
             logits.append(model.decode_head(model.extract_feat(x)))
@@ -79,7 +79,7 @@ def test_the_two_conventions_are_not_the_same_network():
 @pytest.mark.parametrize(("supervised", "millions"), [(False, 12.870), (True, 13.321)])
 def test_parameters_are_the_published_ones(supervised, millions):
     conversion = convert(Network("r18", 128, supervised=supervised).state_dict())
-    model = build(conversion.config(norm="BN"))
+    model = build(conversion.config())
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=5e-4)
 
 

@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from mmseg_resample.study import records, report
@@ -278,6 +279,19 @@ class TestSynthetic:
         root = synthetic.write_study(tmp_path, noise, seeds=[0], evaluations={"own": {}})
         assert any("In 1 of 2 trained and tested variants" in sentence for sentence in report.build(root).caveats)
 
+    def test_predictions_of_one_class_have_no_displacement(self, tmp_path, monkeypatch):
+        scene = synthetic.scene
+        monkeypatch.setattr(
+            synthetic, "scene", lambda size, seed, *ends: 0 * scene(size, seed) if ends else scene(size, seed)
+        )
+        root = synthetic.write_study(tmp_path, {"false": 0, "true": 0}, seeds=[0], evaluations={"own": {}})
+        result = report.build(root)
+        assert any("In 2 of 2 trained and tested variants" in sentence for sentence in result.caveats)
+        content = report.to_markdown(report.document(result))
+        assert (
+            "| s64 | own | true | dx | not measurable | not measurable | not measurable | not measurable |" in content
+        )
+
 
 class TestWhatIsMissing:
     """Sections whose data is absent are left out, and the report says which."""
@@ -504,6 +518,16 @@ class TestFiles:
             assert "<svg" in (root / "figures" / f"{name}.svg").read_text()[:400]
         assert not list(root.glob("**/.*.png"))
         assert set(names) <= set(figures.NAMES)
+
+    @pytest.mark.parametrize(("seeds", "filled"), [(3, False), (6, False), (8, True)])
+    def test_only_findings_are_filled(self, tmp_path, seeds, filled):
+        plot = figures.differences(report.build(known(tmp_path, seeds=list(range(seeds)))))
+        for panel, declared in zip(plot.panels, (True, False), strict=True):
+            axes = Figure().subplots()
+            panel.draw(axes)
+            means = [line for line in axes.lines if line.get_marker() == "D"]
+            assert len(means) == 2
+            assert all((line.get_markerfacecolor() != "none") is (filled and declared) for line in means)
 
     def test_figures_that_are_no_longer_made_are_removed(self, root):
         result = report.build(root)

@@ -596,7 +596,7 @@ def _caveats(
             "Some class is in so few test images that more than 5 % of the redrawn test sets lack it: the intervals "
             "with other images are rough."
         )
-    blurred = [each for each in displaced if each.found < FEWEST_EDGES]
+    blurred = [each for each in displaced if not each.found >= FEWEST_EDGES]  # NaN: none at all
     if blurred:
         found.append(
             f"In {len(blurred)} of {len(displaced)} trained and tested variants the predictions have less than "

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from ..statistics import SEEDS_FOR_SIGNIFICANCE, mean_and_sd
-from .analysis import THIRDS, Comparison, Curve, Displaced, Report, Shift, Transfer, mean_interval
+from .analysis import THIRDS, Comparison, Curve, Displaced, Report, Shift, Tested, Transfer, mean_interval
 from .gather import Scores
 from .verdict import signed
 
@@ -263,6 +263,13 @@ class _Row:
     high: float
     images: tuple[float, float] | None
     declared: bool
+    finding: bool
+
+
+def _row(label: str, tested: Tested) -> _Row:
+    d, images = tested.evidence.difference, tested.evidence.images
+    ends = (images.student.low, images.student.high) if images is not None and d.n > 1 else None
+    return _Row(label, d.values, d.mean, d.low, d.high, ends, tested.evidence.declared, tested.verdict.is_finding)
 
 
 def differences(report: Report) -> Plot:
@@ -270,19 +277,16 @@ def differences(report: Report) -> Plot:
     rows: dict[str, list[_Row]] = {}
     for comparison in report.comparisons:
         for name, tested in comparison.tested.items():
-            d, images = tested.evidence.difference, tested.evidence.images
-            if d.n:
+            if tested.evidence.difference.n:
                 label = where(comparison.combination, f"{name} - {comparison.reference}")
-                ends = (images.student.low, images.student.high) if images is not None and d.n > 1 else None
-                declared = tested.evidence.declared
-                row = _Row(label, d.values, d.mean, d.low, d.high, ends, declared)
-                rows.setdefault(comparison.evaluation, []).append(row)
+                rows.setdefault(comparison.evaluation, []).append(_row(label, tested))
     return Plot(
         "differences",
         f"Paired differences in {report.study['metric']}",
-        f"Thick: Student's 95 % interval over seeds. Thin: with other test images as well. Small dots: seeds. Filled: "
-        f"declared; hollow: exploratory. Dashed: fewer than {SEEDS_FOR_SIGNIFICANCE} seeds, so nothing here can be "
-        f"significant. Shaded: differences below the margin of {report.unit.amount(report.margin)}.",
+        f"Thick: Student's 95 % interval over seeds. Thin: with other test images as well. Small dots: seeds. Blue: "
+        f"declared; grey: exploratory. Filled: a finding of the verdict; hollow: none. Dashed: fewer than "
+        f"{SEEDS_FOR_SIGNIFICANCE} seeds, so nothing here can be significant. Shaded: differences below the margin of "
+        f"{report.unit.amount(report.margin)}.",
         _forest(rows, report.unit.difference, report.margin, "tested as "),
     )
 
@@ -293,7 +297,8 @@ def interactions(report: Report) -> Plot:
     for each in report.interactions:
         d = each.difference
         label = interaction_label(each.variant, each.reference, each.along, each.combination)
-        rows.setdefault(each.evaluation, []).append(_Row(label, d.values, d.mean, d.low, d.high, None, False))
+        row = _Row(label, d.values, d.mean, d.low, d.high, None, declared=False, finding=False)
+        rows.setdefault(each.evaluation, []).append(row)
     return Plot(
         "interactions",
         f"Interactions in {report.study['metric']}",
@@ -303,25 +308,24 @@ def interactions(report: Report) -> Plot:
     )
 
 
-def studies(rows: Mapping[str, Sequence[tuple[str, Any]]], unit: str) -> Plot:
+def studies(rows: Mapping[str, Sequence[tuple[str, Tested]]], unit: str) -> Plot:
     """Forest plot of the declared comparisons of several studies, one panel per study.
 
     Args:
-        rows: study -> (label, ``analysis.Tested``).
+        rows: study -> (label, what it came to).
         unit: of the differences, or an empty text if they have several.
     """
     drawn: dict[str, list[_Row]] = {}
     for study, of_study in rows.items():
         for label, tested in of_study:
-            d, images = tested.evidence.difference, tested.evidence.images
-            if d.n:
-                ends = (images.student.low, images.student.high) if images is not None and d.n > 1 else None
-                drawn.setdefault(study, []).append(_Row(label, d.values, d.mean, d.low, d.high, ends, True))
+            if tested.evidence.difference.n:
+                drawn.setdefault(study, []).append(_row(label, tested))
     return Plot(
         "studies",
         "Declared comparisons side by side",
-        "Thick: Student's 95 % interval over seeds. Thin: with other test images as well. Dashed: fewer than "
-        f"{SEEDS_FOR_SIGNIFICANCE} seeds, so nothing there can be significant. No correction is made across studies.",
+        "Thick: Student's 95 % interval over seeds. Thin: with other test images as well. Filled: a finding of the "
+        f"verdict; hollow: none. Dashed: fewer than {SEEDS_FOR_SIGNIFICANCE} seeds, so nothing there can be "
+        f"significant. No correction is made across studies.",
         _forest(drawn, unit, None, ""),
     )
 
@@ -361,7 +365,7 @@ def _forest_row(axes: Axes, y: int, row: _Row, unit: str) -> None:
     if n > 1:
         axes.plot([row.low, row.high], [y] * 2, color=colour, linewidth=2.2, linestyle="-" if decided else (0, (2, 1)))
     axes.plot(row.values, [y - 0.12] * n, linestyle="none", marker="o", markersize=2.4, color=MUTED, alpha=0.8)
-    face = colour if row.declared and decided else "none"
+    face = colour if row.finding else "none"
     axes.plot([row.mean], [y], marker="D", markersize=5, markerfacecolor=face, markeredgecolor=colour)
     note = "1 seed" if n == 1 else f"n = {n}"
     axes.annotate(

@@ -524,7 +524,7 @@ def _lines(difference: PairedDifference | None) -> str:
 def _pixels_cell(values: Sequence[float]) -> str:
     mean, low, high = mean_interval(values)
     if math.isnan(mean):
-        return "beyond reach"
+        return "not measurable"
     return signed(mean) if math.isnan(low) else f"{signed(mean)} {interval(low, high)}"
 
 
