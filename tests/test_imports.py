@@ -1,4 +1,4 @@
-"""The direction of imports of DESIGN: ops <- resamplers <- models, ops <- alignment, alignment and evaluation <- study."""
+"""The direction of imports of DESIGN: ops <- resamplers <- models; alignment, evaluation <- study; nothing back."""
 
 import ast
 from pathlib import Path

@@ -80,9 +80,8 @@ def test_additional_parameters_on_segformer_are_the_published_ones(op, thousands
     assert (counts[0] - counts[1]) / 1000 == pytest.approx(thousands, rel=0.03)  # published without the biases
 
 
-def test_the_table_of_models_is_up_to_date():
+def test_the_table_of_models_has_them():
     table = (CONFIGS.parent / "docs" / "models.md").read_text()
-    names = {
-        p.stem for d in ("sfnet", "upsamplers") for p in (CONFIGS / d).glob("*.py") if "align-corners" not in p.stem
-    }
-    assert {line.split("]")[0][3:] for line in table.splitlines() if line.startswith("| [")} == names
+    listed = {line.split("]")[0][3:] for line in table.splitlines() if line.startswith("| [")}
+    upsamplers, sfnet = ({p.stem for p in (CONFIGS / folder).glob("*.py")} for folder in ("upsamplers", "sfnet"))
+    assert upsamplers <= listed <= upsamplers | sfnet, "run python docs/models.py"

@@ -58,7 +58,7 @@ def main() -> None:
     try:
         conversion = convert(source)
         settings = conversion.config(args.convention)
-        check(conversion.state_dict, conversion.config(args.convention, norm="BN"))
+        check(conversion.state_dict, settings)
     except ValueError as error:
         raise launch.UsageError(f"checkpoint {args.source}: {error}") from error
     write(dict(meta=dict(convention=args.convention), state_dict=conversion.state_dict), args.destination)
