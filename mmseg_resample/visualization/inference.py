@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 
 from .explain import explanations
 from .pictures import boundary_picture, explanation_pictures
+
+_FROM_FILES = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]  # what LoadShapes does for scenes
 
 
 def load_sample(cfg: Config, image: str, label: str | None = None) -> dict[str, Any]:
@@ -31,6 +34,7 @@ def load_sample(cfg: Config, image: str, label: str | None = None) -> dict[str, 
         IndexError: the test set has no such sample.
         ValueError: ``label`` given for a sample of the test set.
     """
+    init_default_scope(cfg.get("default_scope", "mmseg"))
     config = cfg.test_dataloader.dataset
     if image.startswith("test:"):
         if label is not None:
@@ -46,7 +50,12 @@ def load_sample(cfg: Config, image: str, label: str | None = None) -> dict[str, 
     kind = DATASETS.get(config.type)
     zero = inspect.signature(kind.__init__).parameters.get("reduce_zero_label")
     default = zero.default if zero is not None else False
-    pipeline = [step for step in config.pipeline if label is not None or "Annotations" not in step["type"]]
+    pipeline = [
+        step
+        for transform in config.pipeline
+        for step in (_FROM_FILES if transform["type"] == "LoadShapes" and "://" not in image else [transform])
+        if label is not None or step["type"] != "LoadAnnotations"
+    ]
     return Compose(pipeline)(
         {
             "img_path": image,

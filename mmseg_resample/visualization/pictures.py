@@ -65,7 +65,7 @@ def boundary_picture(pred: np.ndarray, label: np.ndarray, image: np.ndarray, ign
     direction, *signs = figure.axes
     at_boundary = (lengths > 0).sum() / max(lengths.size, 1)
     painted = np.where((moved != 0).any(0)[..., None], flow_to_rgb(moved, longest), grey)
-    _show(direction, painted, f"boundary moved by up to {longest:.0f} px; grey: error elsewhere")
+    _show(direction, painted, f"moved by up to {longest:.0f} px; grey: elsewhere")
     _legend(direction, longest)
     for axis, component, name, ways in zip(signs, moved, "xy", (("left", "right"), ("up", "down")), strict=True):
         axis.imshow(grey)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from mmseg_resample.visualization import boundary_errors, boundary_picture
+from mmseg_resample.visualization import boundary_errors
+from mmseg_resample.visualization.pictures import boundary_picture
 
 
 def scene(dx=0, dy=0):
