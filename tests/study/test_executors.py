@@ -223,7 +223,7 @@ class TestProgressFile:
 
 def test_a_place_is_entered(tmp_path, monkeypatch):
     monkeypatch.chdir(Path.cwd())
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "path", list(dict.fromkeys(sys.path)))
     Place(str(tmp_path), ("/nowhere", sys.path[0])).enter()
     assert Path.cwd() == tmp_path
     assert sys.path.count("/nowhere") == 1

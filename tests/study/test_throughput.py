@@ -223,9 +223,9 @@ class TestOptions:
         assert all(image.is_contiguous(memory_format=torch.channels_last) for image in images) and images
 
     @pytest.mark.slow
-    def test_compile_reaches_every_model(self, build, monkeypatch):
+    @torch._dynamo.config.patch(cache_size_limit=1)  # the name that every torch knows
+    def test_compile_reaches_every_model(self, build):
         """More models than the compiler keeps: without a reset it would leave the last ones as they are."""
-        monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
         counters = torch._dynamo.utils.counters
         for index in range(3):
             counters.clear()
