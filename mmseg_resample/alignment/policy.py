@@ -33,6 +33,8 @@ from .track import Resize, Site, scopes
 Model = Coordinates | tuple[AxisMap, ...]
 
 _SIZES = ((512, 512), (736, 608))  # two unequal sizes: what holds for both holds for all
+_COMPILED = torch.__version__ >= "2.7"  # older torch cannot compile a policy: it runs between two graphs there
+_MOST_DECISIONS = 10_000  # that a policy keeps; images of many sizes are many calls
 _MODES = get_args(Mode)
 _COORDINATES = (*get_args(Coordinates), "exact", "keep")
 
@@ -149,12 +151,14 @@ class ResizePolicy:
         self._varying: set[Site] = set()
         self._levels: list[PixelGrid] = []
         self._warned: set[Site] = set()
+        self._decisions: dict[Any, dict[str, Any] | None] = {}
 
     def install(self, model: nn.Module) -> None:
         """Audit ``model`` and make its resizes findable. Its state dict, class names and results stay as they are."""
         with _fake_copy(model) as fake:
             after = [audit_exact(fake, size) for size in self.sizes]
         self._learn(after)
+        self._decisions.clear()
         owners = {resize.path for result in after for resize in result.trace.resizes}
         for name, module in model.named_modules():
             paths = scopes(name, module)
@@ -236,6 +240,23 @@ class ResizePolicy:
         size: Sequence[int],
     ) -> dict[str, Any] | None:
         """What ``ops.resize`` shall do differently from the call at ``site``; None to leave it as it is."""
+        if _COMPILED and torch.compiler.is_compiling():  # sizes may be symbols
+            return self._decide(site, mode, align_corners, source_size, size)
+        call = (site, mode, align_corners, tuple(source_size), tuple(size))
+        if call not in self._decisions:
+            if len(self._decisions) > _MOST_DECISIONS:
+                self._decisions.clear()
+            self._decisions[call] = self._decide(*call)
+        return self._decisions[call]
+
+    def _decide(
+        self,
+        site: Site,
+        mode: str,
+        align_corners: bool | None,
+        source_size: Sequence[int],
+        size: Sequence[int],
+    ) -> dict[str, Any] | None:
         for rule in self.rules:
             if not rule.matches(site, mode, site not in self._unpositioned, source_size, size):
                 continue
@@ -416,7 +437,7 @@ def _intercept() -> None:
         finally:
             _running.policy = policy
 
-    if torch.__version__ < "2.7":  # torch 2.1 to 2.6 cannot compile this: it runs between two graphs there
+    if not _COMPILED:
         routed = torch.compiler.disable(routed)
 
     def interpolate(*args: Any, **kwargs: Any) -> Tensor:
