@@ -4,6 +4,8 @@ from .deform_conv2d import deform_conv2d
 from .flow_warp import FlowUnit, PaddingMode, flow_warp
 from .grid import AxisMap, Coordinates, PixelGrid
 from .resize import Mode, resize
+from .resize_argmax import Segmentation, resize_argmax
+from .resize_cross_entropy import resize_cross_entropy
 
 __all__ = [
     "AxisMap",
@@ -12,7 +14,10 @@ __all__ = [
     "Mode",
     "PaddingMode",
     "PixelGrid",
+    "Segmentation",
     "deform_conv2d",
     "flow_warp",
     "resize",
+    "resize_argmax",
+    "resize_cross_entropy",
 ]

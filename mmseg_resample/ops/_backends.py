@@ -10,12 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from . import _check, _deform, _torch
+from . import _check, _deform, _fused, _torch
 
 _KERNELS: dict[str, dict[str, Callable[..., Any]]] = {
     "resample": {"torch": _torch.resample},
     "flow_warp": {"torch": _torch.flow_warp},
     "deform_conv2d": {"torch": _deform.by_warps, "torchvision": _deform.by_torchvision},
+    "resize_argmax": {"torch": _fused.resize_argmax},
+    "resize_cross_entropy": {"torch": _fused.resize_cross_entropy},
 }
 # What "auto" takes for inputs that it is best for; everything else has "torch".
 _BEST: dict[str, tuple[str, Callable[[Tensor], bool]]] = {"deform_conv2d": ("torchvision", _deform.torchvision_is_best)}

@@ -63,8 +63,37 @@ class PyramidPooling(nn.Module):
         return self.dropout(self.bottleneck(torch.cat([x, *pooled], dim=1)))
 
 
+class PooledHead(BaseDecodeHead):
+    """What the decoders of SFNet and SFNet-Lite share: how they convolve, and the pooling of the coarsest level."""
+
+    def _conv(self, inputs: int, kernel: int, bias: bool = False) -> ConvModule:
+        return ConvModule(
+            inputs,
+            self.channels,
+            kernel,
+            padding=kernel // 2,
+            bias=bias,
+            conv_cfg=self.conv_cfg,
+            norm_cfg=self.norm_cfg,
+            act_cfg=self.act_cfg,
+        )
+
+    def _pooling(self, in_channels: int, pool_scales: Sequence[int], resampler: Config | None) -> PyramidPooling:
+        return PyramidPooling(
+            in_channels,
+            self.channels,
+            pool_scales,
+            # Bins are no strided features: the sizes say nothing about them, so nothing to warn of.
+            resampler or dict(type="Interpolate", mode="bilinear", warning=False),
+            self.align_corners,
+            self.norm_cfg,
+            self.act_cfg,
+            self.dropout_ratio,
+        )
+
+
 @MODELS.register_module()
-class SFNetHead(BaseDecodeHead):
+class SFNetHead(PooledHead):
     """The decoder of SFNet, with every resampling step from the config.
 
     With ``resampler=dict(type='FlowAlign')`` it is SFNet, with ``dict(type='Interpolate')`` the paper's FPN baseline.
@@ -116,40 +145,18 @@ class SFNetHead(BaseDecodeHead):
                 for _ in finer_channels
             )
 
-        def conv(inputs: int, kernel: int, bias: bool = False) -> ConvModule:
-            return ConvModule(
-                inputs,
-                channels,
-                kernel,
-                padding=kernel // 2,
-                bias=bias,
-                conv_cfg=self.conv_cfg,
-                norm_cfg=self.norm_cfg,
-                act_cfg=self.act_cfg,
-            )
-
-        self.pool = PyramidPooling(
-            coarsest_channels,
-            channels,
-            pool_scales,
-            # Bins are no strided features: the sizes say nothing about them, so nothing to warn of.
-            pool_resampler or dict(interpolate, warning=False),
-            self.align_corners,
-            self.norm_cfg,
-            self.act_cfg,
-            self.dropout_ratio,
-        )
-        self.laterals = nn.ModuleList(conv(level, 1, bias=True) for level in finer_channels)
+        self.pool = self._pooling(coarsest_channels, pool_scales, pool_resampler)
+        self.laterals = nn.ModuleList(self._conv(level, 1, bias=True) for level in finer_channels)
         self.top_down = resamplers(resampler, dict(type="FlowAlign"))
-        self.outputs = nn.ModuleList(conv(channels, 3) for _ in finer_channels)
+        self.outputs = nn.ModuleList(self._conv(channels, 3) for _ in finer_channels)
         self.fusion_resamplers = resamplers(fusion_resampler, interpolate)
-        self.fusion = conv(len(in_channels) * channels, 3)
+        self.fusion = self._conv(len(in_channels) * channels, 3)
         self.dropout = None  # published without one before the classifier; the pooling module has it
         self.supervision = nn.ModuleList()
         if deep_supervision_weight > 0:
             self.supervision.extend(
                 nn.Sequential(
-                    conv(channels, 3, bias=True),
+                    self._conv(channels, 3, bias=True),
                     nn.Dropout2d(self.dropout_ratio),
                     nn.Conv2d(channels, self.out_channels, 1),
                 )

@@ -4,17 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmcv.cnn import ConvModule
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...resamplers import build_resampler, fuse
-from .sfnet_head import Config, PyramidPooling
+from .sfnet_head import Config, PooledHead
 
 
 @MODELS.register_module()
-class SFNetLiteHead(BaseDecodeHead):
+class SFNetLiteHead(PooledHead):
     """The decoder of SFNet-Lite: the pooled coarsest level meets the finest one in a single, gated alignment.
 
     The result and one level in between, resized, are concatenated, convolved and classified. As released, there is no
@@ -55,36 +53,14 @@ class SFNetLiteHead(BaseDecodeHead):
         super().__init__(list(in_channels), channels, input_transform="multiple_select", **kwargs)
         interpolate: Config = dict(type="Interpolate", mode="bilinear")
 
-        def conv(inputs: int, kernel: int, bias: bool = False) -> ConvModule:
-            return ConvModule(
-                inputs,
-                channels,
-                kernel,
-                padding=kernel // 2,
-                bias=bias,
-                conv_cfg=self.conv_cfg,
-                norm_cfg=self.norm_cfg,
-                act_cfg=self.act_cfg,
-            )
-
         def build(cfg: Config) -> nn.Module:
             return build_resampler(cfg, in_channels=channels, guide_channels=channels, align_corners=self.align_corners)
 
-        self.pool = PyramidPooling(
-            in_channels[-1],
-            channels,
-            pool_scales,
-            # Bins are no strided features: the sizes say nothing about them, so nothing to warn of.
-            pool_resampler or dict(interpolate, warning=False),
-            self.align_corners,
-            self.norm_cfg,
-            self.act_cfg,
-            self.dropout_ratio,
-        )
-        self.laterals = nn.ModuleList(conv(level, 1, bias=True) for level in in_channels[:-1])
+        self.pool = self._pooling(in_channels[-1], pool_scales, pool_resampler)
+        self.laterals = nn.ModuleList(self._conv(level, 1, bias=True) for level in in_channels[:-1])
         self.align = build(resampler or dict(type="GatedFlowAlign"))
         self.fusion_resampler = build(fusion_resampler or interpolate)
-        self.fusion = conv(2 * channels, 3)
+        self.fusion = self._conv(2 * channels, 3)
         self.dropout = None  # published without one before the classifier; the pooling module has it
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
