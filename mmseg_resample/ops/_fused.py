@@ -1,0 +1,369 @@
+"""Resize to labels, or to a loss, a few rows at a time, in plain PyTorch: every device, memory of a few rows.
+
+A bilinear resize is two steps. A source row is *widened* to the output's width; an output row is the weighted sum of
+two wide rows. Output rows are visited in order, so that each source row is widened once and two of them are alive.
+
+Both steps have the operations of PyTorch's general float32 kernel for CPUs in their order and rounding: the second
+neighbour times its weight, plus the first times its own in one fused multiply-add. So the values, and with them the
+labels, are bitwise those of ``F.interpolate`` where it runs that kernel, built with fused multiply-adds.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._torch import _gather, _table, _transpose
+from .grid import AxisMap
+
+BAND = 2**19  # values resized at once: a band and what is computed from it stay in a core's cache
+_CONFUSION_PIXELS = 2**18
+
+
+class Axis(NamedTuple):
+    """How one axis is resized: by PyTorch's coordinates (``rule`` is its align_corners), or by an ``AxisMap``."""
+
+    source_size: int
+    size: int
+    rule: bool | AxisMap
+
+    @property
+    def is_identity(self) -> bool:
+        return self.source_size == self.size and self.rule in (False, True, AxisMap(1.0, 0.0))
+
+    def table(self, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """Index and weight of the second and of the first neighbour, (2, size) each."""
+        if isinstance(self.rule, AxisMap):
+            index, weight = _table("linear", self.rule.scale, self.rule.offset, self.source_size, self.size)
+            return index[::-1].copy(), weight[::-1].copy()
+        real = np.float64 if dtype == torch.float64 else np.float32
+        n, out, x = self.source_size, self.size, np.arange(self.size)
+        if self.rule:
+            ratio = real(n - 1) / real(out - 1) if out > 1 else real(0)
+            u = (np.float64(ratio) * x).astype(real)
+        else:
+            # float64 holds the product of two float32 numbers: one rounding, as in a fused multiply-subtract.
+            u = np.maximum((np.float64(real(n) / real(out)) * (x + 0.5) - 0.5).astype(real), real(0))
+        first = np.minimum(u.astype(np.int64), n - 1)
+        far = np.clip(u - first.astype(real), real(0), real(1))
+        return np.stack([np.minimum(first + 1, n - 1), first]), np.stack([far, real(1) - far])
+
+
+class Stage:
+    """One resize: rows by table, columns by PyTorch's one-dimensional kernel where it computes the same.
+
+    Args:
+        rows: the vertical axis.
+        columns: the horizontal axis.
+        keep: what is left of the result, as (start, stop, step) along both axes: a crop, a flip.
+    """
+
+    def __init__(
+        self, rows: Axis, columns: Axis, keep: Sequence[tuple[int, int, int]], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.rows, self.columns, self.dtype, self.device = rows, columns, dtype, device
+        kept = np.arange(*keep[0])
+        self.neighbours, self.shares = (array[:, kept] for array in rows.table(dtype))
+        self.weights = torch.from_numpy(self.shares).to(device, dtype)
+        self.kept_columns = keep[1]
+        self.height, self.width = len(kept), len(range(*keep[1]))
+        self.is_identity = (
+            rows.is_identity and columns.is_identity and tuple(keep) == ((0, rows.size, 1), (0, columns.size, 1))
+        )
+
+    @cached_property
+    def _column_table(self) -> tuple[Tensor, Tensor]:
+        index, weight = self.columns.table(self.dtype)
+        return torch.from_numpy(index).to(self.device), torch.from_numpy(weight).to(self.device, self.dtype)
+
+    @cached_property
+    def _column_adjoint(self) -> tuple[Tensor, Tensor]:
+        index, weight = _transpose(self.columns.table(self.dtype), self.columns.source_size)
+        return torch.from_numpy(index).to(self.device), torch.from_numpy(weight).to(self.device, self.dtype)
+
+    def widen(self, row: Tensor) -> Tensor:
+        """(C, w) to (C, W), the columns that are kept."""
+        if not self.columns.is_identity:
+            if isinstance(self.columns.rule, AxisMap):
+                row = _gather(row, 1, *self._column_table)
+            else:
+                row = F.interpolate(row[None], self.columns.size, mode="linear", align_corners=self.columns.rule)[0]
+        start, stop, step = self.kept_columns
+        if step < 0:
+            return row[:, stop + 1 : start + 1].flip(1)
+        return row[:, start:stop]
+
+    def narrow(self, grad: Tensor) -> Tensor:
+        """The transpose of ``widen`` for an uncropped, unflipped stage, deterministic on every device."""
+        if self.columns.is_identity:
+            return grad
+        if isinstance(self.columns.rule, AxisMap) or grad.device.type != "cpu":
+            return _gather(grad, 1, *self._column_adjoint)
+        shape = [1, grad.shape[0], self.columns.source_size]
+        return torch.ops.aten.upsample_linear1d_backward(grad[None], [self.columns.size], shape, self.columns.rule)[0]
+
+    def cells(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Ranges of consecutive rows with the same two neighbours."""
+        inside = self.neighbours[:, start:stop]
+        cuts = np.flatnonzero((inside[:, 1:] != inside[:, :-1]).any(0)) + start + 1
+        bounds = [start, *cuts.tolist(), stop]
+        return pairwise(bounds)
+
+
+class Rows:
+    """The rows of one resized image, computed when asked for; ``source(i)`` is row ``i`` of the image, (C, w)."""
+
+    def __init__(self, source: Callable[[int], Tensor], stage: Stage) -> None:
+        self.source, self.stage = source, stage
+        self._wide: dict[int, Tensor] = {}
+
+    def _pair(self, r: int) -> tuple[Tensor, Tensor]:
+        wanted = [int(i) for i in self.stage.neighbours[:, r]]
+        self._wide = {i: row for i, row in self._wide.items() if i in wanted}
+        for i in wanted:
+            if i not in self._wide:
+                self._wide[i] = self.stage.widen(self.source(i))
+        return self._wide[wanted[0]], self._wide[wanted[1]]
+
+    def band(self, start: int, stop: int, out: Tensor) -> Tensor:
+        """Rows ``start`` to ``stop`` in ``out``, (C, at least stop - start, W)."""
+        for begin, end in self.stage.cells(start, stop):
+            second, first = self._pair(begin)
+            part = out[:, begin - start : end - start]
+            if self.stage.rows.is_identity:
+                part.copy_(first[:, None])
+                continue
+            far, near = self.stage.weights[:, None, begin:end, None]
+            torch.mul(second[:, None], far, out=part).addcmul_(first[:, None], near)
+        return out[:, : stop - start]
+
+    def row(self, r: int) -> Tensor:
+        second, first = self._pair(r)
+        if self.stage.rows.is_identity:
+            return first
+        far, near = self.stage.weights[:, r]
+        return (second * far).addcmul_(first, near)
+
+
+def _exactly(device: torch.device) -> AbstractContextManager:
+    """No half precision behind our back."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def _band_height(channels: int, width: int, height: int) -> int:
+    return max(1, min(height, BAND // max(1, channels * width)))
+
+
+def _first_largest(values: Tensor, largest: Tensor) -> Tensor:
+    """``values.argmax(0)`` given ``values.amax(0)``, by byte-wide operations: several times faster on CPUs."""
+    classes = values.shape[0]
+    dtype = torch.uint8 if classes < 256 else torch.int16 if classes < 2**15 else torch.int32
+    rank = torch.arange(classes, 0, -1, device=values.device, dtype=dtype)[:, None, None]
+    best = (values >= largest).to(dtype).mul_(rank).amax(0)  # of the classes at the maximum, the first ranks highest
+    if best.all():
+        return classes - best
+    return values.argmax(0)  # NaN equals nothing
+
+
+def resize_argmax(
+    logits: Tensor,
+    axes: Sequence[Sequence[tuple[int, int, bool | AxisMap]]],
+    keeps: Sequence[Sequence[tuple[int, int, int]]],
+    dtype: torch.dtype,
+    threshold: float,
+    with_confidence: bool,
+    target: Tensor | None,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """``axes[k]`` are the fields of the ``Axis`` (h, w) of resize ``k``, ``keeps[k]`` the ``keep`` of its ``Stage``.
+
+    Returns labels, confidence and confusion matrix, the last two where they are wanted.
+    """
+    compute = torch.promote_types(logits.dtype, torch.float32)
+    stages = [Stage(Axis(*h), Axis(*w), keep, compute, logits.device) for (h, w), keep in zip(axes, keeps, strict=True)]
+    stages = [stage for stage in stages if not stage.is_identity] or stages[-1:]
+    batch, channels = logits.shape[:2]
+    height, width = stages[-1].height, stages[-1].width
+    labels = torch.empty(batch, height, width, dtype=dtype, device=logits.device)
+    confidence = torch.empty(labels.shape, dtype=compute, device=logits.device) if with_confidence else None
+    step = _band_height(channels, width, height)
+    out = torch.empty(channels, step, width, dtype=compute, device=logits.device)
+    with _exactly(logits.device):
+        for n in range(batch):
+            rows = _rows_of(logits[n], compute, stages)
+            for start in range(0, height, step):
+                stop = min(start + step, height)
+                values = rows.band(start, stop, out)
+                if channels == 1:
+                    probability = values[0].sigmoid()
+                    labels[n, start:stop] = probability > threshold
+                    if confidence is not None:
+                        confidence[n, start:stop] = torch.where(labels[n, start:stop] > 0, probability, 1 - probability)
+                    continue
+                largest = values.amax(0)
+                labels[n, start:stop] = _first_largest(values, largest)
+                if confidence is not None:
+                    confidence[n, start:stop] = values.sub_(largest).exp_().sum(0).reciprocal_()
+    confusion = None if target is None else _confusion(labels, target, max(2, channels), ignore_index)
+    return labels, confidence, confusion
+
+
+def _rows_of(image: Tensor, dtype: torch.dtype, stages: Sequence[Stage]) -> Rows:
+    rows = Rows(lambda i: image[:, i].to(dtype).contiguous(), stages[0])
+    for stage in stages[1:]:
+        rows = Rows(rows.row, stage)
+    return rows
+
+
+def _confusion(labels: Tensor, target: Tensor, classes: int, ignore_index: int) -> Tensor:
+    counts = torch.zeros(classes**2, dtype=torch.int64, device=labels.device)
+    for seen, truth in zip(
+        labels.flatten().split(_CONFUSION_PIXELS), target.flatten().split(_CONFUSION_PIXELS), strict=True
+    ):
+        counted = truth != ignore_index
+        truth = truth[counted]
+        _refuse_outside("resize_argmax", truth, classes, ignore_index)
+        counts += torch.bincount(truth.long().mul_(classes).add_(seen[counted]), minlength=classes**2)
+    return counts.view(classes, classes)
+
+
+def _refuse_outside(op: str, target: Tensor, classes: int, ignore_index: int) -> None:
+    if target.numel() and (target.min() < 0 or target.max() >= classes):
+        low, high = int(target.min()), int(target.max())
+        raise IndexError(
+            f"{op}: expected labels in [0, {classes}) or ignore_index={ignore_index}, got values from {low} to {high}. "
+            f"Map the other labels to ignore_index, or give the head as many classes as there are labels."
+        )
+
+
+class Sums(NamedTuple):
+    """What one pass over the pixels gives.
+
+    Args:
+        loss: (), float64, sum of the losses.
+        weight: (), float64, sum of the class weights of the pixels that are not ignored.
+        pixels: (), int64, how many are not ignored.
+        correct: (), int64, how many of those have their class first, or None.
+        losses: (N, H, W), or None.
+        gradient: of ``loss``, like the logits in float32 or better, or None.
+    """
+
+    loss: Tensor
+    weight: Tensor
+    pixels: Tensor
+    correct: Tensor | None
+    losses: Tensor | None
+    gradient: Tensor | None
+
+
+def resize_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    axes: Sequence[tuple[int, int, bool | AxisMap]],
+    weight: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    pixel_weight: Tensor | None,
+    want: Sequence[str],
+) -> Sums:
+    """``axes`` are the fields of the ``Axis`` (h, w); ``want`` the optional fields of ``Sums`` to compute."""
+    compute = torch.promote_types(logits.dtype, torch.float32)
+    device = logits.device
+    batch, channels = logits.shape[:2]
+    height, width = target.shape[1:]
+    stage = Stage(Axis(*axes[0]), Axis(*axes[1]), ((0, height, 1), (0, width, 1)), compute, device)
+    weight = None if weight is None else weight.to(device, compute)
+    gradient = torch.zeros(logits.shape, dtype=compute, device=device) if "gradient" in want else None
+    losses = torch.empty(target.shape, dtype=compute, device=device) if "losses" in want else None
+    # Sums by column, added up at the end: no total depends on how threads share a reduction.
+    loss_sum = torch.zeros(width, dtype=torch.float64, device=device)
+    weight_sum = torch.zeros_like(loss_sum)
+    pixels, correct = torch.zeros(2, width, dtype=torch.int64, device=device)
+    step = _band_height(channels, width, height)
+    out = torch.empty(channels, step, width, dtype=compute, device=device)
+    with _exactly(device):
+        for n in range(batch):
+            rows = _rows_of(logits[n], compute, [stage])
+            received = _Received(stage, gradient[n]) if gradient is not None else None
+            for start in range(0, height, step):
+                stop = min(start + step, height)
+                values = rows.band(start, stop, out)
+                labels = target[n, start:stop].long()
+                counted = labels != ignore_index
+                labels = labels.masked_fill(~counted, 0)
+                if device.type == "cpu":  # elsewhere the gather below asserts, as PyTorch's own loss does
+                    _refuse_outside("resize_cross_entropy", labels, channels, ignore_index)
+                # A pixel's loss is own * (lse - v[label]) + smooth * (sum(w) * lse - sum(w * v)).
+                own = counted.to(compute) if weight is None else weight[labels] * counted
+                weight_sum += own.sum(0, dtype=torch.float64)
+                pixels += counted.sum(0)
+                scale = counted.to(compute)
+                if pixel_weight is not None:
+                    scale = scale * pixel_weight[n, start:stop].to(compute)
+                    own = own * pixel_weight[n, start:stop].to(compute)
+                own, scale = own * (1 - label_smoothing), scale * (label_smoothing / channels)
+
+                largest = values.amax(0)
+                if "correct" in want:
+                    hit = (_first_largest(values, largest) == labels) & counted
+                    correct += hit.sum(0)
+                values.sub_(largest)
+                at_label = values.gather(0, labels[None])[0]
+                every = None
+                if label_smoothing:
+                    every = values.sum(0) if weight is None else (values * weight[:, None, None]).sum(0)
+                total = values.exp_().sum(0)
+                lse = total.log()
+                loss = own * (lse - at_label)
+                class_sum: Tensor | float = channels if weight is None else weight.sum()
+                if every is not None:
+                    loss += scale * (class_sum * lse - every)
+                loss = loss.masked_fill_(~counted, 0)  # an ignored pixel may hold anything
+                loss_sum += loss.sum(0, dtype=torch.float64)
+                if losses is not None:
+                    losses[n, start:stop] = loss
+                if received is None:
+                    continue
+                values *= (own + scale * class_sum if label_smoothing else own) / total
+                if label_smoothing:
+                    values -= scale if weight is None else scale * weight[:, None, None]
+                values.scatter_(0, labels[None], values.gather(0, labels[None]) - own)
+                received.add(start, stop, values)
+            if received is not None:
+                received.flush()
+    return Sums(
+        loss_sum.sum(),
+        weight_sum.sum(),
+        pixels.sum(),
+        correct.sum() if "correct" in want else None,
+        losses,
+        gradient,
+    )
+
+
+class _Received:
+    """The adjoint of ``Rows``: gathers the gradients of output rows in wide rows, then narrows those into ``grad``."""
+
+    def __init__(self, stage: Stage, grad: Tensor) -> None:
+        self.stage, self.grad = stage, grad
+        self._wide: dict[int, Tensor] = {}
+
+    def add(self, start: int, stop: int, band: Tensor) -> None:
+        for r in range(start, stop):
+            neighbours, shares = self.stage.neighbours[:, r], self.stage.shares[:, r]
+            self.flush(keep=neighbours.tolist())
+            for i, share in zip(neighbours.tolist(), shares.tolist(), strict=True):
+                if i in self._wide:
+                    self._wide[i].add_(band[:, r - start], alpha=share)
+                elif share:
+                    self._wide[i] = band[:, r - start] * share
+
+    def flush(self, keep: Sequence[int] = ()) -> None:
+        for i in [i for i in self._wide if i not in keep]:
+            self.grad[:, i] += self.stage.narrow(self._wide.pop(i))
