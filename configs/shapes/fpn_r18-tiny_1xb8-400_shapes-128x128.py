@@ -1,4 +1,4 @@
-# A pyramid of a thin ResNet-18 whose top-down steps are the resamplers under comparison; the finest level is classified.
+# A pyramid of a thin ResNet-18 whose top-down steps are the resamplers under comparison. The head concatenates its levels.
 _base_ = './fcn_r18-d8-tiny_1xb8-400_shapes-128x128.py'
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
@@ -14,4 +14,7 @@ model = dict(
         num_outs=4,
         norm_cfg=norm_cfg,
         resampler=dict(type='Interpolate', mode='bilinear')),
-    decode_head=dict(in_channels=32, in_index=0, channels=32, num_convs=1))
+    decode_head=dict(
+        in_channels=[32, 32, 32, 32],
+        in_index=[0, 1, 2, 3],
+        input_transform='resize_concat'))
