@@ -114,10 +114,14 @@ def resize_cross_entropy(
     return (loss, accuracy) if return_accuracy else loss
 
 
-def _accuracy(sums: Any, batch: int) -> Tensor:
+def _accuracy(ctx: Any, sums: Any, batch: int) -> Tensor:
+    """In percent, as mmseg has it; an output of ``ctx`` without a gradient."""
     if batch == 0:
-        return torch.zeros_like(sums.pixels, dtype=torch.float32)
-    return ((sums.correct + _EPS) * 100 / (sums.pixels + _EPS)).float()
+        accuracy = torch.zeros_like(sums.pixels, dtype=torch.float32)
+    else:
+        accuracy = ((sums.correct + _EPS) * 100 / (sums.pixels + _EPS)).float()
+    ctx.mark_non_differentiable(accuracy)
+    return accuracy
 
 
 class _Reduced(torch.autograd.Function):
@@ -141,10 +145,7 @@ class _Reduced(torch.autograd.Function):
         if sums.gradient is not None:
             ctx.save_for_backward(logits, sums.gradient)
             ctx.divisor = divisor
-        accuracy = _accuracy(sums, logits.shape[0]) if return_accuracy else None
-        if accuracy is not None:
-            ctx.mark_non_differentiable(accuracy)
-        return (sums.loss / divisor).to(dtype), accuracy
+        return (sums.loss / divisor).to(dtype), _accuracy(ctx, sums, logits.shape[0]) if return_accuracy else None
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _accuracy: Any) -> tuple[Tensor | None, ...]:
@@ -172,10 +173,7 @@ class _PerPixel(torch.autograd.Function):
         sums = sums_of(logits, target, pixel_weight, "losses", *["correct"] * return_accuracy)
         ctx.save_for_backward(logits, target, pixel_weight)
         ctx.sums_of = sums_of
-        accuracy = _accuracy(sums, logits.shape[0]) if return_accuracy else None
-        if accuracy is not None:
-            ctx.mark_non_differentiable(accuracy)
-        return sums.losses, accuracy
+        return sums.losses, _accuracy(ctx, sums, logits.shape[0]) if return_accuracy else None
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _accuracy: Any) -> tuple[Tensor | None, ...]:

@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -88,7 +89,7 @@ def draw(runner: Runner, sample: dict[str, Any], name: str) -> list[str]:
         result = model.test_step(pseudo_collate([sample]))[0]
     image = np.ascontiguousarray(sample["inputs"].permute(1, 2, 0).numpy()[..., ::-1])  # BGR, as it was read
     height, width = result.pred_sem_seg.shape
-    shown = image if image.shape[:2] == (height, width) else _resized(image, (height, width))
+    shown = image if image.shape[:2] == (height, width) else mmcv.imresize(image, (width, height))
     visualizer.add_datasample(name, shown, result, draw_gt="gt_sem_seg" in result, with_labels=False)
     names = [name]
     if "gt_sem_seg" in result:
@@ -100,9 +101,3 @@ def draw(runner: Runner, sample: dict[str, Any], name: str) -> list[str]:
         visualizer.add_image(f"{name}_{module}", picture)
         names.append(f"{name}_{module}")
     return names
-
-
-def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    import cv2
-
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)

@@ -57,14 +57,15 @@ def boundary_picture(pred: np.ndarray, label: np.ndarray, image: np.ndarray, ign
         (h, w, 3) uint8 RGB.
     """
     moved = boundary_errors(pred, label, ignore_index)
-    elsewhere = np.isnan(moved).any(0)
-    lengths = np.hypot(*moved)[~elsewhere]
+    wrong = (moved != 0).any(0)
+    near = np.isfinite(moved).all(0)
+    at_boundary = wrong & near
+    lengths = np.hypot(*moved)[at_boundary]
     longest = max(float(lengths.max(initial=0)), 1.0)
     grey = np.repeat(np.rint(0.25 * image.mean(-1, keepdims=True) + 180).astype(np.uint8), 3, axis=-1)
     figure = _figure(3, image.shape)
     direction, *signs = figure.axes
-    at_boundary = (lengths > 0).sum() / max(lengths.size, 1)
-    painted = np.where((moved != 0).any(0)[..., None], flow_to_rgb(moved, longest), grey)
+    painted = np.where(wrong[..., None], flow_to_rgb(moved, longest), grey)
     _show(direction, painted, f"moved by up to {longest:.0f} px; grey: elsewhere")
     _legend(direction, longest)
     for axis, component, name, ways in zip(signs, moved, "xy", (("left", "right"), ("up", "down")), strict=True):
@@ -73,9 +74,10 @@ def boundary_picture(pred: np.ndarray, label: np.ndarray, image: np.ndarray, ign
             np.where(np.nan_to_num(component) == 0, np.nan, component), cmap="coolwarm", vmin=-longest, vmax=longest
         )
         figure.colorbar(shown, ax=axis, shrink=0.8)
-        mean = float(component[(moved != 0).any(0) & ~elsewhere].mean()) if at_boundary else 0.0
+        mean = float(component[at_boundary].mean()) if len(lengths) else 0.0
         axis.set_title(f"along {name}, px: - {ways[0]}, + {ways[1]}; mean {mean:+.2f}")
-    figure.suptitle(f"errors at boundaries: {100 * at_boundary:.1f} % of the pixels")
+    share = at_boundary.sum() / max(near.sum(), 1)
+    figure.suptitle(f"errors at boundaries: {100 * share:.1f} % of the pixels")
     return _to_rgb(figure)
 
 
