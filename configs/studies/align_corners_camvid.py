@@ -34,3 +34,4 @@ evaluations = dict(
         align_corners=dict(false='true', true='false', exact='false')))
 compare = 'align_corners'
 metric = 'mIoU'
+sequences = r'^[^_]+'  # the test images are frames of 0001TP and Seq05VD

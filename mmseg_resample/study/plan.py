@@ -51,7 +51,7 @@ METRICS = ("mIoU", "mAcc", "aAcc")
 
 _KEYS = (
     "base", "axes", "train", "seeds", "evaluations", "evaluators", "compare", "metric", "margin", "family", "speed",
-    "stop_if",
+    "stop_if", "sequences",
 )  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # names become parts of paths
 
@@ -145,6 +145,8 @@ class Study:
         family: the comparisons that the study is about; all others are exploratory.
         speed: options of ``throughput.apply``, complete.
         stop_if: arguments of ``hooks.DivergenceHook``.
+        sequences: regular expression; test images whose names have an equal match are frames of one video. An image
+            without a match, and every image for None, is one by itself.
     """
 
     file: Path
@@ -161,6 +163,7 @@ class Study:
     family: Sequence[Comparison]
     speed: Mapping[str, Any]
     stop_if: Mapping[str, Any]
+    sequences: str | None
 
     @property
     def train(self) -> dict[str, list[str]]:
@@ -188,6 +191,7 @@ class Study:
             "family": [asdict(comparison) for comparison in self.family],
             "speed": dict(self.speed),
             "stop_if": dict(self.stop_if),
+            "sequences": self.sequences,
         }
 
     def _run(self, variants: Variants, seed: int) -> Run:
@@ -269,6 +273,7 @@ class _Loader:
             family=self.family(content.get("family"), compare, axes, combinations, list(evaluations)),
             speed=self.speed(content.get("speed", {})),
             stop_if=self.stop_if(content.get("stop_if", {})),
+            sequences=self.sequences(content.get("sequences")),
         )
         self.check_schedules(study)
         return study
@@ -304,6 +309,8 @@ class _Loader:
         for axis, variants in axes.items():
             where = f"axes.{axis}"
             self.name(where, axis)
+            if axis == "evaluation":
+                self.fail(where, "is a word of family.", "Name the axis otherwise.")
             self.mapping(where, variants, "variant names to overrides", empty=False)
             for variant, overrides in variants.items():
                 self.name(f"{where}.{variant}", variant)
@@ -431,6 +438,15 @@ class _Loader:
         if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < math.inf:
             self.fail("margin", f"expected a number > 0 in the unit of the metric, got {margin!r}.", "Write 0.5.")
         return float(margin)
+
+    def sequences(self, pattern: Any) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            re.compile(pattern)
+        except (TypeError, re.error) as error:
+            self.fail("sequences", f"expected a regular expression, got {pattern!r} ({error}).", "Write r'^[^_]+'.")
+        return pattern
 
     def family(
         self,

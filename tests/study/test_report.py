@@ -330,6 +330,23 @@ class TestWhatIsMissing:
         ]
         assert [tuple(d.seeds) for d in result.displaced if d.evaluation == "own"] == [(0, 2), (0, 2)]
 
+    def test_frames_of_few_videos_are_not_redrawn(self, written, tmp_path):
+        root = tmp_path / "copy"
+        shutil.copytree(written[0], root)
+        study = records.read_json(root / "study.json")
+        records.write_json(root / "study.json", {**study, "sequences": "^."})
+        (missing,) = report.build(root).missing
+        assert missing.startswith(
+            "Intervals with other test images: too few videos to redraw their frames (4; from 10 on)"
+        )
+
+    def test_a_description_of_an_older_version(self, written, tmp_path):
+        study = records.read_json(written[0] / "study.json")
+        del study["combinations"]
+        records.write_json(tmp_path / "study.json", study)
+        with pytest.raises(StudyError, match=r"written by an older version\. Run the study's command again"):
+            report.build(tmp_path)
+
     def test_an_audit_that_failed(self, written, tmp_path):
         root = tmp_path / "copy"
         shutil.copytree(written[0], root)

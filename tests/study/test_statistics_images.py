@@ -182,6 +182,16 @@ def test_stored_images_are_brought_into_one_order(tmp_path):
     np.testing.assert_array_equal(read, image_counts(confusion))
 
 
+def test_frames_of_a_video_are_one_sequence(tmp_path):
+    confusion = draw(n_seeds=1, n_images=5)
+    names = ["b_1", "a_1", "b_2", "alone", "a_2"]
+    files = [[store(tmp_path / f"{arm}.npz", confusion[arm, 0], names)] for arm in range(2)]
+    read = read_image_counts(files, r"^[^_]+_")
+    images = image_counts(confusion)
+    expected = np.stack([images[:, :, [0, 2]].sum(2), images[:, :, [1, 4]].sum(2), images[:, :, 3]], axis=2)
+    np.testing.assert_array_equal(read, expected)
+
+
 def test_stored_images_must_be_the_same(tmp_path):
     confusion = draw(n_seeds=2, n_images=3)
     first = store(tmp_path / "first.npz", confusion[0, 0], "abc")

@@ -20,6 +20,9 @@ from ..plan import StudyError, Variants
 Scores = Mapping[int, float]
 """Seed -> metric, in the unit of the metric."""
 
+FEWEST_SEQUENCES = 10
+"""Videos that are redrawn like images; fewer say too little about how videos differ."""
+
 
 @dataclass(frozen=True)
 class Declared:
@@ -93,7 +96,7 @@ class Directory:
         return records.RunFiles(self.root / run["directory"]).counts(evaluation) / f"{evaluator}.npz"
 
     def image_counts(self, runs: Sequence[Mapping[str, Any]], evaluation: str) -> list[np.ndarray] | str:
-        """Per-image counts of the confusion matrices of several runs, images in one order.
+        """Counts of the confusion matrices of several runs, by image or sequence, these in one order.
 
         Returns:
             (images, 3, C) for every run, or in words why there are none.
@@ -101,10 +104,14 @@ class Directory:
         files = [self.counts_file(run, evaluation, CONFUSION) for run in runs]
         if not all(path.exists() for path in files):
             return "per-image confusion matrices are absent"
+        sequences = self.study.get("sequences")
         try:
-            (arm,) = read_image_counts([files])
+            (arm,) = read_image_counts([files], sequences)
         except ValueError:
             return "the runs were not tested on the same images and classes"
+        count = arm.shape[1]
+        if sequences is not None and count < FEWEST_SEQUENCES:
+            return f"too few videos to redraw their frames ({count}; from {FEWEST_SEQUENCES} on)"
         return list(arm)
 
     def displacement(self, run: Mapping[str, Any], evaluation: str, evaluator: str) -> Displacement | None:
@@ -125,6 +132,11 @@ def read(root: Path) -> Directory:
     study = records.read_json(root / "study.json")
     if study is None:
         raise StudyError(f"{root}: expected the directory of a study, but it has no study.json. Run the study first.")
+    if "combinations" not in study:
+        raise StudyError(
+            f"{root}: its study.json was written by an older version. Run the study's command again: it writes that "
+            f"file anew and repeats no run."
+        )
     runs = _records(root, "metrics.json", study)
     failures = [
         {**{key: run[key] for key in ("variants", "seed", "error")}, "log": f"{run['directory']}/log.txt"}

@@ -191,12 +191,18 @@ def _differences(report: Report) -> Made:
         "p, equivalent",
         "verdict",
     ]
+    sequences = report.study.get("sequences")
+    drawn = (
+        "images are drawn as if independent, which frames of one video are not"
+        if sequences is None
+        else f"what is drawn are sequences, images with an equal match of {sequences}"
+    )
     table = Table(
         columns,
         rows,
         f"Differences in {report.unit.difference}. Mean [95 %]: Student's interval over seeds, on these test images. "
-        f"With other images: 95 % interval for other trainings and another test set of this size; images are drawn "
-        f"as if independent, which frames of one video are not. p: sign flips. p, Holm: corrected for the declared "
+        f"With other images: 95 % interval for other trainings and another test set of this size; "
+        f"{drawn}. p: sign flips. p, Holm: corrected for the declared "
         f"family of {len(report.family)}. p, equivalent: that the difference is below the margin of "
         f"{report.unit.amount(report.margin)}, corrected too; from {SEEDS_FOR_SIGNIFICANCE} seeds on.",
         frozenset([*keys, "by seed", "verdict"]),
