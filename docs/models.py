@@ -1,6 +1,7 @@
 """Counts parameters and FLOPs of the SFNet and upsampler configs, writes docs/models.md: ``python docs/models.py``."""
 
 import argparse
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.progress import track
 import mmseg_resample  # noqa: F401  (registers the models)
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+RESULTS = Path(__file__).parent / "results"
 SIZE = 512
 
 HEAD = f"""\
@@ -26,12 +28,12 @@ HEAD = f"""\
 Every config of `configs/sfnet` and `configs/upsamplers`, with its parameters (those for training only included), its
 FLOPs at {SIZE}x{SIZE} as mmengine's `get_model_complexity_info` counts them, and published scores of what it follows.
 The counter knows convolutions, linear layers and matrix products (a multiplication and an addition are one);
-interpolation, sampling by a flow and the weighted sums of CARAFE, FADE, SAPA and FreqFusion are not in it. No model of
-this table has been trained here yet.
+interpolation, sampling by a flow and the weighted sums of CARAFE, FADE, SAPA and FreqFusion are not in it.
 
 A published score is the mIoU in percent of the authors' own code, data processing and schedule, from the source that
 stands beside it; differences of half a point between such numbers mean little: two papers of one group give bilinear
-SegFormer-B1 as 41.68 and 42.11. Scores that no source at hand shows are left out. Variants with `align-corners` in
+SegFormer-B1 as 41.68 and 42.11. Scores that no source at hand shows are left out. Scores of ours are from the studies
+in [results](results), whose schedules are shorter than that of the config. Variants with `align-corners` in
 their names differ in the flag alone and are not listed.
 
 Regenerate with `python docs/models.py`.
@@ -58,6 +60,14 @@ PUBLISHED = {  # beginning of a config's name -> score and source
     "upernet_r50-fade": f"41.83 ({SAPA})",
     "upernet_r50-sapa": f"42.60 of SAPA-D ({SAPA})",
 }
+MEASURED = {  # config -> study in docs/results, combination, evaluation and variant that are the config
+    "sfnet-fpn_r18-thin_1xb8-1k_camvid-160x160": (
+        "align_corners_camvid_240_iterations",
+        {"input": "160"},
+        "own",
+        "false",
+    ),
+}
 
 
 def main() -> None:
@@ -70,7 +80,8 @@ def main() -> None:
     text = HEAD
     for folder in ("sfnet", "upsamplers"):
         text += (
-            f"\n## {folder}\n\n| config | parameters, M | FLOPs, G | published mIoU |\n| --- | ---: | ---: | --- |\n"
+            f"\n## {folder}\n\n| config | parameters, M | FLOPs, G | published mIoU | ours |\n"
+            "| --- | ---: | ---: | --- | --- |\n"
         )
         paths = [p for p in sorted((CONFIGS / folder).glob("*.py")) if "align-corners" not in p.stem]
         for path in track(paths, description=folder):
@@ -90,7 +101,24 @@ def row(path: Path, zoo: dict[str, float]) -> str:
     if path.stem in zoo:
         scores.append(f"{zoo[path.stem]:.2f} (mmseg's model zoo)")
     link = f"[{path.stem}](../configs/{path.parent.name}/{path.name})"
-    return f"| {link} | {found['params'] / 1e6:.3f} | {found['flops'] / 1e9:.2f} | {'; '.join(scores)} |\n"
+    counts = f"{found['params'] / 1e6:.3f} | {found['flops'] / 1e9:.2f}"
+    return f"| {link} | {counts} | {'; '.join(scores)} | {measured(path.stem)} |\n"
+
+
+def measured(config: str) -> str:
+    """Mean and standard deviation over seeds of the study that trained the config."""
+    if config not in MEASURED:
+        return ""
+    study, combination, evaluation, variant = MEASURED[config]
+    report = json.loads((RESULTS / study / "report.json").read_text())
+    (found,) = (
+        each
+        for each in report["comparisons"]
+        if each["combination"] == combination and each["evaluation"] == evaluation
+    )
+    scores = found["variants"][variant]
+    link = f"[{study}](results/{study}/report.md)"
+    return f"{scores['mean']:.2f} ± {scores['sd']:.2f}, {len(scores['seeds'])} seeds ({link})"
 
 
 def stock_scores() -> dict[str, float]:

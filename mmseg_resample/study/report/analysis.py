@@ -157,31 +157,14 @@ class Displaced:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A metric over the width of a band, for the variants of a comparison.
+class Breakdown:
+    """A metric by the width of a band, or by class, for the variants of a comparison.
 
     Attributes:
         combination: variants of the other axes, as trained.
         evaluation: name.
-        scores: width, as ``3px`` -> variant -> seed -> metric.
-        differences: width -> variant -> that minus the reference.
-    """
-
-    combination: Variants
-    evaluation: str
-    scores: Mapping[str, Mapping[str, Scores]]
-    differences: Mapping[str, Mapping[str, PairedDifference]]
-
-
-@dataclass(frozen=True)
-class ClassScores:
-    """IoU of every class, for the variants of a comparison.
-
-    Attributes:
-        combination: variants of the other axes, as trained.
-        evaluation: name.
-        scores: class -> variant -> seed -> IoU in percent.
-        differences: class -> variant -> that minus the reference.
+        scores: width, as ``3px``, or class -> variant -> seed -> metric.
+        differences: width or class -> variant -> that minus the reference.
     """
 
     combination: Variants
@@ -226,9 +209,9 @@ class Report:
     transfers: Sequence[Transfer]
     interactions: Sequence[Interaction]
     displaced: Sequence[Displaced]
-    trimap: Sequence[Curve]
-    boundary: Sequence[Curve]
-    classes: Sequence[ClassScores]
+    trimap: Sequence[Breakdown]
+    boundary: Sequence[Breakdown]
+    classes: Sequence[Breakdown]
     caveats: Sequence[str]
     missing: Sequence[str]
     runs: Sequence[Mapping[str, Any]]
@@ -510,7 +493,7 @@ def _triple(values: np.ndarray) -> tuple[float, float, float]:
     return first, middle, last
 
 
-def _curves(directory: Directory, kind: str, metric: str, title: str, missing: list[str]) -> list[Curve]:
+def _curves(directory: Directory, kind: str, metric: str, title: str, missing: list[str]) -> list[Breakdown]:
     if not directory.evaluators(kind):
         missing.append(f"{title}: the study has no evaluator of type {kind}.")
         return []
@@ -526,7 +509,7 @@ def _curves(directory: Directory, kind: str, metric: str, title: str, missing: l
         }
         scores = {width: values for width, values in scores.items() if any(values.values())}
         if scores:
-            curves.append(Curve(combination, evaluation, scores, _differences(scores)))
+            curves.append(Breakdown(combination, evaluation, scores, _differences(scores)))
     if directory.runs and not curves:
         missing.append(f"{title}: no finished evaluation has its scores.")
     return curves
@@ -541,7 +524,7 @@ def _differences(scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, dict[s
     return found
 
 
-def _classes(directory: Directory) -> Iterator[ClassScores]:
+def _classes(directory: Directory) -> Iterator[Breakdown]:
     first = next(iter(directory.study["evaluations"]))
     for combination, names in _groups(directory):
         runs = {name: directory.of(directory.full(combination, name)) for name in names}
@@ -552,7 +535,7 @@ def _classes(directory: Directory) -> Iterator[ClassScores]:
                 if value is not None:
                     scores[name][run["seed"]] = value
         if by_class:
-            yield ClassScores(combination, first, by_class, _differences(by_class))
+            yield Breakdown(combination, first, by_class, _differences(by_class))
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:

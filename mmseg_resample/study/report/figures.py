@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from ..statistics import SEEDS_FOR_SIGNIFICANCE, mean_and_sd
-from .analysis import THIRDS, Comparison, Curve, Displaced, Report, Shift, Tested, Transfer, mean_interval
+from .analysis import THIRDS, Breakdown, Comparison, Displaced, Report, Shift, Tested, Transfer, mean_interval
 from .gather import Scores
 from .verdict import signed
 
@@ -513,11 +513,11 @@ def _with_limits(panel: Panel, limit: float) -> Panel:
     return replace(panel, draw=draw)
 
 
-def curves(report: Report, name: str, title: str, found: Sequence[Curve], ylabel: str, caption: str) -> Plot:
+def curves(report: Report, name: str, title: str, found: Sequence[Breakdown], ylabel: str, caption: str) -> Plot:
     """A metric over the width of a band in pixels; fractions of the diagonal are in the table."""
     names = list(report.study["axes"][report.study["compare"]])
 
-    def panel(curve: Curve) -> Panel:
+    def panel(curve: Breakdown) -> Panel:
         def draw(axes: Axes) -> None:
             widths = sorted((w for w in curve.scores if w.endswith("px")), key=pixels)
             x = [pixels(width) for width in widths]

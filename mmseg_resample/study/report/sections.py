@@ -6,7 +6,7 @@ from typing import Any
 
 from ..statistics import SEEDS_FOR_SIGNIFICANCE, PairedDifference, mean_and_sd
 from . import figures
-from .analysis import THIRDS, Comparison, Curve, Report, Tested, mean_interval
+from .analysis import THIRDS, Breakdown, Comparison, Report, Tested, mean_interval
 from .document import Block, Bullets, Document, Finding, Paragraph, Picture, Section, Table
 from .figures import interaction_label, where
 from .gather import Scores, product
@@ -330,7 +330,7 @@ def _boundary(report: Report) -> Made:
     return "boundary", "Boundary IoU", [*_pictures(plot), table]
 
 
-def _curve_table(report: Report, curves: Sequence[Curve], what: str) -> Table:
+def _curve_table(report: Report, curves: Sequence[Breakdown], what: str) -> Table:
     rows = [
         [*curve.combination.values(), curve.evaluation, width, *cells]
         for curve in curves
