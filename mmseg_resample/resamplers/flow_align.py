@@ -8,6 +8,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..ops import FlowUnit, PaddingMode, flow_warp, resize
+from ._arguments import need_channels
 from .base import Resampler
 
 Convention = Literal["exact", "sfsegnets", "sfsegnets-2020", "alignseg"]
@@ -29,11 +30,8 @@ class _FlowResampler(Resampler):
     ) -> None:
         super().__init__(in_channels, guide_channels, align_corners)
         name = type(self).__name__
-        if in_channels is None or guide_channels is None:
-            raise ValueError(
-                f"{name}: expected in_channels and guide_channels, got {in_channels} and {guide_channels}. "
-                f"A neck or head fills them in; alone, pass the channels of x and of like."
-            )
+        need_channels(name, "in_channels", in_channels)
+        need_channels(name, "guide_channels", guide_channels)
         if self.fuses and in_channels != guide_channels:
             raise ValueError(
                 f"{name}: expected in_channels == guide_channels, because it adds x and like, "

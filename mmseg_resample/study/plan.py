@@ -29,6 +29,7 @@ A study is an mmengine config::
                                                    # them); default: all under the first evaluation
     speed = dict(amp='bfloat16')                   # see throughput.apply; the same for all variants
     stop_if = dict(iteration=200, loss_above=2.0)  # a training that fails this rule counts as failed, whatever variant
+    sequences = r'^[^_]+'                          # test images with an equal match in their names are of one video
 """
 
 import copy

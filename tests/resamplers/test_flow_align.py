@@ -124,7 +124,7 @@ def test_every_parameter_gets_a_gradient():
             dict(in_channels=4, guide_channels=4, align_corners=True, convention="sfnet"),
             "'exact' or 'sfsegnets' or 'sfsegnets-2020', got 'sfnet'",
         ),
-        (dict(align_corners=True), "in_channels and guide_channels"),
+        (dict(align_corners=True), "FlowAlign: expected in_channels, got None"),
     ],
 )
 def test_errors(kwargs, message):
