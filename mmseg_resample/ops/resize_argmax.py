@@ -40,6 +40,7 @@ def resize_argmax(
     crop: Sequence[int] | None = None,
     flip: Flip | None = None,
     first_size: int | Sequence[int] | None = None,
+    first_coordinates: Coordinates | AxisMap | Sequence[AxisMap] | None = None,
     dtype: torch.dtype | None = None,
     threshold: float = 0.3,
     return_confidence: bool = False,
@@ -47,7 +48,7 @@ def resize_argmax(
     ignore_index: int = 255,
     backend: str = "auto",
 ) -> Tensor | Segmentation:
-    """The class with the largest logit after a bilinear resize, computed a few rows at a time.
+    """The class with the largest logit after a bilinear resize, without the resized logits.
 
     The labels of mmseg's inference in one pass: resize to ``first_size``, cut off ``crop``, flip, resize to ``size``,
     argmax. Both resizes are evaluated, none is approximated by the other; one between equal sizes is skipped. Memory
@@ -64,17 +65,21 @@ def resize_argmax(
         logits: (N, C, h, w), floating point.
         size: (H, W) of the labels, or one number for both.
         align_corners: pixel model of both resizes, see docs/conventions.md.
-        coordinates: instead of ``align_corners``, a convention's name, or explicit maps for a single resize.
+        coordinates: instead of ``align_corners``, a convention's name or explicit maps; maps are those of the resize to
+            ``size`` alone.
         crop: pixels to cut off (left, right, top, bottom) after the first resize, the order of mmseg's
             ``padding_size``. Without ``first_size``, ``crop`` and ``flip`` apply to the logits.
         flip: undoes the flip of the input, ``"horizontal"`` or ``"vertical"``.
         first_size: (H, W) of the network's input. None: no first resize.
+        first_coordinates: pixel model of the resize to ``first_size``, a convention's name or explicit maps. None: that
+            of ``align_corners`` or ``coordinates``.
         dtype: uint8, int16, int32 or int64 for the labels. None: the first of them that holds all classes.
         threshold: with one channel, label 1 is ``sigmoid > threshold``, and 0 else. mmseg's default is 0.3.
         return_confidence: return the probability of each label too, by softmax or sigmoid.
         target: (N, H, W) integer labels; return the confusion matrix too.
         ignore_index: the value of ``target`` that the confusion matrix leaves out.
-        backend: ``"auto"`` or ``"torch"``.
+        backend: ``"auto"``, ``"torch"``, ``"numba"`` (CPUs) or ``"triton"``. Numba compiles when first called, for some
+            seconds, and keeps the result on disk.
 
     Returns:
         Labels (N, H, W), on the device of ``logits``; with ``return_confidence`` or ``target`` a ``Segmentation``.
@@ -83,6 +88,7 @@ def resize_argmax(
     Raises:
         ValueError: shapes, sizes or options that do not fit each other.
         TypeError: a dtype of the wrong kind.
+        ModuleNotFoundError: ``backend`` needs a package that is not installed.
         IndexError: a label in ``target`` that is neither a class nor ignored.
     """
     op = "resize_argmax"
@@ -90,17 +96,23 @@ def resize_argmax(
     height, width = _check.spatial_size(op, "size", size, 2)
     if flip is not None:
         _check.one_of(op, "flip", flip, _FLIPS)
+    if first_coordinates is not None and first_size is None:
+        raise ValueError(f"{op}: first_coordinates={first_coordinates!r} are those of a first resize. Give first_size.")
     axes, keeps = [], []
     middle = (logits.shape[2], logits.shape[3])
     if first_size is not None or crop is not None or flip is not None:
         if first_size is not None:
-            if not (coordinates is None or isinstance(coordinates, str)):
-                raise ValueError(
-                    f"{op}: explicit AxisMaps fit one resize, got them with first_size={first_size}. Name a convention."
-                )
             first_height, first_width = _check.spatial_size(op, "first_size", first_size, 2)
             middle = first_height, first_width
-            rules = linear_rules(op, logits.shape[2:], middle, align_corners, coordinates)
+            if first_coordinates is not None:
+                rules = linear_rules(op, logits.shape[2:], middle, False, first_coordinates)
+            elif coordinates is None or isinstance(coordinates, str):
+                rules = linear_rules(op, logits.shape[2:], middle, align_corners, coordinates)
+            else:
+                raise ValueError(
+                    f"{op}: explicit AxisMaps fit one resize, got them with first_size={first_size}. "
+                    f"Give those of the first resize as first_coordinates."
+                )
         else:
             rules = (False, False)  # between equal sizes
         left, right, top, bottom = _crop(op, crop, middle)
@@ -116,7 +128,7 @@ def resize_argmax(
     if target is not None:
         check_target(op, target, (logits.shape[0], height, width), logits.device)
     result = Segmentation(
-        *_backends.select(op, backend)(
+        *_backends.select(op, backend, logits)(
             logits.detach(),
             axes,
             keeps,

@@ -32,7 +32,7 @@ def resize_cross_entropy(
     return_accuracy: bool = False,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Cross entropy between ``target`` and bilinearly resized ``logits``, computed a few rows at a time.
+    """Cross entropy between ``target`` and bilinearly resized ``logits``, without the resized logits.
 
     The loss of mmseg's decode heads, ``CrossEntropyLoss(...)(resize(logits, size), target, weight=pixel_weight)``, with
     its gradient and, in the same pass, its accuracy. For ``"mean"`` and ``"sum"`` the forward pass computes the
@@ -57,7 +57,8 @@ def resize_cross_entropy(
             choose pixels by it. It gets no gradient.
         return_accuracy: return mmseg's ``acc_seg`` too: the percentage of pixels that are not ignored and whose
             largest logit, of equal ones the first, is the target's.
-        backend: ``"auto"`` or ``"torch"``.
+        backend: ``"auto"``, ``"torch"``, ``"numba"`` (CPUs) or ``"triton"``. Numba compiles when first called, for some
+            seconds, and keeps the result on disk.
 
     Returns:
         The loss, () or (N, H, W), float32 or better. With ``return_accuracy`` (loss, accuracy), both ().
@@ -65,6 +66,7 @@ def resize_cross_entropy(
     Raises:
         ValueError: shapes or options that do not fit each other.
         TypeError: a dtype of the wrong kind, different devices.
+        ModuleNotFoundError: ``backend`` needs a package that is not installed.
         IndexError: on a CPU, a label that is neither a class nor ignored.
         RuntimeError: when the gradient is differentiated.
     """
@@ -97,7 +99,7 @@ def resize_cross_entropy(
             raise ValueError(f"{op}: {name} gets no gradient, but requires one. Pass {name}.detach().")
     rules = linear_rules(op, logits.shape[2:], (height, width), align_corners, coordinates)
     axes = [(n, out, rule) for n, out, rule in zip(logits.shape[2:], (height, width), rules, strict=True)]
-    kernel = _backends.select(op, backend)
+    kernel = _backends.select(op, backend, logits)
 
     def sums(logits: Tensor, target: Tensor, pixel_weight: Tensor | None, *want: str) -> Any:
         return kernel(logits.detach(), target, axes, weight, ignore_index, label_smoothing, pixel_weight, want)

@@ -1,3 +1,4 @@
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,19 @@ SIZES = [
     ((20, 30), (7, 11)),
     ((6, 6), (6, 9)),
 ]
+
+
+BACKENDS = [
+    "torch",
+    pytest.param("numba", marks=pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")),
+]
+
+
+@pytest.fixture(autouse=True, params=BACKENDS)
+def backend(request, monkeypatch):
+    """What ``auto`` takes."""
+    monkeypatch.setenv("MMSEG_RESAMPLE_BACKEND", request.param)
+    return request.param
 
 
 def bilinear(x, size, align_corners=False):
@@ -133,6 +147,31 @@ def test_half_is_resized_in_float32(dtype):
         assert torch.equal(resize_argmax(x, (31, 33)), resize_argmax(x.float(), (31, 33)))
 
 
+@pytest.mark.parametrize(("source", "first", "size"), [((5, 7), (20, 29), (33, 31)), ((9, 6), (30, 21), (14, 40))])
+def test_each_resize_has_its_pixel_model(source, first, size):
+    for x in (torch.randn(2, 4, *source), with_ties(4, source)):
+        expected = bilinear(bilinear(x, first, True), size, False).argmax(1)
+        by_name = resize_argmax(x, size, first_size=first, first_coordinates="align_corners", dtype=torch.int64)
+        assert torch.equal(by_name, expected)
+        assert not torch.equal(resize_argmax(x, size, first_size=first, dtype=torch.int64), expected)
+
+
+def test_each_resize_has_its_maps():
+    sizes = (6, 9), (17, 20), (30, 26)
+    maps = (AxisMap(0.33, 0.2), AxisMap(-0.4, 7.7)), (AxisMap(0.6, -0.3), AxisMap(0.7, 1.1))
+    x = torch.randn(1, 4, *sizes[0])
+    exact = x
+    for pair, source, size in zip(maps, sizes[:2], sizes[1:], strict=True):
+        matrices = (reference.kernel_matrix("linear", *axis) for axis in zip(pair, source, size, strict=True))
+        exact = reference.resample(exact, list(matrices))
+    labels = resize_argmax(
+        x, sizes[2], first_size=sizes[1], first_coordinates=maps[0], coordinates=maps[1], dtype=torch.int64
+    )
+    best, second = exact.topk(2, dim=1).values.unbind(1)
+    clear = best - second > 2 * TOLERANCE[x.dtype]
+    assert clear.float().mean() > 0.99 and torch.equal(labels[clear], exact.argmax(1)[clear])
+
+
 def assert_labels(x, size, maps, **options):
     """Labels are those of the float64 reference wherever two classes are not within rounding of each other."""
     matrices = [
@@ -229,7 +268,7 @@ class Largest(TorchDispatchMode):
 def test_full_resolution_logits_never_exist():
     x, size = torch.randn(1, 30, 16, 16), (512, 512)
     with Largest() as ours:
-        resize_argmax(x, size, first_size=(500, 480))
+        resize_argmax(x, size, first_size=(500, 480), backend="torch")
     with Largest() as stock:
         two_steps(x, size, first_size=(500, 480)).argmax(1)
     assert stock.numel == 30 * 512 * 512
@@ -254,6 +293,7 @@ def test_inside_a_compiled_function():
         (dict(crop=(-1, 0, 0, 0)), ValueError, "leaves pixels"),
         (dict(align_corners=True, coordinates="half_pixel"), ValueError, "Keep one"),
         (dict(coordinates=AxisMap(1, 0), first_size=8), ValueError, "explicit AxisMaps fit one resize"),
+        (dict(first_coordinates="half_pixel"), ValueError, "Give first_size"),
         (dict(dtype=torch.float32), TypeError, "expected dtype"),
         (dict(logits=torch.zeros(1, 300, 4, 4), dtype=torch.uint8), ValueError, "torch.int16"),
         (dict(target=torch.zeros(1, 8, 9).int()), ValueError, "expected target"),
