@@ -1,9 +1,10 @@
 """Kernels in plain PyTorch: every device, every dtype."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -92,6 +93,49 @@ def _gather(x: Tensor, dim: int, index: Tensor, weight: Tensor | None) -> Tensor
     return out
 
 
+class _Band(NamedTuple):
+    """Outputs ``start`` to ``stop`` are ``weight``, (stop - start, high - low), times inputs ``low`` to ``high``."""
+
+    start: int
+    stop: int
+    low: int
+    high: int
+    weight: Tensor
+
+
+@lru_cache(maxsize=512)
+def _bands(scale: float, offset: float, source_size: int, size: int, adjoint: bool, dtype: torch.dtype) -> list[_Band]:
+    """The matrix of the cubic kernel in dense pieces."""
+    index, weight = _table("cubic", scale, offset, source_size, size)
+    matrix = np.zeros((size, source_size))
+    np.add.at(matrix, (np.broadcast_to(np.arange(size), index.shape), index), weight)
+    if adjoint:
+        matrix = matrix.T
+    height = 64 if matrix.shape[0] > matrix.shape[1] else 32  # what was fastest
+    bands = []
+    with torch.inference_mode(False):
+        for start in range(0, len(matrix), height):
+            rows = matrix[start : start + height]
+            read = np.flatnonzero(rows.any(0))
+            low, high = (int(read[0]), int(read[-1]) + 1) if len(read) else (0, 1)
+            part = torch.from_numpy(rows[:, low:high].copy()).to(dtype)
+            bands.append(_Band(start, start + len(rows), low, high, part))
+    return bands
+
+
+def _multiply(x: Tensor, dim: int, bands: Sequence[_Band]) -> Tensor:
+    """What ``_gather`` computes, by matrix products: several times faster on CPUs, where a table has four rows."""
+    before, after = math.prod(x.shape[:dim]), math.prod(x.shape[dim + 1 :])
+    source = x.reshape(before, x.shape[dim], after)
+    out = x.new_empty(before, bands[-1].stop, after)
+    for start, stop, low, high, weight in bands:
+        if after == 1:
+            torch.mm(source[:, low:high, 0], weight.T, out=out[:, start:stop, 0])
+        else:
+            torch.bmm(weight.expand(before, -1, -1), source[:, low:high], out=out[:, start:stop])
+    return out.view(*x.shape[:dim], bands[-1].stop, *x.shape[dim + 1 :])
+
+
 def _apply(
     input: Tensor,
     source_size: Sequence[int],
@@ -101,7 +145,7 @@ def _apply(
     kernel: str,
     adjoint: bool,
 ) -> Tensor:
-    """One gather per axis, forward or adjoint: no atomics, so equal inputs give equal bits on every device."""
+    """One gather or product per axis, forward or adjoint: no atomics, equal inputs give equal bits on every device."""
     compute = input.dtype
     if adjoint or not kernel.startswith("nearest"):
         compute = torch.promote_types(compute, torch.float32)
@@ -112,10 +156,11 @@ def _apply(
     # The axis that shrinks most goes first, and strided gathers (the last axis) see the smaller tensor.
     growth = [n / out if adjoint else out / n for n, out in zip(source_size, size, strict=True)]
     for axis in sorted(range(len(size)), key=lambda a: (growth[a], -a if growth[a] > 1 else a)):
-        table = _device_table(
-            kernel, scale[axis], offset[axis], source_size[axis], size[axis], adjoint, compute, x.device
-        )
-        x = _gather(x, first + axis, *table)
+        line = scale[axis], offset[axis], source_size[axis], size[axis], adjoint, compute
+        if kernel == "cubic-banded":
+            x = _multiply(x, first + axis, _bands(*line))
+        else:
+            x = _gather(x, first + axis, *_device_table(kernel, *line, x.device))
     x = x.to(input.dtype)
     return x.permute(0, 3, 1, 2) if channels_last else x
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_resample.ops import AxisMap, reference, resize
 from mmseg_resample.ops.grid import Coordinates, axis_maps
@@ -465,6 +466,91 @@ def test_tables_made_under_inference_mode_serve_training():
     assert x.grad.sum() == pytest.approx(size[0] * size[1])
 
 
+# --- kernels asked for by name, or by determinism --------------------------------------------------------------------
+
+BANDED = [((5, 7), (9, 4)), ((1, 6), (5, 1)), ((4, 4), (4, 4)), ((33, 70), (65, 560)), ((130, 9), (40, 3))]
+
+
+@pytest.mark.parametrize(("source", "size"), BANDED)
+@pytest.mark.parametrize("flag", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_banded_is_interpolate(source, size, flag, dtype):
+    x = x_of(source, dtype).requires_grad_()
+    y = x.detach().float().requires_grad_()
+    actual = resize(x, size, mode="bicubic", align_corners=flag, warning=False, backend="banded")
+    expected = F.interpolate(y, size, mode="bicubic", align_corners=flag)
+    assert actual.dtype == dtype
+    assert_close(actual, expected)
+    weight = torch.randn_like(expected).to(dtype)
+    gradient, exact = torch.autograd.grad(actual, x, weight)[0], torch.autograd.grad(expected, y, weight.float())[0]
+    assert_close(gradient / exact.abs().max(), exact / exact.abs().max(), dtype)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("source", "size"), BANDED)
+def test_banded_against_float64(layout, source, size):
+    x, weight = x_of(source).contiguous(memory_format=layout), x_of(size).contiguous(memory_format=layout)
+
+    def run():
+        y = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        out = resize(y, size, mode="bicubic", coordinates=MAPS, backend="banded")
+        return out.detach(), torch.autograd.grad(out, y, weight)[0]
+
+    matrices = [reference.kernel_matrix("cubic", m, n, out) for m, n, out in zip(MAPS, source, size, strict=True)]
+    expected = reference.resample(x, matrices), reference.resample(weight, [m.T for m in matrices])
+    once = run()
+    for actual, exact in zip(once, expected, strict=True):
+        scale = max(1.0, float(exact.abs().max()))  # many outputs may read one edge sample
+        assert_close(actual / scale, exact / scale)
+        assert actual.is_contiguous(memory_format=layout)
+    assert all(torch.equal(a, b) for a, b in zip(run(), once, strict=True))
+
+
+def test_banded_under_autocast_in_compiled_code_and_without_a_batch():
+    x = x_of((5, 6), torch.float32).requires_grad_()
+
+    def f(x):
+        return resize(x, (9, 12), mode="bicubic", backend="banded").square().sum()
+
+    expected = f(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(f(x), expected)
+    compiled = torch.compile(f, fullgraph=ONE_GRAPH, backend="aot_eager")
+    assert torch.equal(torch.autograd.grad(compiled(x), x)[0], torch.autograd.grad(expected, x)[0])
+    assert resize(x[:0], (9, 12), mode="bicubic", backend="banded").shape == (0, 3, 9, 12)
+
+
+class Calls(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+@pytest.mark.parametrize(
+    "options",
+    [dict(mode="bilinear", align_corners=True), dict(mode="bicubic"), dict(mode="bilinear", coordinates="half_pixel")],
+    ids=str,
+)
+def test_determinism_on_gpus_takes_the_gather(device, options):
+    def kernels():
+        with FakeTensorMode(), Calls() as calls:
+            resize(torch.empty(1, 2, 4, 5, device=device), (8, 9), warning=False, **options)
+        return calls.names
+
+    gather = "mmseg_resample.resample.default"
+    assert gather not in kernels()
+    try:
+        torch.use_deterministic_algorithms(True)
+        assert (gather in kernels()) == (device == "cuda")
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 # --- refusals and warnings --------------------------------------------------------------------------------------------
 
 X = torch.zeros(1, 1, 4, 4)
@@ -506,6 +592,10 @@ def test_refuses_what_interpolate_refuses(args, message):
         (dict(size=8, mode="area", coordinates="asymmetric"), "averages bins"),
         (dict(scale_factor=2, mode="bilinear", coordinates=AxisMap(0.5, 0)), "Give size instead"),
         (dict(size=8, mode="bilinear", coordinates="asymmetric", backend="cuda"), "backend to be one of"),
+        (dict(size=8, mode="bilinear", backend="tritn"), "Did you mean 'triton'"),
+        (dict(size=8, mode="area", backend="triton"), "by PyTorch alone"),
+        (dict(size=8, mode="bicubic", antialias=True, backend="banded"), "by PyTorch alone"),
+        (dict(size=8, mode="bilinear", backend="banded"), "for mode='bicubic' on CPUs"),
         (dict(scale_factor=0.1, mode="bilinear", coordinates="asymmetric"), ">= 1 along every axis"),
     ],
     ids=str,
