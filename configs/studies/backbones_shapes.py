@@ -50,7 +50,6 @@ axes = dict(
                 strides=(4, 2),
                 out_indices=(1, ),
                 drop_path_rate=0.0),
-            'optim_wrapper.optimizer.lr': 0.006,
         }),
     input={str(n): input_size(n) for n in (128, 129, 256, 257)})
 train = dict(input=['128', '129'])

@@ -13,9 +13,8 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 # Older ones, which come with older torch, lack parts of the interpreter.
-pytestmark = pytest.mark.skipif(
-    find_spec("triton") is None or version("triton") < "3.6", reason="Triton 3.6 or later is not installed"
-)
+HAS_TRITON = find_spec("triton") is not None and tuple(map(int, version("triton").split(".")[:2])) >= (3, 6)
+pytestmark = pytest.mark.skipif(not HAS_TRITON, reason="Triton 3.6 or later is not installed")
 
 
 def in_a_process_of_its_own(*command, **environment):
