@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
+from ..derive import derived
 from ..ops import AxisMap, Coordinates, Mode, PixelGrid, _check, resize
 from ..ops.grid import axis_maps
 from .audit import Audit, audit_exact
@@ -249,6 +250,25 @@ class ResizePolicy:
             self._decisions[call] = self._decide(*call)
         return self._decisions[call]
 
+    @staticmethod
+    def take_bilinear(align_corners: bool, source_size: Sequence[int], size: Sequence[int]) -> Model | None:
+        """The pixel model of the bilinear resize that would come next, for a caller who computes it himself.
+
+        The policy at work decides, if there is one, and counts the resize as called. None: it is not to be bilinear;
+        the caller has to call ``F.interpolate`` after all.
+        """
+        own: Coordinates = "align_corners" if align_corners else "half_pixel"
+        if _running.policy is None:
+            return own
+        site = (_running.path, _running.calls[_running.path])
+        change = _running.policy.decide(site, "bilinear", align_corners, source_size, size) or {}
+        if change.get("mode", "bilinear") != "bilinear":
+            return None
+        _running.calls[_running.path] += 1
+        if "align_corners" in change:
+            return "align_corners" if change["align_corners"] else "half_pixel"
+        return change.get("coordinates", own)
+
     def _decide(
         self,
         site: Site,
@@ -358,7 +378,6 @@ def _fake_copy(model: nn.Module) -> Iterator[Any]:
 @cache
 def _scoped(cls: type[nn.Module], methods: tuple[str, ...]) -> type[nn.Module]:
     """``cls`` with methods that note where in the model they are. Copies and pickles of an instance keep it."""
-    original_class, with_policy, _ = getattr(cls, "_resample_recipe", (cls, False, None))
 
     def noting(method: str) -> Callable[..., Any]:
         original = getattr(cls, method)
@@ -377,27 +396,7 @@ def _scoped(cls: type[nn.Module], methods: tuple[str, ...]) -> type[nn.Module]:
         return run
 
     body = {method: noting(method) for method in methods}
-    return _derived(cls, (cls,), body, (original_class, with_policy, methods))
-
-
-def _derived(
-    cls: type[nn.Module], bases: tuple[type, ...], body: dict[str, Any], recipe: tuple[Any, ...]
-) -> type[nn.Module]:
-    """A class made here, that goes by the name of ``cls`` and can be pickled: by how it was made."""
-
-    def reduce(self: nn.Module, protocol: Any) -> Any:
-        return _rebuild, recipe, self.__dict__.copy()
-
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    return type(cls.__name__, bases, body | names | {"_resample_recipe": recipe, "__reduce_ex__": reduce})
-
-
-def _rebuild(cls: type[nn.Module], with_policy: bool, methods: tuple[str, ...] | None) -> nn.Module:
-    if with_policy:
-        cls = _with_policy(cls)  # type: ignore[arg-type]
-    if methods is not None:
-        cls = _scoped(cls, methods)  # type: ignore[arg-type]
-    return cls.__new__(cls)
+    return derived(cls, (cls,), body, (_scoped, (methods,)))
 
 
 @cache
@@ -484,7 +483,7 @@ class _PolicyMixin:
 
 @cache
 def _with_policy(cls: type[nn.Module]) -> type[nn.Module]:
-    return _derived(cls, (_PolicyMixin, cls), {}, (cls, True, None))
+    return derived(cls, (_PolicyMixin, cls), {}, (_with_policy, ()))
 
 
 @MODELS.register_module()

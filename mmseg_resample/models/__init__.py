@@ -1,4 +1,4 @@
-"""Backbones, necks and decode heads of mmseg whose every resize is a resampler from the config."""
+"""Backbones, necks and decode heads whose every resize is a resampler from the config; segmentors that are lean."""
 
 from .backbones import SegNet, SFNetResNet, STDCPyramid
 from .decode_heads import (
@@ -11,8 +11,10 @@ from .decode_heads import (
     SFNetLiteHead,
 )
 from .necks import ResampleFPN
+from .segmentors import LeanSegmentor
 
 __all__ = [
+    "LeanSegmentor",
     "ResampleDeepLabV3PlusHead",
     "ResampleFPN",
     "ResampleFPNHead",

@@ -1,0 +1,42 @@
+"""Classes made at run time for modules that exist already.
+
+They go by the name of the original class, and their instances are copied and pickled by how the class was made: from
+which original, by which steps.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+Step = tuple[Callable[..., type], tuple[Any, ...]]
+"""A function at the top level of a module that makes a class of a class, and its other arguments."""
+Recipe = tuple[type, tuple[Step, ...]]
+
+
+def derived(cls: type, bases: tuple[type, ...], body: dict[str, Any], step: Step) -> type:
+    """A class with ``bases`` and ``body`` in place of ``cls``; ``step`` is the call that made it of ``cls``."""
+    original, steps = recipe(cls)
+    made = (original, (*steps, step))
+
+    def reduce(self: Any, protocol: Any) -> Any:
+        return _rebuild, made, self.__dict__.copy()
+
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    return type(cls.__name__, bases, body | names | {"_resample_recipe": made, "__reduce_ex__": reduce})
+
+
+def recipe(cls: type) -> Recipe:
+    """The original class, and the steps that made ``cls`` of it."""
+    return getattr(cls, "_resample_recipe", (cls, ()))
+
+
+def make(original: type, steps: tuple[Step, ...]) -> Any:
+    """The inverse of ``recipe``."""
+    cls = original
+    for function, arguments in steps:
+        cls = function(cls, *arguments)
+    return cls
+
+
+def _rebuild(original: type, steps: tuple[Step, ...]) -> Any:
+    cls = make(original, steps)
+    return cls.__new__(cls)
