@@ -19,6 +19,7 @@ from typing import Any, get_args
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
+from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
@@ -163,7 +164,10 @@ class ResizePolicy:
         owners = {resize.path for result in after for resize in result.trace.resizes}
         for name, module in model.named_modules():
             paths = scopes(name, module)
-            needed = not owners.isdisjoint(paths.values()) or "predict_by_feat" in paths
+            # The audit sees neither the logits of inner losses nor the step to the original image.
+            needed = not owners.isdisjoint(paths.values()) or not {"predict_by_feat", "postprocess_result"}.isdisjoint(
+                paths
+            )
             if needed and "_resample_paths" not in module.__dict__:
                 module.__class__ = _scoped(type(module), tuple(sorted(paths)))  # type: ignore[arg-type]
                 module.__dict__["_resample_paths"] = paths
@@ -209,12 +213,15 @@ class ResizePolicy:
         policies = {m: m.__dict__["_resample_policy"] for m in model.modules() if m not in classes}
         own = getattr(model, "resize_policy", None)
         try:
-            self.install(model)
-            if own is not None:
+            if own is None and isinstance(model, BaseSegmentor):  # every forward pass counts anew
+                model.__class__ = _with_policy(type(model))  # type: ignore[arg-type, assignment]
+            if isinstance(model, BaseSegmentor):
                 model.resize_policy = self  # type: ignore[assignment]
+            self.install(model)
             with self.running():
                 yield
         finally:
+            model.__dict__.pop("resize_policy", None)
             if own is not None:
                 model.resize_policy = own  # type: ignore[assignment]
             for module, cls in classes.items():

@@ -262,6 +262,41 @@ def test_init_model_of_mmseg(tmp_path):
         assert torch.equal(loaded(x, mode="tensor"), model(x, mode="tensor"))
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_the_step_to_the_original_image_undoes_the_resize_of_the_pipeline(align_corners):
+    """Which has half-pixel centres, whatever the network has."""
+    model = build(dict(exact=True), decode_head=dict(HEAD, type="FCNHead", in_index=-1, in_channels=64)).eval()
+    model.align_corners = align_corners
+    logits = torch.randn(1, 4, 40, 60)
+    sample = SegDataSample(metainfo=dict(ori_shape=(77, 101), img_shape=(40, 60), pad_shape=(40, 60)))
+    for _ in range(2):
+        (result,) = model.postprocess_result(logits, [copy.deepcopy(sample)])
+        expected = F.interpolate(logits, (77, 101), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(result.seg_logits.data, expected[0])
+
+
+def test_a_rule_for_the_step_to_the_original_image():
+    model = build(dict(rules=[dict(path="postprocess", set_mode="nearest")])).eval()
+    sample = SegDataSample(metainfo=dict(ori_shape=(77, 101), img_shape=(40, 60), pad_shape=(40, 60)))
+    logits = torch.randn(1, 4, 40, 60)
+    (result,) = model.postprocess_result(logits, [sample])
+    assert torch.equal(result.seg_logits.data, F.interpolate(logits, (77, 101))[0])
+
+
+def test_as_a_context_every_pass_counts_anew():
+    model, stock = same_weights(build(dict(exact=True)), build())
+    x = torch.randn(1, 3, 96, 128)
+    policy = ResizePolicy(exact=True, sizes=[(128, 128), (160, 224)])
+    before = dict(stock.__dict__), type(stock)
+    with torch.no_grad(), policy.applied(stock):
+        passes = [stock(x) for _ in range(3)]
+    assert (dict(stock.__dict__), type(stock)) == before
+    with torch.no_grad():
+        expected = model(x)
+    for logits in passes:
+        assert torch.equal(logits, expected)
+
+
 def test_as_a_context_on_any_model():
     model, stock = same_weights(build(dict(exact=True)), build())
     x = torch.randn(1, 3, 64, 96)
