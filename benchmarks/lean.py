@@ -137,31 +137,22 @@ def batch(case: Case, classes: int, n: int, size: Size, image: Size, seed: int) 
 
 
 def equality(case: Case) -> dict[str, Any]:
-    """Losses are compared in float64: in float32 every training step multiplies the rounding errors of those before."""
-    models = {name: build(case, name) for name in MODELS_COMPARED}
-    models["lean"].load_state_dict(models["stock"].state_dict())
-    data = batch(case, models["stock"].num_classes, 2, EQUAL_SIZE, EQUAL_SIZE, 0)
-    first = {}
-    for name, model in models.items():
-        torch.manual_seed(0)
-        first[name] = float(train(model, data)["loss"])
-    models["lean"].load_state_dict(models["stock"].state_dict())
-    for model in models.values():
-        model.double()
-    optimizers = {name: torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9) for name, m in models.items()}
-    losses: dict[str, list[dict[str, float]]] = {name: [] for name in models}
-    for step in range(EQUAL_STEPS):
-        for name, model in models.items():
-            data = batch(case, model.num_classes, 2, EQUAL_SIZE, EQUAL_SIZE, step)
-            torch.manual_seed(step)
-            logs = train(model, data)
-            optimizers[name].step()
-            losses[name].append({key: float(value) for key, value in logs.items() if "loss" in key})
-    differences = [
-        abs(mine[key] - theirs[key])
-        for mine, theirs in zip(losses["lean"], losses["stock"], strict=True)
-        for key in theirs
-    ]
+    """How far losses are from stock's after some training steps, and labels after that.
+
+    Every training step multiplies the rounding errors of those before. By how much, *nudged* tells: the stock model,
+    each of whose weights is the next larger number.
+    """
+    state = build(case, "stock").state_dict()
+    differences = {}
+    for dtype in (torch.float32, torch.float64):
+        models = {name: build(case, name.replace("nudged", "stock")) for name in (*MODELS_COMPARED, "nudged")}
+        for model in models.values():
+            model.load_state_dict(state)
+            model.to(dtype)
+        with torch.no_grad():
+            for weight in models["nudged"].parameters():
+                weight.copy_(torch.nextafter(weight, torch.full_like(weight, torch.inf)))
+        differences[str(dtype).removeprefix("torch.")] = losses = train_side_by_side(case, models)
     for model in models.values():
         model.float()
     models["lean"].load_state_dict(models["stock"].state_dict())
@@ -174,13 +165,29 @@ def equality(case: Case) -> dict[str, Any]:
         classes |= set(labels[0].unique().tolist())
     return {
         "steps": EQUAL_STEPS,
-        "first_loss": losses["stock"][0]["loss"],
-        "last_loss": losses["stock"][-1]["loss"],
-        "largest_loss_difference": max(differences),
-        "first_loss_difference_float32": abs(first["lean"] - first["stock"]),
+        "losses": differences,
+        "largest_loss_difference": losses["lean"]["largest"],
         "pixels": pixels,
         "differing_pixels": differing,
         "classes_predicted": len(classes),
+    }
+
+
+def train_side_by_side(case: Case, models: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """For every model but stock: by how much a loss differs from stock's, in the first step and at most."""
+    optimizers = {name: torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9) for name, m in models.items()}
+    differences: dict[str, list[float]] = {name: [] for name in models}
+    for step in range(EQUAL_STEPS):
+        losses: dict[str, dict[str, float]] = {}
+        for name, model in models.items():
+            data = batch(case, model.num_classes, 2, EQUAL_SIZE, EQUAL_SIZE, step)
+            torch.manual_seed(step)
+            losses[name] = {key: float(value) for key, value in train(model, data).items() if "loss" in key}
+            optimizers[name].step()
+        for name, mine in losses.items():
+            differences[name].append(max(abs(mine[key] - theirs) for key, theirs in losses["stock"].items()))
+    return {
+        name: {"first": values[0], "largest": max(values)} for name, values in differences.items() if name != "stock"
     }
 
 

@@ -225,8 +225,8 @@ def _scaling(result: Result) -> plt.Figure:
 
 
 def _short(value: int) -> str:
-    """1048576 as 1.0M."""
-    return f"{value / 2**20:.1f}M" if value >= 2**20 else f"{value / 2**10:.0f}k" if value >= 2**10 else str(value)
+    """1048576 as 1M."""
+    return f"{value / 2**20:.0f}M" if value >= 2**20 else f"{value / 2**10:.0f}k" if value >= 2**10 else str(value)
 
 
 # --------------------------------------------------------------------------------------------------------------------
