@@ -94,7 +94,7 @@ def test_peak_is_that_of_the_call():
 
     options = Options()
     (case,) = [case for case in ops.cases(options) if case.name == "bilinear 2x19x128x128 to 512x512"]
-    assert peak("ops", case, "F.interpolate", options) == pytest.approx(2 * 19 * 512 * 512 * 4 / 2**20, abs=1)
+    assert peak("ops", case, "F.interpolate", options) == pytest.approx(2 * 19 * 512 * 512 * 4 / 2**20, abs=3)
 
 
 def test_ratios_are_those_of_the_same_round(monkeypatch):

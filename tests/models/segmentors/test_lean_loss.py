@@ -191,13 +191,13 @@ def test_what_falls_back_reaches_the_log():
     records = []
     handler = logging.Handler()
     handler.emit = records.append
-    logger = MMLogger.get_current_instance()
+    logger = MMLogger.get_instance("what falls back", log_level="WARNING")  # the newest is the current one
     logger.addHandler(handler)
     try:
         for _ in range(2):
             lean_heads.say_once("FCNHead: a test")
     finally:
-        logger.removeHandler(handler)
+        MMLogger._instance_dict.pop("what falls back")
     assert [(record.levelname, record.getMessage()) for record in records] == [
         ("WARNING", "LeanSegmentor: FCNHead: a test")
     ]
