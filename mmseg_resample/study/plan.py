@@ -521,8 +521,10 @@ class _Loader:
     def check_key(self, where: str, key: str, config: Config) -> None:
         known = list(_dotted_keys(config.to_dict()))
         if key not in known:
-            problem = f"{key!r} is not in the base config, so nothing would read it."
-            self.fail(where, problem, _instead(key, known, otherwise="Set it in the base config first."))
+            meant = "If it is meant, set it in the base config too."
+            close = _instead(key, known, otherwise="")
+            problem = f"{key!r} is not in the base config, and what is misspelt would be read by nothing."
+            self.fail(where, problem, f"{close} {meant}" if close else meant)
 
     def merge(self, where: str, config: Config, overrides: Mapping[str, Any]) -> Config:
         try:
@@ -610,7 +612,7 @@ def _dotted_keys(node: Any, prefix: str = "") -> Iterator[str]:
 
 def _instead(value: str, choices: Iterable[str], otherwise: str | None = None) -> str:
     names = [str(choice) for choice in choices]
-    close = difflib.get_close_matches(value, names, n=1, cutoff=0.7 if otherwise else 0.5)
+    close = difflib.get_close_matches(value, names, n=1, cutoff=0.5 if otherwise is None else 0.7)
     if close:
         return f"Did you mean {close[0]!r}?"
-    return otherwise or f"Known: {', '.join(names)}."
+    return f"Known: {', '.join(names)}." if otherwise is None else otherwise

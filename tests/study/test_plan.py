@@ -185,10 +185,10 @@ def axes(**changes):
         ({"axes": axes(size={"..": {}})}, r"axes.size...: '..' cannot be part of a path"),
         (
             {"axes": axes(size={**SIZES, "s64": {"test_dataloader.dataset.sizes": 64}})},
-            r"axes.size.s64: 'test_dataloader.dataset.sizes' is not in the base config, so nothing would read it. "
-            r"Did you mean 'test_dataloader.dataset.size'\?",
+            r"axes.size.s64: 'test_dataloader.dataset.sizes' is not in the base config, and .* read by nothing. "
+            r"Did you mean 'test_dataloader.dataset.size'\? If it is meant, set it in the base config too",
         ),
-        ({"axes": axes(size={**SIZES, "x": {"zzz": 1}})}, r"'zzz' is not in the base config.* Set it in the base"),
+        ({"axes": axes(size={**SIZES, "x": {"zzz": 1}})}, r"'zzz' is not in the base config.* If it is meant, set it"),
         (
             {"axes": axes(size={**SIZES, "copy": SIZES["s33"]})},
             r"axes.size: 's33' and 'copy' give the same config. Change or remove one of them",
