@@ -55,6 +55,27 @@ class Axis(NamedTuple):
         return np.stack([np.minimum(first + 1, n - 1), first]), np.stack([far, real(1) - far])
 
 
+Range = tuple[int, int, int]
+"""Arguments of ``range``: what is kept of an axis, backwards where it is flipped."""
+
+Step = tuple[Axis, Axis, tuple[Range, Range]]
+"""Rows, columns, and what is kept of both after the resize."""
+
+
+def steps_needed(
+    axes: Sequence[Sequence[tuple[int, int, bool | AxisMap]]], keeps: Sequence[Sequence[Range]]
+) -> list[Step]:
+    """The resizes that change something, or the last one where none does; arguments as for ``resize_argmax``."""
+    steps: list[Step] = [
+        (Axis(*h), Axis(*w), (rows, columns)) for (h, w), (rows, columns) in zip(axes, keeps, strict=True)
+    ]
+    return [step for step in steps if not _changes_nothing(*step)] or steps[-1:]
+
+
+def _changes_nothing(rows: Axis, columns: Axis, keep: tuple[Range, Range]) -> bool:
+    return rows.is_identity and columns.is_identity and keep == ((0, rows.size, 1), (0, columns.size, 1))
+
+
 class Stage:
     """One resize: rows by table, columns by PyTorch's one-dimensional kernel where it computes the same.
 
@@ -73,9 +94,6 @@ class Stage:
         self.weights = torch.from_numpy(self.shares).to(device, dtype)
         self.kept_columns = keep[1]
         self.height, self.width = len(kept), len(range(*keep[1]))
-        self.is_identity = (
-            rows.is_identity and columns.is_identity and tuple(keep) == ((0, rows.size, 1), (0, columns.size, 1))
-        )
 
     @cached_property
     def _column_table(self) -> tuple[Tensor, Tensor]:
@@ -186,8 +204,7 @@ def resize_argmax(
     Returns labels, confidence and confusion matrix, the last two where they are wanted.
     """
     compute = torch.promote_types(logits.dtype, torch.float32)
-    stages = [Stage(Axis(*h), Axis(*w), keep, compute, logits.device) for (h, w), keep in zip(axes, keeps, strict=True)]
-    stages = [stage for stage in stages if not stage.is_identity] or stages[-1:]
+    stages = [Stage(*step, compute, logits.device) for step in steps_needed(axes, keeps)]
     batch, channels = logits.shape[:2]
     height, width = stages[-1].height, stages[-1].width
     labels = torch.empty(batch, height, width, dtype=dtype, device=logits.device)

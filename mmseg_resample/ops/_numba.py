@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from . import _fused, _numba_kernels
-from ._fused import Axis, Sums
+from ._fused import Axis, Range, Sums
 from ._numba_kernels import LANES, Stage
 from .grid import AxisMap
 
@@ -28,13 +28,12 @@ _ROWS = 8  # of a band, at least: it reads one source row more than it shares ou
 _COUNTABLE = 1024  # up to so many classes each thread counts a confusion matrix of its own
 
 AxisFields = tuple[int, int, bool | AxisMap]
-Keep = tuple[int, int, int]
 
 
 def resize_argmax(
     logits: Tensor,
     axes: Sequence[Sequence[AxisFields]],
-    keeps: Sequence[Sequence[Keep]],
+    keeps: Sequence[Sequence[Range]],
     dtype: torch.dtype,
     threshold: float,
     with_confidence: bool,
@@ -47,9 +46,7 @@ def resize_argmax(
         return _fused.resize_argmax(logits, axes, keeps, dtype, threshold, with_confidence, target, ignore_index)
     compute = torch.promote_types(logits.dtype, torch.float32)
     real = np.float64 if compute == torch.float64 else np.float32
-    steps = list(zip(axes, keeps, strict=True))
-    steps = [step for step in steps if not _changes_nothing(*step)] or steps[-1:]
-    stages = [_stage(*pair, *keep, real) for pair, keep in steps]
+    stages = [_stage(rows, columns, *keep, real) for rows, columns, keep in _fused.steps_needed(axes, keeps)]
     x = _array(logits.to(compute))
     starts = _starts(stages[-1].neighbours)
     narrowest = next(kind for kind in (np.uint8, np.int16, np.int32) if channels - 1 <= np.iinfo(kind).max)
@@ -131,10 +128,6 @@ def resize_cross_entropy(
     )
 
 
-def _changes_nothing(axes: Sequence[AxisFields], keep: Sequence[Keep]) -> bool:
-    return all(Axis(*axis).is_identity and kept == (0, axis[1], 1) for axis, kept in zip(axes, keep, strict=True))
-
-
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()
 
@@ -145,7 +138,7 @@ def _labels(target: Tensor) -> np.ndarray:
 
 
 @lru_cache(maxsize=128)
-def _stage(rows: AxisFields, columns: AxisFields, kept_rows: Keep, kept_columns: Keep, real: type) -> Stage:
+def _stage(rows: AxisFields, columns: AxisFields, kept_rows: Range, kept_columns: Range, real: type) -> Stage:
     dtype = torch.float64 if real is np.float64 else torch.float32
     kept = np.arange(*kept_rows)
     neighbours, shares = (np.ascontiguousarray(array[:, kept]) for array in Axis(*rows).table(dtype))

@@ -17,10 +17,8 @@ import triton
 from torch import Tensor
 
 from . import _torch, _triton_kernels
-from ._fused import Axis, Sums, _confusion
+from ._fused import Axis, Range, Sums, _confusion, steps_needed
 from .grid import AxisMap
-
-Range = tuple[int, int, int]
 
 _BLOCK = 128  # pixels of a program: not tuned
 _WIDE = 2**31 - _BLOCK  # from here on 32 bits do not number the elements of a plane
@@ -249,10 +247,9 @@ def resize_argmax(
     _check_device("resize_argmax", logits)
     logits = logits.contiguous()
     batch, channels, height, width = logits.shape
-    steps = [(Axis(*h), Axis(*w), tuple(keep)) for (h, w), keep in zip(axes, keeps, strict=True)]
-    whole = [step for step in steps if not _changes_nothing(*step)] or steps[-1:]
-    wide = max(height * width, *(h.size * w.size for h, w, _ in whole)) >= _WIDE
-    first, last = (_resize(*step, logits, wide) for step in (whole[0], whole[-1]))
+    steps = steps_needed(axes, keeps)
+    wide = max(height * width, *(h.size * w.size for h, w, _ in steps)) >= _WIDE
+    first, last = (_resize(*step, logits, wide) for step in (steps[0], steps[-1]))
     pixels = last.size[0] * last.size[1]
     labels = torch.empty(batch, *last.size, dtype=dtype, device=logits.device)
     confidence = None
@@ -280,7 +277,7 @@ def resize_argmax(
         COLUMNS=last.columns_change,
         FIRST_ROWS=first.rows_change,
         FIRST_COLUMNS=first.columns_change,
-        TWO=len(whole) == 2,
+        TWO=len(steps) == 2,
         SIGMOID=channels == 1,
         THRESHOLD=threshold if channels == 1 else 0.0,
         CONFIDENCE=with_confidence,
@@ -288,11 +285,6 @@ def resize_argmax(
     )
     confusion = None if target is None else _confusion(labels, target, max(2, channels), ignore_index)
     return labels, confidence, confusion
-
-
-def _changes_nothing(rows: Axis, columns: Axis, keep: Sequence[Range]) -> bool:
-    whole = ((0, rows.size, 1), (0, columns.size, 1))
-    return rows.is_identity and columns.is_identity and tuple(keep) == whole
 
 
 # --- loss -------------------------------------------------------------------------------------------------------------
