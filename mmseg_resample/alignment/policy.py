@@ -35,6 +35,7 @@ from .track import Resize, Site, scopes
 Model = Coordinates | tuple[AxisMap, ...]
 
 _SIZES = ((512, 512), (736, 608))  # two unequal sizes: what holds for both holds for all
+_UNSEEN = {"predict_by_feat", "postprocess_result"}  # own resizes that no audit sees: inner losses, original images
 _COMPILED = torch.__version__ >= "2.7"  # older torch cannot compile a policy: it runs between two graphs there
 _MOST_DECISIONS = 10_000  # that a policy keeps; images of many sizes are many calls
 _MODES = get_args(Mode)
@@ -164,10 +165,7 @@ class ResizePolicy:
         owners = {resize.path for result in after for resize in result.trace.resizes}
         for name, module in model.named_modules():
             paths = scopes(name, module)
-            # The audit sees neither the logits of inner losses nor the step to the original image.
-            needed = not owners.isdisjoint(paths.values()) or not {"predict_by_feat", "postprocess_result"}.isdisjoint(
-                paths
-            )
+            needed = not owners.isdisjoint(paths.values()) or not _UNSEEN.isdisjoint(paths)
             if needed and "_resample_paths" not in module.__dict__:
                 module.__class__ = _scoped(type(module), tuple(sorted(paths)))  # type: ignore[arg-type]
                 module.__dict__["_resample_paths"] = paths
@@ -213,9 +211,9 @@ class ResizePolicy:
         policies = {m: m.__dict__["_resample_policy"] for m in model.modules() if m not in classes}
         own = getattr(model, "resize_policy", None)
         try:
-            if own is None and isinstance(model, BaseSegmentor):  # every forward pass counts anew
-                model.__class__ = _with_policy(type(model))  # type: ignore[arg-type, assignment]
             if isinstance(model, BaseSegmentor):
+                if own is None:  # every forward pass counts anew
+                    model.__class__ = _with_policy(type(model))  # type: ignore[arg-type, assignment]
                 model.resize_policy = self  # type: ignore[assignment]
             self.install(model)
             with self.running():
