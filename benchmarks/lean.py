@@ -24,6 +24,7 @@ import mmseg_resample  # noqa: F401  # isort: skip  (first: it makes mmseg impor
 
 import torch
 import torch.nn.functional as F
+from measure import status
 from mmengine.hub import get_config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -275,12 +276,6 @@ def out_of_memory(args: argparse.Namespace) -> dict[str, Any]:
         result[path] = run_child(args, "limited", path)
         print(f"{path}, {args.limit_gib} GiB: {result[path]}", flush=True)
     return result
-
-
-def status(field: str) -> int:
-    """A field of the process's status, in KiB (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
 def show(rows: dict[str, Any]) -> None:

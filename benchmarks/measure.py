@@ -203,15 +203,15 @@ def _peak_of_this_process(suite: str, name: str, way: str, options: Options) -> 
     call = case.build(way)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # from here on the high-water mark is the peak since now
-    before = _status("VmRSS")
+    before = status("VmRSS")
     result = call()  # alive until the peak is read
-    grown = _status("VmHWM") - before
+    grown = status("VmHWM") - before
     del result
     return grown / 1024
 
 
-def _status(key: str) -> int:
-    """A field of the process's status, in KiB."""
+def status(key: str) -> int:
+    """A field of the process's status, in KiB (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key + ":"))
 
