@@ -1,7 +1,9 @@
-"""Resize to labels, or to a loss, a few rows at a time, in plain PyTorch: every device, memory of a few rows.
+"""Resize to labels, or to a loss, a band of rows at a time, in plain PyTorch: every device, memory of a band.
 
 A bilinear resize is two steps. A source row is *widened* to the output's width; an output row is the weighted sum of
-two wide rows. Output rows are visited in order, so that each source row is widened once and two of them are alive.
+two wide rows. Bands are visited in order. On a CPU a band is small enough for its cache, and computed row by row, so
+that each source row is widened once and two of them are alive (``Rows``). Elsewhere a call costs more than what it
+computes: bands are large, and all rows of a band are computed at once (``Slabs``).
 
 Both steps have the operations of PyTorch's general float32 kernel for CPUs in their order and rounding: the second
 neighbour times its weight, plus the first times its own in one fused multiply-add. So the values, and with them the
@@ -22,7 +24,8 @@ from torch import Tensor
 from ._torch import _gather, _table, _transpose
 from .grid import AxisMap
 
-BAND = 2**19  # values resized at once: a band and what is computed from it stay in a core's cache
+BAND = 2**19  # values of a band on a CPU: it and what is computed from it stay in a core's cache
+_LARGE_BAND = 2**24  # elsewhere, where a few such bands are small beside a GPU's memory: not tuned
 _CONFUSION_PIXELS = 2**18
 
 
@@ -97,34 +100,61 @@ class Stage:
 
     @cached_property
     def _column_table(self) -> tuple[Tensor, Tensor]:
-        index, weight = self.columns.table(self.dtype)
-        return torch.from_numpy(index).to(self.device), torch.from_numpy(weight).to(self.device, self.dtype)
+        return self._on_device(self.columns.table(self.dtype))
 
     @cached_property
     def _column_adjoint(self) -> tuple[Tensor, Tensor]:
-        index, weight = _transpose(self.columns.table(self.dtype), self.columns.source_size)
+        return self._on_device(_transpose(self.columns.table(self.dtype), self.columns.source_size))
+
+    def _on_device(self, table: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor]:
+        index, weight = table
         return torch.from_numpy(index).to(self.device), torch.from_numpy(weight).to(self.device, self.dtype)
 
-    def widen(self, row: Tensor) -> Tensor:
-        """(C, w) to (C, W), the columns that are kept."""
+    def read_by(self, start: int, stop: int) -> tuple[int, int]:
+        """The range of source rows that rows ``start`` to ``stop`` read."""
+        return int(self.neighbours[:, start:stop].min()), int(self.neighbours[:, start:stop].max()) + 1
+
+    def row_table(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Index among the source rows they read, and weight, of rows ``start`` to ``stop``."""
+        low, _ = self.read_by(start, stop)
+        return self._on_device((self.neighbours[:, start:stop] - low, self.shares[:, start:stop]))
+
+    def row_adjoint(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """The transpose of ``row_table``."""
+        low, high = self.read_by(start, stop)
+        table = self.neighbours[:, start:stop] - low, self.shares[:, start:stop]
+        return self._on_device(_transpose(table, high - low))
+
+    @property
+    def _gathers(self) -> bool:
+        """Whether PyTorch lacks a one-dimensional kernel of this map, or has a slow one without a fixed order."""
+        return isinstance(self.columns.rule, AxisMap) or _is_by_slabs(self.device)
+
+    def widen(self, rows: Tensor) -> Tensor:
+        """(..., w) to (..., W), the columns that are kept."""
         if not self.columns.is_identity:
-            if isinstance(self.columns.rule, AxisMap):
-                row = _gather(row, 1, *self._column_table)
+            if self._gathers:
+                rows = _gather(rows, -1, *self._column_table)
             else:
-                row = F.interpolate(row[None], self.columns.size, mode="linear", align_corners=self.columns.rule)[0]
+                flat = rows.reshape(1, -1, rows.shape[-1])
+                align_corners = bool(self.columns.rule)
+                wide = F.interpolate(flat, self.columns.size, mode="linear", align_corners=align_corners)
+                rows = wide.view(*rows.shape[:-1], -1)
         start, stop, step = self.kept_columns
         if step < 0:
-            return row[:, stop + 1 : start + 1].flip(1)
-        return row[:, start:stop]
+            return rows[..., stop + 1 : start + 1].flip(-1)
+        return rows[..., start:stop]
 
     def narrow(self, grad: Tensor) -> Tensor:
         """The transpose of ``widen`` for an uncropped, unflipped stage, deterministic on every device."""
         if self.columns.is_identity:
             return grad
-        if isinstance(self.columns.rule, AxisMap) or grad.device.type != "cpu":
-            return _gather(grad, 1, *self._column_adjoint)
-        shape = [1, grad.shape[0], self.columns.source_size]
-        return torch.ops.aten.upsample_linear1d_backward(grad[None], [self.columns.size], shape, self.columns.rule)[0]
+        if self._gathers:
+            return _gather(grad, -1, *self._column_adjoint)
+        flat = grad.reshape(1, -1, grad.shape[-1])
+        shape = [1, flat.shape[1], self.columns.source_size]
+        narrow = torch.ops.aten.upsample_linear1d_backward(flat, [self.columns.size], shape, self.columns.rule)
+        return narrow.view(*grad.shape[:-1], -1)
 
     def cells(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Ranges of consecutive rows with the same two neighbours."""
@@ -135,10 +165,14 @@ class Stage:
 
 
 class Rows:
-    """The rows of one resized image, computed when asked for; ``source(i)`` is row ``i`` of the image, (C, w)."""
+    """The rows of one resized image, computed when asked for; ``source(i)`` is row ``i`` of the image, (C, w).
 
-    def __init__(self, source: Callable[[int], Tensor], stage: Stage) -> None:
-        self.source, self.stage = source, stage
+    Args:
+        out: (C, band, W), where ``band`` computes.
+    """
+
+    def __init__(self, source: Callable[[int], Tensor], stage: Stage, out: Tensor) -> None:
+        self.source, self.stage, self.out = source, stage, out
         self._wide: dict[int, Tensor] = {}
 
     def _pair(self, r: int) -> tuple[Tensor, Tensor]:
@@ -149,17 +183,17 @@ class Rows:
                 self._wide[i] = self.stage.widen(self.source(i))
         return self._wide[wanted[0]], self._wide[wanted[1]]
 
-    def band(self, start: int, stop: int, out: Tensor) -> Tensor:
-        """Rows ``start`` to ``stop`` in ``out``, (C, at least stop - start, W)."""
+    def band(self, start: int, stop: int) -> Tensor:
+        """Rows ``start`` to ``stop``, (C, stop - start, W), overwritten by the next call."""
         for begin, end in self.stage.cells(start, stop):
             second, first = self._pair(begin)
-            part = out[:, begin - start : end - start]
+            part = self.out[:, begin - start : end - start]
             if self.stage.rows.is_identity:
                 part.copy_(first[:, None])
                 continue
             far, near = self.stage.weights[:, None, begin:end, None]
             torch.mul(second[:, None], far, out=part).addcmul_(first[:, None], near)
-        return out[:, : stop - start]
+        return self.out[:, : stop - start]
 
     def row(self, r: int) -> Tensor:
         second, first = self._pair(r)
@@ -169,24 +203,63 @@ class Rows:
         return (second * far).addcmul_(first, near)
 
 
+class Slabs:
+    """What ``Rows`` computes, by few calls; ``source(i, j)`` are rows ``i`` to ``j`` of the image, (C, j - i, w)."""
+
+    def __init__(self, source: Callable[[int, int], Tensor], stage: Stage) -> None:
+        self.source, self.stage = source, stage
+
+    def band(self, start: int, stop: int) -> Tensor:
+        wide = self.stage.widen(self.source(*self.stage.read_by(start, stop)))
+        index, weight = self.stage.row_table(start, stop)
+        if self.stage.rows.is_identity:
+            return wide.index_select(1, index[1])
+        return _gather(wide, 1, index, weight)
+
+
+def _bands_of(image: Tensor, stages: Sequence[Stage], height: int) -> Rows | Slabs:
+    """``image``, (C, h, w), through all ``stages``, in bands of up to ``height`` rows."""
+    dtype = stages[0].dtype
+    if _is_by_slabs(image.device):
+        slabs = Slabs(lambda i, j: image[:, i:j].to(dtype), stages[0])
+        for stage in stages[1:]:
+            slabs = Slabs(slabs.band, stage)
+        return slabs
+    out = torch.empty(len(image), height, stages[-1].width, dtype=dtype, device=image.device)
+    rows = Rows(lambda i: image[:, i].to(dtype).contiguous(), stages[0], out)
+    for stage in stages[1:]:
+        rows = Rows(rows.row, stage, out)
+    return rows
+
+
+def _is_by_slabs(device: torch.device) -> bool:
+    return device.type != "cpu"
+
+
 def _exactly(device: torch.device) -> AbstractContextManager:
     """No half precision behind our back."""
     return torch.autocast(device.type, enabled=False)
 
 
-def _band_height(channels: int, width: int, height: int) -> int:
-    return max(1, min(height, BAND // max(1, channels * width)))
+def _band_height(channels: int, width: int, height: int, device: torch.device) -> int:
+    band = _LARGE_BAND if _is_by_slabs(device) else BAND
+    return max(1, min(height, band // max(1, channels * width)))
 
 
-def _first_largest(values: Tensor, largest: Tensor) -> Tensor:
-    """``values.argmax(0)`` given ``values.amax(0)``, by byte-wide operations: several times faster on CPUs."""
+def _largest(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of the classes, and the first that is."""
+    if _is_by_slabs(values.device):
+        largest, best = values.max(0)
+        return largest, best
+    largest = values.amax(0)
+    # By byte-wide operations: several times faster on CPUs.
     classes = values.shape[0]
     dtype = torch.uint8 if classes < 256 else torch.int16 if classes < 2**15 else torch.int32
-    rank = torch.arange(classes, 0, -1, device=values.device, dtype=dtype)[:, None, None]
+    rank = torch.arange(classes, 0, -1, dtype=dtype, device="cpu")[:, None, None]
     best = (values >= largest).to(dtype).mul_(rank).amax(0)  # of the classes at the maximum, the first ranks highest
     if best.all():
-        return classes - best
-    return values.argmax(0)  # NaN equals nothing
+        return largest, classes - best
+    return largest, values.argmax(0)  # NaN equals nothing
 
 
 def resize_argmax(
@@ -209,33 +282,24 @@ def resize_argmax(
     height, width = stages[-1].height, stages[-1].width
     labels = torch.empty(batch, height, width, dtype=dtype, device=logits.device)
     confidence = torch.empty(labels.shape, dtype=compute, device=logits.device) if with_confidence else None
-    step = _band_height(channels, width, height)
-    out = torch.empty(channels, step, width, dtype=compute, device=logits.device)
+    step = _band_height(channels, width, height, logits.device)
     with _exactly(logits.device):
         for n in range(batch):
-            rows = _rows_of(logits[n], compute, stages)
+            bands = _bands_of(logits[n], stages, step)
             for start in range(0, height, step):
                 stop = min(start + step, height)
-                values = rows.band(start, stop, out)
+                values = bands.band(start, stop)
                 if channels == 1:
                     probability = values[0].sigmoid()
                     labels[n, start:stop] = probability > threshold
                     if confidence is not None:
                         confidence[n, start:stop] = torch.where(labels[n, start:stop] > 0, probability, 1 - probability)
                     continue
-                largest = values.amax(0)
-                labels[n, start:stop] = _first_largest(values, largest)
+                largest, labels[n, start:stop] = _largest(values)
                 if confidence is not None:
                     confidence[n, start:stop] = values.sub_(largest).exp_().sum(0).reciprocal_()
     confusion = None if target is None else _confusion(labels, target, max(2, channels), ignore_index)
     return labels, confidence, confusion
-
-
-def _rows_of(image: Tensor, dtype: torch.dtype, stages: Sequence[Stage]) -> Rows:
-    rows = Rows(lambda i: image[:, i].to(dtype).contiguous(), stages[0])
-    for stage in stages[1:]:
-        rows = Rows(rows.row, stage)
-    return rows
 
 
 def _confusion(labels: Tensor, target: Tensor, classes: int, ignore_index: int) -> Tensor:
@@ -302,15 +366,15 @@ def resize_cross_entropy(
     loss_sum = torch.zeros(width, dtype=torch.float64, device=device)
     weight_sum = torch.zeros_like(loss_sum)
     pixels, correct = torch.zeros(2, width, dtype=torch.int64, device=device)
-    step = _band_height(channels, width, height)
-    out = torch.empty(channels, step, width, dtype=compute, device=device)
+    step = _band_height(channels, width, height, device)
+    received_by = _ReceivedBySlabs if _is_by_slabs(device) else _Received
     with _exactly(device):
         for n in range(batch):
-            rows = _rows_of(logits[n], compute, [stage])
-            received = _Received(stage, gradient[n]) if gradient is not None else None
+            bands = _bands_of(logits[n], [stage], step)
+            received = received_by(stage, gradient[n]) if gradient is not None else None
             for start in range(0, height, step):
                 stop = min(start + step, height)
-                values = rows.band(start, stop, out)
+                values = bands.band(start, stop)
                 labels = target[n, start:stop].long()
                 counted = labels != ignore_index
                 labels = labels.masked_fill(~counted, 0)
@@ -326,10 +390,11 @@ def resize_cross_entropy(
                     own = own * pixel_weight[n, start:stop].to(compute)
                 own, scale = own * (1 - label_smoothing), scale * (label_smoothing / channels)
 
-                largest = values.amax(0)
                 if "correct" in want:
-                    hit = (_first_largest(values, largest) == labels) & counted
-                    correct += hit.sum(0)
+                    largest, best = _largest(values)
+                    correct += ((best == labels) & counted).sum(0)
+                else:
+                    largest = values.amax(0)
                 values.sub_(largest)
                 at_label = values.gather(0, labels[None])[0]
                 every = None
@@ -365,7 +430,7 @@ def resize_cross_entropy(
 
 
 class _Received:
-    """The adjoint of ``Rows``: gathers the gradients of output rows in wide rows, then narrows those into ``grad``."""
+    """The adjoint of ``Rows``: sums the gradients of output rows in wide rows, then narrows those into ``grad``."""
 
     def __init__(self, stage: Stage, grad: Tensor) -> None:
         self.stage, self.grad = stage, grad
@@ -384,3 +449,16 @@ class _Received:
     def flush(self, keep: Sequence[int] = ()) -> None:
         for i in [i for i in self._wide if i not in keep]:
             self.grad[:, i] += self.stage.narrow(self._wide.pop(i))
+
+
+class _ReceivedBySlabs:
+    """The adjoint of ``Slabs``."""
+
+    def __init__(self, stage: Stage, grad: Tensor) -> None:
+        self.stage, self.grad = stage, grad
+
+    def add(self, start: int, stop: int, band: Tensor) -> None:
+        low, high = self.stage.read_by(start, stop)
+        self.grad[:, low:high] += _gather(self.stage.narrow(band), 1, *self.stage.row_adjoint(start, stop))
+
+    def flush(self) -> None: ...

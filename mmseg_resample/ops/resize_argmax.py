@@ -52,7 +52,7 @@ def resize_argmax(
 
     The labels of mmseg's inference in one pass: resize to ``first_size``, cut off ``crop``, flip, resize to ``size``,
     argmax. Both resizes are evaluated, none is approximated by the other; one between equal sizes is skipped. Memory
-    beside the result is a few rows.
+    beside the result is a band of rows.
 
     Exactness: with the pixel models of ``align_corners``, float32 logits on a CPU and PyTorch's general kernel, the
     resized values are bitwise those of ``F.interpolate``, and so are the labels, ties (to the first class) and NaN (the

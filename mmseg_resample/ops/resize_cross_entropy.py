@@ -37,7 +37,7 @@ def resize_cross_entropy(
     The loss of mmseg's decode heads, ``CrossEntropyLoss(...)(resize(logits, size), target, weight=pixel_weight)``, with
     its gradient and, in the same pass, its accuracy. For ``"mean"`` and ``"sum"`` the forward pass computes the
     gradient as well, since it needs the same values; for ``"none"`` the backward pass resizes once more. Memory beside
-    the gradient of ``logits`` is a few rows and, for ``"none"``, the losses. Values and sums are float32 or better
+    the gradient of ``logits`` is a band of rows and, for ``"none"``, the losses. Values and sums are float32 or better
     whatever the dtype of ``logits``. No atomics, no reduction that threads split: equal inputs give equal bits.
 
     Args:

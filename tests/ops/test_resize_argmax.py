@@ -10,7 +10,7 @@ from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmseg_resample.ops import AxisMap, Segmentation, reference, resize_argmax
+from mmseg_resample.ops import AxisMap, Segmentation, _fused, reference, resize_argmax
 from mmseg_resample.ops.grid import Coordinates, axis_maps
 from tests.conftest import TOLERANCE
 
@@ -26,6 +26,7 @@ SIZES = [
 
 BACKENDS = [
     "torch",
+    "torch, as on other devices",
     pytest.param("numba", marks=pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")),
 ]
 
@@ -33,8 +34,12 @@ BACKENDS = [
 @pytest.fixture(autouse=True, params=BACKENDS)
 def backend(request, monkeypatch):
     """What ``auto`` takes."""
-    monkeypatch.setenv("MMSEG_RESAMPLE_BACKEND", request.param)
-    return request.param
+    name, *off_cpu = request.param.split(", ")
+    monkeypatch.setenv("MMSEG_RESAMPLE_BACKEND", name)
+    if off_cpu:
+        monkeypatch.setattr(_fused, "_is_by_slabs", lambda device: True)
+        monkeypatch.setattr(_fused, "_LARGE_BAND", 500)  # several bands of most cases
+    return name
 
 
 def bilinear(x, size, align_corners=False):

@@ -24,8 +24,12 @@ SIZES = [
 @pytest.fixture(autouse=True, params=BACKENDS)
 def backend(request, monkeypatch):
     """What ``auto`` takes."""
-    monkeypatch.setenv("MMSEG_RESAMPLE_BACKEND", request.param)
-    return request.param
+    name, *off_cpu = request.param.split(", ")
+    monkeypatch.setenv("MMSEG_RESAMPLE_BACKEND", name)
+    if off_cpu:
+        monkeypatch.setattr(_fused, "_is_by_slabs", lambda device: True)
+        monkeypatch.setattr(_fused, "_LARGE_BAND", 500)  # several bands of most cases
+    return name
 
 
 def case(source=(5, 7), size=(23, 40), channels=5, ignored=0.2, batch=2, dtype=torch.float64):
