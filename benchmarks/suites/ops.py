@@ -43,7 +43,7 @@ def cases(options: Options) -> list[Case]:
 
 def _resizes(options: Options) -> list[Case]:
     found = []
-    kernels = backends("resample", options.device)
+    kernels = backends("resize", options.device)
     for step, (shape, size) in ((False, LOGITS), (True, NECK)):
         shape, size = QUICK if options.quick else (shape, size)
         for mode, arguments in MODES:
@@ -91,7 +91,7 @@ def _replacing(mode: str, arguments: Arguments, device: str) -> list[str]:
     """Backends that take the place of PyTorch's kernel where one is asked for by name."""
     if mode in ("nearest", "nearest-exact", "area") or arguments.get("antialias"):
         return []
-    others = [kernel for kernel in backends("resample", device) if kernel != "torch"]
+    others = [kernel for kernel in backends("resize", device) if kernel != "torch"]
     return others + (["banded"] if mode == "bicubic" and device == "cpu" else [])
 
 

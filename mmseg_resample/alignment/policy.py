@@ -450,6 +450,7 @@ def _intercept() -> None:
     # torch.jit.script reads the source of what is wrapped, and looks its names up in the globals of the wrapper.
     replacement = FunctionType(interpolate.__code__, vars(F), closure=interpolate.__closure__)
     F.interpolate = wraps(original)(replacement)
+    F.interpolate.policy_decides = lambda: _running.policy is not None  # type: ignore[attr-defined]  # ops.resize asks
 
 
 def _target_size(input: Tensor, size: Any, scale_factor: Any) -> tuple[int, ...]:

@@ -1,76 +1,90 @@
 """The one place that chooses which kernel computes an op. Kernel modules are imported by nobody else.
 
-``backend="auto"`` takes the environment variable ``MMSEG_RESAMPLE_BACKEND`` where it names a kernel of the op, and the
-best available kernel otherwise. A backend asked for by name must exist.
+``backend="auto"`` takes what the environment variable ``MMSEG_RESAMPLE_BACKEND`` names, if the op has such a kernel for
+the device, and the best kernel that works there otherwise. A backend asked for by name must exist.
 """
 
-import importlib
 import os
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, wraps
 from importlib.util import find_spec
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from . import _check, _deform, _fused, _torch
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _once(function: _Function) -> _Function:
+    """Keep the result; a compiler that traces an op calls ``function`` and goes on with what it returns."""
+    cached = lru_cache(function)
+
+    @torch.compiler.assume_constant_result
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        return cached(*args)
+
+    return call  # type: ignore[return-value]
 
 
 class _Optional:
     """A kernel of a module that is imported when the kernel is first chosen, and needs ``package``."""
 
-    def __init__(self, module: str, name: str, package: str, install: str, device: str) -> None:
-        self.module, self.name, self.package, self.install, self.device = module, name, package, install, device
+    def __init__(self, module: Callable[[], ModuleType], name: str, package: str, install: str) -> None:
+        self.module, self.name, self.package, self.install = module, name, package, install
 
     def load(self, op: str, backend: str, input: Tensor | None) -> Callable[..., Any]:
         if not _is_installed(self.package):
             raise ModuleNotFoundError(
                 f"{op}: backend={backend!r} needs {self.package}, which is not installed. Get it with {self.install}."
             )
-        if input is not None and self.device == "cpu" and input.device.type != "cpu":
+        if input is not None and not _runs_on(backend, input.device.type):
+            home = "on a GPU" if backend == "triton" else "on a CPU"
             raise ValueError(
-                f"{op}: backend={backend!r} expected a tensor on a CPU, got one on {input.device}. "
-                f"Use backend='auto', or move it with .cpu()."
+                f"{op}: backend={backend!r} expected a tensor {home}, got one on {input.device}. Use backend='auto'."
             )
-        return getattr(importlib.import_module(f".{self.module}", __package__), self.name)
+        return getattr(self.module(), self.name)
 
 
-def _numba(name: str) -> _Optional:
-    return _Optional("_numba", name, "numba", "pip install 'mmseg_resample[fast]'", "cpu")
-
-
-def _triton(name: str) -> _Optional:
-    return _Optional("_triton", name, "triton", "pip install triton", "any")
-
-
-@lru_cache
+@_once
 def _is_installed(package: str) -> bool:
     return find_spec(package) is not None
 
 
-def _numba_is_best(input: Tensor) -> bool:
-    """Measured to be faster at every size, of maps of one pixel too, whose call takes less than 0.1 ms."""
-    return input.device.type == "cpu" and _is_installed("numba") and _numba_works()
+def _runs_on(backend: str, device: str) -> bool:
+    if backend == "triton":  # its interpreter, which tests use, runs on CPUs
+        return device != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
+    return device == "cpu" or backend not in ("numba", "banded")
 
 
-@lru_cache
-def _numba_works() -> bool:
-    """Numba refuses to be imported next to a numpy that is newer than it."""
-    try:
-        importlib.import_module("._numba", __package__)
-    except Exception as error:
-        warnings.warn(
-            f"mmseg_resample: losses and labels are computed by PyTorch, because Numba does not work here "
-            f"({type(error).__name__}: {error}). Upgrade it with pip install -U numba, or uninstall it.",
-            stacklevel=2,
-        )
-        return False
-    return True
+def _numba_module() -> ModuleType:
+    from . import _numba  # a statement, which compilers can follow
+
+    return _numba
+
+
+def _triton_module() -> ModuleType:
+    from . import _triton
+
+    return _triton
+
+
+def _numba(name: str) -> _Optional:
+    return _Optional(_numba_module, name, "numba", "pip install 'mmseg_resample[fast]'")
+
+
+def _triton(name: str) -> _Optional:
+    return _Optional(_triton_module, name, "triton", "pip install triton")
 
 
 _KERNELS: dict[str, dict[str, Callable[..., Any] | _Optional]] = {
-    "resample": {"torch": _torch.resample, "triton": _triton("resample")},
+    "resize": {"torch": _torch.resample, "banded": _torch.resample_banded, "triton": _triton("resample")},
     "flow_warp": {"torch": _torch.flow_warp},
     "deform_conv2d": {"torch": _deform.by_warps, "torchvision": _deform.by_torchvision},
     "resize_argmax": {
@@ -84,12 +98,26 @@ _KERNELS: dict[str, dict[str, Callable[..., Any] | _Optional]] = {
         "triton": _triton("resize_cross_entropy"),
     },
 }
-# What "auto" takes for inputs that it is best for; everything else has "torch".
-_BEST: dict[str, tuple[str, Callable[[Tensor], bool]]] = {
-    "deform_conv2d": ("torchvision", _deform.torchvision_is_best),
-    "resize_argmax": ("numba", _numba_is_best),
-    "resize_cross_entropy": ("numba", _numba_is_best),
-}
+
+
+def available(op: str, device: str) -> list[str]:
+    """The backends of ``op`` that are installed and run on ``device``, ``"cpu"`` or ``"cuda"``."""
+    works: dict[str, Callable[[], bool]] = {
+        "numba": lambda: _is_installed("numba") and _numba_works(),
+        "triton": lambda: _is_installed("triton"),
+        "torchvision": _deform.has_torchvision,
+    }
+    return [name for name in _KERNELS[op] if _runs_on(name, device) and (name not in works or works[name]())]
+
+
+def named(op: str, backend: str, input: Tensor | None) -> str:
+    """``backend``; for ``"auto"`` what the environment variable names, or ``"auto"`` where that is no kernel for it."""
+    kernels = _KERNELS[op]
+    if backend != "auto":
+        _check.one_of(op, "backend", backend, ("auto", *kernels))
+        return backend
+    wish = os.environ.get("MMSEG_RESAMPLE_BACKEND", "")
+    return wish if wish in kernels and (input is None or _runs_on(wish, input.device.type)) else "auto"
 
 
 def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., Any]:
@@ -99,13 +127,63 @@ def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., 
         ValueError: the op has no such backend, or the backend cannot run on the device of ``input``.
         ModuleNotFoundError: the backend needs a package that is not installed.
     """
-    kernels = _KERNELS[op]
-    if backend == "auto":
-        backend = os.environ.get("MMSEG_RESAMPLE_BACKEND", "")
-        if backend not in kernels:
-            best, is_best = _BEST.get(op, ("torch", lambda _: True))
-            backend = best if input is not None and is_best(input) else "torch"
-    else:
-        _check.one_of(op, "backend", backend, ("auto", *kernels))
-    kernel = kernels[backend]
+    backend = named(op, backend, input)
+    if isinstance(input, FakeTensor):  # all are equal to one without data, and audits know one of them
+        backend = "torch"
+    elif backend == "auto":
+        backend = next((name for name in _KERNELS[op] if input is not None and is_best(name, input)), "torch")
+    kernel = _KERNELS[op][backend]
     return kernel.load(op, backend, input) if isinstance(kernel, _Optional) else kernel
+
+
+# --- what "auto" takes, wherever it works -----------------------------------------------------------------------------
+
+
+def _numba_is_best(input: Tensor) -> bool:
+    """Measured to be faster at every size, of maps of one pixel too, whose call takes less than 0.1 ms."""
+    return input.device.type == "cpu" and _is_installed("numba") and _numba_works()
+
+
+def _triton_is_best(input: Tensor) -> bool:
+    """One launch, where plain PyTorch launches dozens and writes what it resized."""
+    return _check.is_on_a_gpu(input) and _is_installed("triton") and _triton_works(str(input.device))
+
+
+def is_best(backend: str, input: Tensor) -> bool:
+    """Whether ``"auto"`` takes ``backend`` for what has no kernel of PyTorch's own."""
+    if backend == "numba":
+        return _numba_is_best(input)
+    if backend == "triton":
+        return _triton_is_best(input)
+    return backend == "torchvision" and _deform.torchvision_is_best(input)
+
+
+@_once
+def _numba_works() -> bool:
+    """Numba refuses to be imported next to a numpy that is newer than it."""
+    try:
+        _numba_module()
+    except Exception as error:
+        _warn_that_torch_computes("Numba", "here", error, "Upgrade it with pip install -U numba, or uninstall it.")
+        return False
+    return True
+
+
+@_once
+def _triton_works(device: str) -> bool:
+    """Its kernels are compiled for whatever GPU and driver there are: see whether they give PyTorch's values there."""
+    try:
+        _triton_module().check(torch.device(device))
+    except Exception as error:
+        _warn_that_torch_computes("Triton", f"on {device}", error, "MMSEG_RESAMPLE_BACKEND=torch makes this silent.")
+        return False
+    return True
+
+
+def _warn_that_torch_computes(name: str, where: str, error: Exception, remedy: str) -> None:
+    lines = str(error).strip().splitlines() or [""]
+    warnings.warn(
+        f"mmseg_resample: losses and labels are computed by PyTorch, slower, because {name} does not work {where} "
+        f"({type(error).__name__}: {lines[0]}). {remedy}",
+        stacklevel=2,
+    )

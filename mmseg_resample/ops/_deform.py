@@ -35,7 +35,7 @@ def by_warps(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None,
 
 
 @lru_cache(maxsize=1)
-def _has_torchvision() -> bool:
+def has_torchvision() -> bool:
     if importlib.util.find_spec("torchvision") is None:
         return False
     try:
@@ -47,7 +47,7 @@ def _has_torchvision() -> bool:
 
 def torchvision_is_best(input: Tensor) -> bool:
     """On CUDA, where it is installed and fits this torch. A compiler does better with kernels that it can see into."""
-    return input.is_cuda and not _is_compiling() and _has_torchvision()
+    return input.is_cuda and not _is_compiling() and has_torchvision()
 
 
 def by_torchvision(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:

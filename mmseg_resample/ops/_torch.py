@@ -272,6 +272,13 @@ resample: Callable[..., Tensor] = _linear_op("resample", _resample, lambda: resa
 resample_adjoint: Callable[..., Tensor] = _linear_op("resample_adjoint", _resample_adjoint, lambda: resample)
 
 
+def resample_banded(
+    input: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
+) -> Tensor:
+    """The cubic kernel by matrix products, for CPUs."""
+    return resample(input, size, scale, offset, "cubic-banded" if kernel == "cubic" else kernel)
+
+
 def flow_warp(
     input: Tensor, flow: Tensor, steps: tuple[float, float], align_corners: bool, padding_mode: str
 ) -> Tensor:

@@ -7,6 +7,7 @@ counted by PyTorch, once the labels are there.
 ``TRITON_INTERPRET=1``, set before Triton is imported, runs the kernels on CPU tensors, slowly: for tests.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,19 +17,35 @@ import torch
 import triton
 from torch import Tensor
 
-from . import _torch, _triton_kernels
+from . import _fused, _torch, _triton_kernels
 from ._fused import Axis, Range, Sums, _confusion, steps_needed
 from .grid import AxisMap
 
 _BLOCK = 128  # pixels of a program: not tuned
 _WIDE = 2**31 - _BLOCK  # from here on 32 bits do not number the elements of a plane
 _CHUNK = 2**24  # values of a gradient's intermediate that exist at once
-_INTERPRETED = not isinstance(_triton_kernels.resample, triton.JITFunction)
 
 
-def _check_device(op: str, input: Tensor) -> None:
-    if input.device.type == "cpu" and not _INTERPRETED:
-        raise ValueError(f"{op}: backend='triton' is for GPUs, got a tensor on the CPU. Use backend='auto'.")
+def check(device: torch.device) -> None:
+    """Raise if the kernels do not run on ``device``, or do not give there what the PyTorch backend gives."""
+    x = torch.arange(120.0, device="cpu").mul(0.7).sin().view(2, 3, 4, 5)
+    target = torch.arange(126, device="cpu").view(2, 7, 9) % 4  # 3 is ignored
+    line = [0.5, 0.6], [-0.25, 0.1], "linear"
+    axes = [(4, 7, False), (5, 9, False)]
+    keeps = [((0, 7, 1), (0, 9, 1))]
+    want = ("losses", "gradient", "correct")
+
+    def results(module: Any, resampling: Any, x: Tensor, target: Tensor) -> list[Tensor]:
+        sums = module.resize_cross_entropy(x, target, axes, None, 3, 0.1, None, want)
+        labels, confidence, _ = module.resize_argmax(x, [axes], keeps, torch.uint8, 0.0, True, None, 255)
+        moved = resampling._resample(x, [7, 9], *line), resampling._resample_adjoint(x, [3, 4], *line)
+        return [tensor.cpu() for tensor in (*moved, labels, confidence, *sums)]
+
+    with torch.inference_mode(False), torch.no_grad():
+        here = sys.modules[__name__]
+        ours = results(here, here, x.to(device), target.to(device))
+        for expected, actual in zip(results(_fused, _torch, x, target), ours, strict=True):
+            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def _launch(kernel: Any, programs: int, device: torch.device, *args: Any, **constants: Any) -> None:
@@ -134,7 +151,6 @@ def _apply(
     adjoint: bool,
 ) -> Tensor:
     """One gather over all axes, or over the depth and then over the image; ``size`` is what ``scale`` maps from."""
-    _check_device("resize", input)
     if input.dtype == torch.bool:
         moved = _apply(input.view(torch.uint8), source_size, size, scale, offset, kernel, adjoint)
         return moved.view(torch.bool)
@@ -244,7 +260,6 @@ def resize_argmax(
     ignore_index: int,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """As ``_fused.resize_argmax``."""
-    _check_device("resize_argmax", logits)
     logits = logits.contiguous()
     batch, channels, height, width = logits.shape
     steps = steps_needed(axes, keeps)
@@ -301,7 +316,6 @@ def resize_cross_entropy(
     want: Sequence[str],
 ) -> Sums:
     """As ``_fused.resize_cross_entropy``."""
-    _check_device("resize_cross_entropy", logits)
     logits, target = logits.contiguous(), target.contiguous()
     compute, device = torch.promote_types(logits.dtype, torch.float32), logits.device
     batch, channels, height, width = logits.shape

@@ -1,5 +1,6 @@
 """``resize``: bring a tensor to another size, or onto another pixel grid."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _backends, _check
+from . import _backends, _check, _fastest
 from .grid import AxisMap, Coordinates, axis_maps
 
 Mode = Literal["nearest", "nearest-exact", "linear", "bilinear", "trilinear", "bicubic", "area"]
@@ -17,7 +18,6 @@ _MODES = get_args(Mode)
 _AXES = {"linear": 1, "bilinear": 2, "trilinear": 3}  # and bicubic: 2, or any number with `coordinates`
 _CORNERLESS = ("nearest", "nearest-exact", "area")  # F.interpolate refuses align_corners for these
 _ANTIALIASED = ("bilinear", "bicubic")
-_BACKENDS = ("auto", "torch", "banded", "triton")
 
 _is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # there from torch 2.2 on
 
@@ -43,8 +43,10 @@ def resize(
     edge; where the gather runs, coordinates are float64 and weights float32 or better whatever the dtype (PyTorch's own
     kernels compute coordinates in float32).
 
-    On GPUs PyTorch's linear and cubic kernels add gradients in any order. Under
-    ``torch.use_deterministic_algorithms(True)`` the gather takes their place, whose values are theirs to rounding.
+    Two switches of PyTorch replace its linear and cubic kernels on GPUs, with values equal to rounding. They add
+    gradients in any order: under ``torch.use_deterministic_algorithms(True)`` gathers take their place. And they leave
+    most of a GPU idle for some shapes: under ``torch.backends.cudnn.benchmark = True`` they are timed beside Triton's,
+    once for sizes alike, and the faster ones run.
 
     Args:
         input: (N, C, L), (N, C, H, W) or (N, C, D, H, W).
@@ -62,10 +64,11 @@ def resize(
         antialias: low-pass before shrinking, for ``"bilinear"`` and ``"bicubic"`` on images.
         recompute_scale_factor: with ``scale_factor``, derive the step from the two sizes instead of the factor.
         warning: warn when the sizes of an upsampling speak against ``align_corners``.
-        backend: ``"auto"`` and ``"torch"`` are as above. Two others replace PyTorch's kernels too, with values equal
-            to rounding: ``"banded"`` computes ``"bicubic"`` on CPUs by matrix products, several times faster forward
-            and backward (in the precision that ``torch.set_float32_matmul_precision`` allows), and ``"triton"``
-            computes the linear family and bicubic on GPUs, deterministic, half precision without a float32 copy.
+        backend: ``"auto"`` is as above, ``"torch"`` the same without Triton. Two others replace PyTorch's kernels
+            always, with values equal to rounding: ``"banded"`` computes ``"bicubic"`` on CPUs by matrix products,
+            several times faster forward and backward (in the precision that ``torch.set_float32_matmul_precision``
+            allows), and ``"triton"`` computes the linear family and bicubic on GPUs, deterministic; under autocast it
+            reads and writes half precision, where the others make float32 of it.
             Where PyTorch has a ``"nearest"`` or ``"nearest-exact"`` of these coordinates, that one runs.
 
     Returns:
@@ -79,7 +82,6 @@ def resize(
     Source: PyTorch ``F.interpolate``; ONNX ``Resize`` for the names of ``coordinates``.
     """
     _check.one_of("resize", "mode", mode, _MODES)
-    _check.one_of("resize", "backend", backend, _BACKENDS)
     axes = input.ndim - 2
     _check_rank(mode, axes, anywhere=coordinates is not None)
     if (size is None) == (scale_factor is None):
@@ -93,22 +95,28 @@ def resize(
         align_corners = None
     if antialias:
         _check_antialias(mode, axes, align_corners, coordinates)
-    _check_backend(backend, mode, antialias, input)
+    only_native = mode == "area" or antialias
+    _check_backend(backend, mode, only_native, input)
+    compiling = torch.jit.is_tracing() or _is_compiling()
     if size is not None:
         if recompute_scale_factor:
             raise ValueError("resize: recompute_scale_factor goes with scale_factor, got size. Drop one of the two.")
         size = _check.spatial_size("resize", "size", size, axes)
-        if warning and align_corners is not None and not (torch.jit.is_tracing() or _is_compiling()):
+        if warning and align_corners is not None and not compiling:
             _warn_of_misfit(tuple(input.shape[2:]), size, align_corners)
     factors = None if scale_factor is None else _check_factors(scale_factor, axes)
-    # "auto" will take Triton where it was measured to be faster than PyTorch on a GPU.
+    if not only_native:
+        backend = _backends.named("resize", backend, input)
     native = backend in ("auto", "torch") and not _needs_determinism(input, mode, antialias)
+    policy_decides = _policy_decides()
+    by_clock = backend == "auto" and native and not (only_native or compiling or policy_decides)
+    by_clock = by_clock and mode not in _CORNERLESS and _fastest.is_wanted(input)
     if coordinates is None:
-        if native or mode in _CORNERLESS:
+        if mode in _CORNERLESS or policy_decides or (native and not by_clock):
             return F.interpolate(input, size, factors, mode, align_corners, recompute_scale_factor, antialias)
         coordinates = "align_corners" if align_corners else "half_pixel"
     return _resize_by_map(
-        input, size, factors, mode, coordinates, antialias, bool(recompute_scale_factor), backend, native
+        input, size, factors, mode, coordinates, antialias, bool(recompute_scale_factor), backend, native, by_clock
     )
 
 
@@ -126,6 +134,7 @@ def _resize_by_map(
     recompute_scale_factor: bool,
     backend: str,
     native: bool,
+    by_clock: bool,
 ) -> Tensor:
     if mode == "area":
         raise ValueError(
@@ -150,15 +159,33 @@ def _resize_by_map(
     assert size is not None
     maps = axis_maps(coordinates, source, size, factors)
     call = _native_call(mode, maps, source, size, factors) if native or mode in _CORNERLESS else None
-    if call is not None:
-        return F.interpolate(input, mode=call.pop("mode"), antialias=antialias, **call)
     kernel: str = mode if mode.startswith("nearest") else "cubic" if mode == "bicubic" else "linear"
-    if not mode.startswith("nearest"):
-        _check.floating("resize", f"input for mode={mode!r} with these coordinates", input)
-    if backend == "banded":
-        kernel, backend = "cubic-banded", "torch"
-    resample = _backends.select("resample", backend, input)
-    return resample(input, list(size), [m.scale for m in maps], [m.offset for m in maps], kernel)
+    arguments = list(size), [m.scale for m in maps], [m.offset for m in maps], kernel
+    if call is None:
+        if not mode.startswith("nearest"):
+            _check.floating("resize", f"input for mode={mode!r} with these coordinates", input)
+        return _backends.select("resize", backend, input)(input, *arguments)
+
+    def by_torch(x: Tensor) -> Tensor:
+        return F.interpolate(x, antialias=antialias, **call)
+
+    if not (by_clock and _backends.is_best("triton", input)):
+        return by_torch(input)
+    by_kernel = _backends.select("resize", "triton", input)
+
+    def by_triton(x: Tensor) -> Tensor:
+        if torch.is_autocast_enabled() and x.dtype in (torch.float16, torch.bfloat16):
+            x = x.float()  # as F.interpolate has it
+        return by_kernel(x, *arguments)
+
+    ways = {"torch": by_torch, "triton": by_triton}
+    return ways[_fastest.fastest(("resize", mode, _fastest.magnitude(math.prod(size))), ways, input)](input)
+
+
+def _policy_decides() -> bool:
+    """Whether ``F.interpolate`` is under a ``ResizePolicy`` at work, which has to see every call."""
+    asked = getattr(F.interpolate, "policy_decides", None)
+    return asked is not None and asked()
 
 
 def _needs_determinism(input: Tensor, mode: Mode, antialias: bool) -> bool:
@@ -238,10 +265,10 @@ def _check_antialias(mode: Mode, axes: int, align_corners: bool | None, coordina
         )
 
 
-def _check_backend(backend: str, mode: Mode, antialias: bool, input: Tensor) -> None:
+def _check_backend(backend: str, mode: Mode, only_native: bool, input: Tensor) -> None:
     if backend in ("auto", "torch"):
         return
-    if mode == "area" or antialias:
+    if only_native:
         what = "mode='area'" if mode == "area" else "antialias=True"
         raise ValueError(f"resize: {what} is computed by PyTorch alone, got backend={backend!r}. Use backend='auto'.")
     if backend == "banded" and (mode != "bicubic" or input.device.type not in ("cpu", "meta")):

@@ -308,6 +308,24 @@ def test_as_a_context_on_any_model():
     assert type(stock.decode_head).__bases__ != (type(model.decode_head),)
 
 
+class BicubicNeck(torch.nn.Module):
+    def forward(self, features):
+        x = resize(features[0], (9, 7), mode="bicubic", align_corners=False, backend="banded")
+        return [F.interpolate(x, (11, 13), mode="bilinear", align_corners=False), *features[1:]]
+
+
+def test_resizes_for_which_another_backend_was_asked_obey_and_count():
+    model = build().eval()
+    model.neck = BicubicNeck()
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        source = model.backbone(x)[0]
+        with ResizePolicy(rules=[dict(mode="bicubic", align_corners=True)]).applied(model):
+            out = model.extract_feat(x)[0]
+    first = F.interpolate(source, (9, 7), mode="bicubic", align_corners=True)
+    assert torch.equal(out, F.interpolate(first, (11, 13), mode="bilinear", align_corners=False))
+
+
 def test_the_audit_of_a_config_with_the_policy_shows_zero():
     cfg = get_config(CONFIGS["upernet_r18"])
     cfg.model.update(type="ResampledSegmentor", resize_policy=dict(exact=True))

@@ -100,7 +100,7 @@ for op in (
     try:
         op()
     except ValueError as error:
-        assert "backend='triton' is for GPUs" in str(error), error
+        assert "backend='triton' expected a tensor on a GPU, got one on cpu" in str(error), error
     else:
         raise AssertionError
 """

@@ -6,7 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_resample.ops import AxisMap, _triton, reference, resize, resize_argmax, resize_cross_entropy
+from mmseg_resample.ops import (
+    AxisMap,
+    _backends,
+    _fastest,
+    _triton,
+    reference,
+    resize,
+    resize_argmax,
+    resize_cross_entropy,
+)
 from tests.conftest import assert_close
 from tests.ops.test_resize_cross_entropy import by_pixels, case, value_and_gradient
 
@@ -146,7 +155,7 @@ def test_inside_a_compiled_function():
         return resize(x, (5, 6), mode="bilinear", backend="triton").square().sum()
 
     x = torch.randn(1, 1, 3, 4).requires_grad_()
-    compiled = torch.compile(f, backend="aot_eager")  # with a break: dispatch may import
+    compiled = torch.compile(f, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(torch.autograd.grad(compiled(x), x), torch.autograd.grad(f(x), x))
 
 
@@ -376,3 +385,68 @@ def train():
         optimizer.step()
         losses.append(loss.item())
     return losses
+
+
+# --- what "auto" takes ------------------------------------------------------------------------------------------------
+
+
+def test_tried_out_before_it_is_trusted(monkeypatch):
+    _triton.check(torch.device(DEVICE))
+    right = _triton._linear_table
+
+    def wrong(*args):
+        table = right(*args)
+        return table._replace(indices=table.indices.clamp(max=2))
+
+    monkeypatch.setattr(_triton, "_linear_table", wrong)
+    with pytest.raises(AssertionError):
+        _triton.check(torch.device(DEVICE))
+    with pytest.warns(UserWarning, match="because Triton does not work on"):
+        assert not _backends._triton_works(f"{DEVICE}:0")
+
+
+@pytest.fixture
+def _by_clock(monkeypatch):
+    """As on a GPU under ``torch.backends.cudnn.benchmark``, with a clock that prefers Triton."""
+    monkeypatch.setattr(_fastest, "is_wanted", lambda input: True)
+    monkeypatch.setattr(_backends, "is_best", lambda backend, input: backend == "triton")
+    monkeypatch.setattr(_fastest, "_measure", lambda steps, device: [step() for step in steps.values()] and "triton")
+
+
+@pytest.mark.usefixtures("_by_clock")
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(size=(7, 4), mode="bilinear"),
+        dict(size=(7, 4), mode="bilinear", align_corners=True),
+        dict(size=(7, 4), mode="bicubic", coordinates="half_pixel"),
+        dict(scale_factor=1.7, mode="bilinear"),
+        dict(scale_factor=1.7, mode="bilinear", recompute_scale_factor=True),
+    ],
+    ids=str,
+)
+def test_by_the_clock(options):
+    x = torch.randn(1, 2, 3, 5)
+    weight = torch.ones_like(resize(x, **options, warning=False, backend="torch"))
+    ours = both(lambda x: resize(x, **options, warning=False), x, weight)
+    for backend in ("triton", "torch"):
+        expected = both(lambda x, backend=backend: resize(x, **options, warning=False, backend=backend), x, weight)
+        for a, b in zip(ours, expected, strict=True):
+            assert_close(a, b)
+            assert backend == "torch" or torch.equal(a, b)
+
+
+@pytest.mark.usefixtures("_by_clock")
+def test_never_by_the_clock(monkeypatch):
+    monkeypatch.setattr(_fastest, "fastest", lambda *_: pytest.fail("measured"))
+    x = torch.randn(1, 2, 3, 5)
+    for options in (dict(mode="nearest"), dict(mode="area"), dict(mode="bilinear", antialias=True)):
+        resize(x, (7, 4), **options)
+    resize(x, (7, 4), mode="bilinear", backend="torch")
+    resize(x, (7, 4), mode="bilinear", coordinates="asymmetric")  # PyTorch has no kernel to measure beside
+
+
+def test_the_environment_chooses(monkeypatch):
+    x = torch.randn(1, 2, 3, 5)
+    monkeypatch.setenv("MMSEG_RESAMPLE_BACKEND", "triton")
+    assert torch.equal(resize(x, (7, 4), mode="bicubic"), resize(x, (7, 4), mode="bicubic", backend="triton"))
