@@ -21,6 +21,7 @@ def is_wanted(input: Tensor) -> bool:
     """
     return (
         _check.is_on_a_gpu(input)
+        and input.is_floating_point()
         and torch.backends.cudnn.benchmark
         and not torch.backends.cudnn.deterministic
         and not torch.cuda.is_current_stream_capturing()
