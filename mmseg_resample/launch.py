@@ -27,6 +27,7 @@ from mmseg.registry import RUNNERS
 from .ops import Coordinates
 
 __all__ = [
+    "KeyValues",
     "UsageError",
     "add_arguments",
     "add_config_arguments",
@@ -39,6 +40,7 @@ __all__ = [
     "prepare_training",
     "read_weights",
     "report",
+    "require",
     "run",
     "set_policy",
     "train",
@@ -64,7 +66,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=_Options,
+        action=KeyValues,
         metavar="KEY=VALUE",
         help='change settings of the config: train_cfg.max_iters=100 model.decode_head.norm_cfg.type=BN key="[a,b]"',
     )
@@ -92,14 +94,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by torch.distributed.launch")
 
 
-class _Options(DictAction):
-    """mmengine's KEY=VALUE option, with a usage message in place of a traceback."""
+class KeyValues(DictAction):
+    """mmengine's option of KEY=VALUE pairs, with a usage message where mmengine raises."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *args: Any) -> None:
         try:
             super().__call__(parser, namespace, values, *args)
         except (AssertionError, ValueError) as error:
-            parser.error(f"argument --cfg-options: expected KEY=VALUE, got {' '.join(values)} ({error})")
+            name = "/".join(self.option_strings)
+            parser.error(f"argument {name}: expected KEY=VALUE, got {' '.join(values)} ({error})")
 
 
 def config_from_arguments(args: argparse.Namespace) -> Config:
@@ -275,7 +278,7 @@ def prepare_training(cfg: Config, *, amp: bool = False, resume: bool = False) ->
         UsageError: the config does not describe a training, AMP without a GPU or with a special optimizer wrapper,
             or the checkpoint to resume from cannot be read.
     """
-    _need(cfg, "training", "model", "train_dataloader", "train_cfg", "optim_wrapper")
+    require(cfg, "training", "model", "train_dataloader", "train_cfg", "optim_wrapper")
     wrapper = cfg.optim_wrapper
     if amp and wrapper.get("type", "OptimWrapper") != "AmpOptimWrapper":
         if wrapper.get("type", "OptimWrapper") != "OptimWrapper":
@@ -353,14 +356,14 @@ def prepare_test(
     Raises:
         UsageError: the config does not describe a test, lacks what an option needs, or the checkpoint is unreadable.
     """
-    _need(cfg, "testing", "model", "test_dataloader", "test_cfg", "test_evaluator")
+    require(cfg, "testing", "model", "test_dataloader", "test_cfg", "test_evaluator")
     if show or show_dir:
-        _need(cfg, "showing predictions", "default_hooks.visualization", "visualizer")
+        require(cfg, "showing predictions", "default_hooks.visualization", "visualizer")
         cfg.default_hooks.visualization.update(draw=True, interval=1, show=show, wait_time=wait_time)
         if show_dir:
             cfg.visualizer.save_dir = show_dir
     if tta:
-        _need(cfg, "--tta", "tta_pipeline", "tta_model")
+        require(cfg, "--tta", "tta_pipeline", "tta_model")
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = {**cfg.tta_model, "module": cfg.model}
     if out:
@@ -466,7 +469,13 @@ def report(runner: Runner, metrics: Mapping[str, Any]) -> None:
         print(f"work_dir: {runner.work_dir}\nmetrics: {'  '.join(values) or 'none were computed'}")
 
 
-def _need(cfg: Config, purpose: str, *keys: str) -> None:
-    missing = [key for key in keys if key not in _keys(cfg.to_dict())]
+def require(cfg: Config, purpose: str, *keys: str) -> None:
+    """Refuses a config that lacks a dotted key.
+
+    Raises:
+        UsageError: names the missing keys and the ``purpose`` that needs them.
+    """
+    known = set(_keys(cfg.to_dict()))
+    missing = [key for key in keys if key not in known]
     if missing:
         raise UsageError(f"{purpose} needs {', '.join(missing)} in the config, which does not have it.")

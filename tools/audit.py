@@ -6,7 +6,6 @@ import sys
 import warnings
 from pathlib import Path
 
-from mmengine.config import DictAction
 from rich.console import Console
 
 from mmseg_resample import launch
@@ -29,7 +28,7 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", help="a config file, or the name of one of mmseg's, such as mmseg::pspnet/...py")
+    launch.add_config_arguments(parser)
     parser.add_argument(
         "--size",
         type=int,
@@ -49,9 +48,6 @@ def parse_args():
     parser.add_argument(
         "--max-shift", type=float, metavar="PX", help="exit with 1 if anything is off by more than this"
     )
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="override config settings"
-    )
     args = parser.parse_args()
     if args.size and min(args.size) < 1:
         parser.error(f"--size takes numbers of pixels >= 1, got {args.size}")
@@ -64,6 +60,9 @@ def main():
     args = parse_args()
     warnings.simplefilter("ignore")  # mmseg's own, about the sizes that the report is about
     cfg = launch.load_config(args.config, options=args.cfg_options)
+    launch.require(cfg, "an audit", "model")
+    for path in filter(None, (args.plot, args.json)):  # before the work, not after it
+        path.parent.mkdir(parents=True, exist_ok=True)
     sizes = _sizes(args.size) or [_config_size(cfg)]
     comparison = compare(cfg, args.config, sizes, flags=args.compare == "align_corners")
     console = Console()

@@ -10,11 +10,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mmseg_resample import launch
 from mmseg_resample.study import estimate, execution, executors, plan, report
 from mmseg_resample.study.display import Display
 from mmseg_resample.study.executors import slots
@@ -67,7 +67,13 @@ def _study_parser() -> argparse.ArgumentParser:
     parser.add_argument("config", type=Path, help="a study config, such as those in configs/studies")
     parser.add_argument("--work-dir", type=Path, help="where the runs are kept (default: ./work_dirs/<study name>)")
     parser.add_argument("--seeds", type=int, nargs="+", help="in place of the seeds of the study")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="key=value pairs set in the base config")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=launch.KeyValues,
+        metavar="KEY=VALUE",
+        help="set in the base config, for all variants",
+    )
     parser.add_argument("--overwrite", action="store_true", help="repeat runs that were made from another config")
     parser.add_argument(
         "--dry-run", action="store_true", help="show the runs, what is left to do and how long, and stop"
@@ -97,7 +103,7 @@ def _study_parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--slurm",
         nargs="+",
-        action=DictAction,
+        action=launch.KeyValues,
         metavar="KEY=VALUE",
         help="options of the jobs: partition=gpu account=x time=4:00:00 gpus_per_node=1 cpus_per_task=8 mem_gb=32",
     )

@@ -56,10 +56,19 @@ def test_a_study_that_does_not_exist(command, capsys):
     assert "study config 'nothing.py' does not exist" in capsys.readouterr().err
 
 
-def test_unknown_arguments_are_status_2(command, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "3"], "unrecognized arguments: --epochs 3"),
+        (["--cfg-options", "norm"], "argument --cfg-options: expected KEY=VALUE, got norm"),
+        (["--slurm", "time"], "argument --slurm: expected KEY=VALUE, got time"),
+    ],
+)
+def test_arguments_that_cannot_be_read_are_status_2(command, capsys, arguments, message):
     with pytest.raises(SystemExit) as error:
-        command("study.py", "--seed", "1", "--worker")
+        command("study.py", *arguments)
     assert error.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
