@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--policy",
-        metavar="MODEL",
+        metavar="PIXEL_MODEL",
         help="the pixel model of every resize, whatever the modules say: exact (as tools/audit.py finds it), "
         "True, False (align_corners), or a convention such as asymmetric",
     )
@@ -114,30 +114,44 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def set_policy(cfg: Config, model: str) -> None:
+def set_policy(cfg: Config, pixel_model: str) -> None:
     """Puts every resize of ``cfg.model`` under one pixel model, through ``ResampledSegmentor``.
 
+    ``LeanSegmentor`` stays outermost: the policy goes to the segmentor that it wraps.
+
     Args:
-        model: ``exact``, ``True``, ``False``, or a convention that ``ops.resize`` knows.
+        cfg: from ``load_config``; its ``model`` is changed in place.
+        pixel_model: ``exact``, ``True``, ``False``, or a convention that ``ops.resize`` knows.
 
     Raises:
         UsageError: another word, or the config has a policy already.
     """
-    given = cfg.model.get("resize_policy", {})
-    if given.get("exact") or given.get("rules"):
-        raise UsageError(f"--policy {model}: the config has resize_policy={given}. Keep one of them.")
+    wrapped = cfg.model.get("segmentor")
+    if isinstance(wrapped, str) or wrapped is None:
+        wrapped = dict(type=wrapped or "EncoderDecoder")
+    for given in (cfg.model.get("resize_policy", {}), wrapped.get("resize_policy", {})):
+        if given.get("exact") or given.get("rules"):
+            raise UsageError(f"--policy {pixel_model}: the config has resize_policy={given}. Keep one of them.")
     flags = {"True": True, "False": False}
-    if model == "exact":
+    if pixel_model == "exact":
         policy: dict[str, Any] = dict(exact=True)
-    elif model in flags:
-        policy = dict(rules=[dict(align_corners=flags[model])])
-    elif model in get_args(Coordinates):
-        policy = dict(rules=[dict(coordinates=model)])
+    elif pixel_model in flags:
+        policy = dict(rules=[dict(align_corners=flags[pixel_model])])
+    elif pixel_model in get_args(Coordinates):
+        policy = dict(rules=[dict(coordinates=pixel_model)])
     else:
-        raise UsageError(f"--policy {model}: expected exact, True, False or one of {', '.join(get_args(Coordinates))}.")
-    if cfg.model.type != "ResampledSegmentor":
-        cfg.model.segmentor = cfg.model.type
-    cfg.model.update(type="ResampledSegmentor", resize_policy=policy)
+        known = ", ".join(get_args(Coordinates))
+        raise UsageError(f"--policy {pixel_model}: expected exact, True, False or one of {known}.")
+    if cfg.model.type == "LeanSegmentor":
+        cfg.model.pop("resize_policy", None)
+        cfg.model.segmentor = _under_policy(wrapped, policy)
+    else:
+        cfg.model.update(_under_policy(cfg.model, policy))
+
+
+def _under_policy(model: Mapping[str, Any], policy: dict[str, Any]) -> dict[str, Any]:
+    stock = {} if model["type"] == "ResampledSegmentor" else dict(segmentor=model["type"])
+    return {**model, **stock, "type": "ResampledSegmentor", "resize_policy": policy}
 
 
 def run(main: Callable[[], int | None]) -> int:

@@ -502,10 +502,22 @@ def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str = "EncoderD
         resize_policy: arguments of ``ResizePolicy``; ``dict(exact=False)`` is the stock segmentor, for studies.
         segmentor: the type that the config had before (``"CascadeEncoderDecoder"`` for PointRend and OCRNet).
         **kwargs: the arguments of that type.
+
+    Raises:
+        KeyError: mmseg's registry has no such segmentor.
+        TypeError: ``segmentor`` is not the name of a class.
+        ValueError: ``resize_policy`` has a key that is no argument of ``ResizePolicy``, or is refused by it.
     """
+    for key in resize_policy:
+        _check.one_of("ResampledSegmentor", "keys of resize_policy", key, ("exact", "rules", "sizes"))
     cls = MODELS.get(segmentor)
     if cls is None:
         raise KeyError(f"ResampledSegmentor: no segmentor {segmentor!r} in mmseg's registry. Check the type's name.")
+    if not isinstance(cls, type):
+        raise TypeError(
+            f"ResampledSegmentor: expected segmentor to name a class, got {segmentor!r}, which builds segmentors "
+            f"itself. Nest them the other way: type={segmentor!r}, segmentor='ResampledSegmentor'."
+        )
     if not resize_policy.get("exact") and not resize_policy.get("rules"):
         return cls(**kwargs)
     model = _with_policy(cls)(**kwargs)

@@ -451,3 +451,14 @@ def test_errors(policy, message):
 def test_unknown_segmentor():
     with pytest.raises(KeyError, match="no segmentor 'EncoderDecodr'"):
         MODELS.build(dict(type="ResampledSegmentor", segmentor="EncoderDecodr", resize_policy=dict(exact=True)))
+
+
+def test_a_misspelt_policy_is_not_the_stock_segmentor():
+    with pytest.raises(ValueError, match=r"keys of resize_policy .* Did you mean 'exact'"):
+        MODELS.build(dict(type="ResampledSegmentor", resize_policy=dict(exat=True)))
+
+
+def test_a_segmentor_that_is_no_class():
+    nested = dict(type="ResampledSegmentor", segmentor="LeanSegmentor", resize_policy=dict(exact=True))
+    with pytest.raises(TypeError, match="type='LeanSegmentor', segmentor='ResampledSegmentor'"):
+        MODELS.build(nested)

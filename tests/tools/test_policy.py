@@ -5,7 +5,9 @@ import re
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmseg.apis import inference_model, init_model
+from mmseg.registry import MODELS
 
 from mmseg_resample import launch
 
@@ -63,9 +65,40 @@ def test_the_command_line_sets_the_policy(word, policy):
     assert cfg.model == dict(type="ResampledSegmentor", segmentor="CascadeEncoderDecoder", resize_policy=policy)
 
 
+@pytest.mark.parametrize(
+    ("model", "segmentor"),
+    [
+        (dict(), dict(segmentor="EncoderDecoder")),
+        (dict(segmentor="CascadeEncoderDecoder"), dict(segmentor="CascadeEncoderDecoder")),
+        (dict(segmentor=dict(type="CascadeEncoderDecoder", num_stages=2)), None),
+        (dict(segmentor="ResampledSegmentor", resize_policy=dict(exact=False)), {}),
+    ],
+)
+def test_a_policy_goes_below_lean(model, segmentor):
+    cfg = Config(dict(model=dict(type="LeanSegmentor", lean=dict(slide=False), **model)))
+    launch.set_policy(cfg, "True")
+    if segmentor is None:
+        segmentor = dict(segmentor="CascadeEncoderDecoder", num_stages=2)
+    policy = dict(rules=[dict(align_corners=True)])
+    below = dict(type="ResampledSegmentor", resize_policy=policy, **segmentor)
+    assert cfg.model == dict(type="LeanSegmentor", lean=dict(slide=False), segmentor=below)
+
+
+def test_lean_and_a_policy_of_the_command_line_are_built():
+    cfg = Config.fromfile(TOOLS.parent / "configs" / "shapes" / "fpn_r18-tiny_1xb8-400_shapes-128x128.py")
+    cfg.model.type = "LeanSegmentor"
+    launch.set_policy(cfg, "asymmetric")
+    init_default_scope("mmseg")
+    model = MODELS.build(cfg.model)
+    assert model.lean.labels and model.resize_policy.rules[0].coordinates == "asymmetric"
+
+
 def test_the_command_line_refuses():
     with pytest.raises(launch.UsageError, match="expected exact, True, False or one of half_pixel"):
         launch.set_policy(Config(dict(model=dict(type="EncoderDecoder"))), "exakt")
     cfg = Config(dict(model=dict(type="ResampledSegmentor", resize_policy=dict(exact=True))))
     with pytest.raises(launch.UsageError, match="Keep one"):
         launch.set_policy(cfg, "True")
+    below = dict(type="ResampledSegmentor", resize_policy=dict(exact=True))
+    with pytest.raises(launch.UsageError, match="Keep one"):
+        launch.set_policy(Config(dict(model=dict(type="LeanSegmentor", segmentor=below))), "True")
