@@ -122,7 +122,7 @@ def _without_sync(cfg: Any) -> None:
             _without_sync(value)
 
 
-def batch(case: Case, classes: int, n: int, size: Size, image: Size, seed: int) -> dict[str, Any]:
+def batch(classes: int, n: int, size: Size, image: Size, seed: int) -> dict[str, Any]:
     """``n`` images of coloured blobs with noise, and their labels at the size of ``image``; 3 % are ignored."""
     generator = torch.Generator().manual_seed(seed)
     blobs = torch.randint(0, classes, (n, 1, 12, 16), generator=generator).float()
@@ -159,7 +159,7 @@ def equality(case: Case) -> dict[str, Any]:
     models["lean"].load_state_dict(models["stock"].state_dict())
     differing, pixels, classes = 0, 0, set()
     for seed in range(EQUAL_IMAGES):
-        data = batch(case, models["stock"].num_classes, 1, (256, 342), (300, 400), 100 + seed)
+        data = batch(models["stock"].num_classes, 1, (256, 342), (300, 400), 100 + seed)
         labels = [validate(models[name], data)[0].pred_sem_seg.data for name in MODELS_COMPARED]
         differing += int((labels[0] != labels[1]).sum())
         pixels += labels[0].numel()
@@ -181,7 +181,7 @@ def train_side_by_side(case: Case, models: dict[str, Any]) -> dict[str, dict[str
     for step in range(EQUAL_STEPS):
         losses: dict[str, dict[str, float]] = {}
         for name, model in models.items():
-            data = batch(case, model.num_classes, 2, EQUAL_SIZE, EQUAL_SIZE, step)
+            data = batch(model.num_classes, 2, EQUAL_SIZE, EQUAL_SIZE, step)
             torch.manual_seed(step)
             losses[name] = {key: float(value) for key, value in train(model, data).items() if "loss" in key}
             optimizers[name].step()
@@ -234,11 +234,11 @@ def child(kind: str, *what: str, rounds: int, limit_gib: float) -> dict[str, Any
     case = CASES[name]
     model = build(case, path)
     if kind == "train":
-        data = batch(case, model.num_classes, 2, case.train, case.train, 0)
-        train(model, batch(case, model.num_classes, 2, (64, 64), (64, 64), 0))  # loads what any step loads
+        data = batch(model.num_classes, 2, case.train, case.train, 0)
+        train(model, batch(model.num_classes, 2, (64, 64), (64, 64), 0))  # loads what any step loads
     else:
-        data = batch(case, model.num_classes, 1, case.test, case.image, 0)
-        validate(model, batch(case, model.num_classes, 1, (64, 64), (64, 64), 0))
+        data = batch(model.num_classes, 1, case.test, case.image, 0)
+        validate(model, batch(model.num_classes, 1, (64, 64), (64, 64), 0))
     step = train if kind == "train" else validate
     Path("/proc/self/clear_refs").write_text("5")  # from here on the high-water mark is the peak since now
     before = status("VmRSS")
@@ -254,7 +254,7 @@ def child(kind: str, *what: str, rounds: int, limit_gib: float) -> dict[str, Any
 
 def limited(path: str, limit_gib: float) -> dict[str, Any]:
     model = build(LARGE, path)
-    data = batch(LARGE, model.num_classes, 1, LARGE.test, LARGE.image, 0)
+    data = batch(model.num_classes, 1, LARGE.test, LARGE.image, 0)
     limit = int(limit_gib * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     start = time.process_time()

@@ -156,8 +156,6 @@ def _psamask_channels(
     num_: int,
 ) -> tuple[Any, Any]:
     """(positions, positions): which channel of the mask around the second position lies on the first, and whether."""
-    import torch
-
     y = torch.arange(h_feature, device=mask.device).repeat_interleave(w_feature)
     x = torch.arange(w_feature, device=mask.device).repeat(h_feature)
     row, column = y[:, None] - y + half_h_mask, x[:, None] - x + half_w_mask

@@ -259,7 +259,7 @@ class FreshCompilerHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Reset the compiler."""
-        torch._dynamo.reset()
+        torch.compiler.reset()
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,18 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from ..statistics import SEEDS_FOR_SIGNIFICANCE, mean_and_sd
-from .analysis import THIRDS, Breakdown, Comparison, Displaced, Report, Shift, Tested, Transfer, mean_interval
+from .analysis import (
+    THIRDS,
+    Breakdown,
+    Comparison,
+    Displaced,
+    Report,
+    Shift,
+    Tested,
+    Transfer,
+    mean_interval,
+    tested_as,
+)
 from .gather import Scores
 from .verdict import signed
 
@@ -344,7 +355,7 @@ def _forest(rows: Mapping[str, Sequence[_Row]], unit: str, margin: float | None,
                 axes.axvspan(-margin, margin, color=BAND, alpha=0.35, linewidth=0)
             axes.axvline(0, color=MUTED, linewidth=0.9)
             for position, row in enumerate(group):
-                _forest_row(axes, position, row, unit)
+                _forest_row(axes, position, row)
             axes.set_ylim(len(group) - 0.35, -0.75)
             axes.set_yticks([])
             axes.spines["left"].set_visible(False)
@@ -356,7 +367,7 @@ def _forest(rows: Mapping[str, Sequence[_Row]], unit: str, margin: float | None,
     return [panel(title, group) for title, group in rows.items()]
 
 
-def _forest_row(axes: Axes, y: int, row: _Row, unit: str) -> None:
+def _forest_row(axes: Axes, y: int, row: _Row) -> None:
     n = len(row.values)
     decided = n >= SEEDS_FOR_SIGNIFICANCE
     colour = SERIES[0] if row.declared else MUTED
@@ -413,9 +424,7 @@ def _tested(report: Report) -> list[tuple[Mapping[str, str], Mapping[str, str], 
             mean, _ = mean_and_sd(list(scores.values()))
             transfer = _transfer(report, variants, comparison.evaluation)
             if comparison.evaluation == first:
-                mapping = report.study["evaluations"][first]
-                tested = {axis: mapping.get(axis, {}).get(each, each) for axis, each in variants.items()}
-                found.append((variants, tested, mean, 0.0))
+                found.append((variants, tested_as(report.study, variants, first), mean, 0.0))
             elif transfer is not None:
                 found.append((variants, transfer.tested, mean, transfer.difference.mean))
     return found

@@ -171,7 +171,7 @@ def _seeds(report: Report) -> Made:
 
 def _differences(report: Report) -> Made:
     rows = [
-        _difference_row(report, comparison, name, tested)
+        _difference_row(comparison, name, tested)
         for comparison in report.comparisons
         for name, tested in comparison.tested.items()
         if tested.evidence.difference.n
@@ -210,7 +210,7 @@ def _differences(report: Report) -> Made:
     return "differences", "Paired differences", [Picture(figures.differences(report)), table]
 
 
-def _difference_row(report: Report, comparison: Comparison, name: str, tested: Tested) -> list[str]:
+def _difference_row(comparison: Comparison, name: str, tested: Tested) -> list[str]:
     evidence = tested.evidence
     d = evidence.difference
     return [
