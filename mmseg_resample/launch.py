@@ -34,7 +34,9 @@ __all__ = [
     "build_runner",
     "check_weights",
     "config_from_arguments",
+    "dotted_keys",
     "find_config",
+    "init_processes",
     "load_config",
     "prepare_test",
     "prepare_training",
@@ -43,6 +45,7 @@ __all__ = [
     "require",
     "run",
     "set_policy",
+    "set_wrapper_for_cpu",
     "train",
 ]
 
@@ -245,7 +248,7 @@ def _suggest_file(path: Path) -> str:
 
 
 def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
-    keys = list(_keys(cfg.to_dict()))
+    keys = list(dotted_keys(cfg.to_dict()))
     for option in options:
         if option not in keys and option.split(".")[0] not in _RUNNER_ARGUMENTS - set(keys):
             nearest = _nearest(option, keys)
@@ -257,12 +260,12 @@ def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
         raise UsageError(f"--cfg-options {' '.join(options)}: {error.args[0]}") from error
 
 
-def _keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted keys of nested dicts and lists, as ``--cfg-options`` writes them."""
+def dotted_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of nested dicts and lists, as ``--cfg-options`` and the axes of a study write them."""
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
     for key, value in items:
         yield f"{prefix}{key}"
-        yield from _keys(value, f"{prefix}{key}.")
+        yield from dotted_keys(value, f"{prefix}{key}.")
 
 
 def _nearest(option: str, keys: Sequence[str]) -> str | None:
@@ -442,16 +445,16 @@ def _sample(shapes: Shapes) -> str:
 # Both
 
 
-def join() -> None:
-    """Joins the processes that torchrun started: over gloo on the CPU, where mmengine asks for GPUs, else NCCL."""
+def init_processes() -> None:
+    """Connects the processes that torchrun started: over gloo on the CPU, where mmengine asks for GPUs, else NCCL."""
     if get_device() in _ACCELERATORS:
         init_dist("pytorch")
     else:
         torch.distributed.init_process_group("gloo")
 
 
-def wrap(cfg: Config) -> None:
-    """Lets mmengine wrap the model of a distributed run on the CPU, in place; on GPUs it does without.
+def set_wrapper_for_cpu(cfg: Config) -> None:
+    """Sets ``model_wrapper_cfg`` for a distributed run on the CPU, in place; GPUs need none.
 
     Raises:
         UsageError: the model synchronizes batch statistics, which torch can on GPUs only.
@@ -471,8 +474,8 @@ def wrap(cfg: Config) -> None:
 def build_runner(cfg: Config) -> Runner:
     """The ``Runner`` of a config, or what its ``runner_type`` names."""
     if cfg.launcher == "pytorch" and get_device() not in _ACCELERATORS:
-        wrap(cfg)
-        join()
+        set_wrapper_for_cpu(cfg)
+        init_processes()
     return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
 
 
@@ -489,7 +492,7 @@ def require(cfg: Config, purpose: str, *keys: str) -> None:
     Raises:
         UsageError: names the missing keys and the ``purpose`` that needs them.
     """
-    known = set(_keys(cfg.to_dict()))
+    known = set(dotted_keys(cfg.to_dict()))
     missing = [key for key in keys if key not in known]
     if missing:
         raise UsageError(f"{purpose} needs {', '.join(missing)} in the config, which does not have it.")

@@ -85,7 +85,7 @@ def _main(task: Task) -> None:
 
     from . import training
 
-    launch.join()
+    launch.init_processes()
     progress = records.RunFiles(task.root / task.run.directory).progress
     first = torch.distributed.get_rank() == 0
     report = partial(write_progress, progress) if first else lambda progress: None

@@ -45,6 +45,8 @@ from typing import Any, NoReturn
 
 from mmengine.config import Config
 
+from mmseg_resample.launch import dotted_keys
+
 from . import hooks, measures, throughput
 
 METRICS = ("mIoU", "mAcc", "aAcc")
@@ -519,7 +521,7 @@ class _Loader:
             self.fail("stop_if", f"iteration {iteration} is not reached in {iterations} iterations.", "Write fewer.")
 
     def check_key(self, where: str, key: str, config: Config) -> None:
-        known = list(_dotted_keys(config.to_dict()))
+        known = list(dotted_keys(config.to_dict()))
         if key not in known:
             meant = "If it is meant, set it in the base config too."
             close = _instead(key, known, otherwise="")
@@ -601,13 +603,6 @@ def _set_checkpoints(config: Config) -> None:
     checkpoint = {key: value for key, value in checkpoint.items() if key != "save_best"}
     checkpoint |= {"by_epoch": by_epoch, "interval": interval, "max_keep_ckpts": keep, "save_last": True}
     config.default_hooks = {**hooks, "checkpoint": checkpoint}
-
-
-def _dotted_keys(node: Any, prefix: str = "") -> Iterator[str]:
-    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, (list, tuple)) else ()
-    for key, value in items:
-        yield f"{prefix}{key}"
-        yield from _dotted_keys(value, f"{prefix}{key}.")
 
 
 def _instead(value: str, choices: Iterable[str], otherwise: str | None = None) -> str:

@@ -184,7 +184,7 @@ def _runner(config: Config, work_dir: Path, *hooks: Any) -> Runner:
     config.launcher = "none"
     if is_distributed():
         config.launcher = "pytorch"
-        launch.wrap(config)
+        launch.set_wrapper_for_cpu(config)
     runner = Runner.from_cfg(config)
     for hook in hooks:
         runner.register_hook(hook)

@@ -222,6 +222,16 @@ class Report:
     unfinished: Sequence[Mapping[str, Any]]
 
     @property
+    def variants(self) -> list[str]:
+        """The variants of the compared axis; the first is the reference."""
+        return list(self.study["axes"][self.study["compare"]])
+
+    @property
+    def other_axes(self) -> list[str]:
+        """The axes that are not compared, in the order of the study."""
+        return [axis for axis in self.study["axes"] if axis != self.study["compare"]]
+
+    @property
     def declared(self) -> list[tuple[Comparison, str]]:
         """The declared comparisons that have a run, with their variant."""
         return [

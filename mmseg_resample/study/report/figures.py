@@ -466,7 +466,7 @@ def _matrix(report: Report, axis: str, key: str, cells: Mapping[tuple[str, str],
 
 def displacement(report: Report) -> Plot:
     """Profiles over the position in the image, all with one range."""
-    names = list(report.study["axes"][report.study["compare"]])
+    names = report.variants
     panels = []
     reach = [0.0]
     for axis, sign in (("x", "right"), ("y", "below")):
@@ -524,7 +524,7 @@ def _with_limits(panel: Panel, limit: float) -> Panel:
 
 def curves(report: Report, name: str, title: str, found: Sequence[Breakdown], ylabel: str, caption: str) -> Plot:
     """A metric over the width of a band in pixels; fractions of the diagonal are in the table."""
-    names = list(report.study["axes"][report.study["compare"]])
+    names = report.variants
 
     def panel(curve: Breakdown) -> Panel:
         def draw(axes: Axes) -> None:
@@ -553,7 +553,7 @@ def curves(report: Report, name: str, title: str, found: Sequence[Breakdown], yl
 
 def audit(report: Report) -> Plot | None:
     """What the audit predicts for each third of the image, and what was measured there."""
-    names = list(report.study["axes"][report.study["compare"]])
+    names = report.variants
     groups: dict[tuple[str, str], list[Displaced]] = {}
     for axis in ("x", "y"):
         for each in report.displaced:

@@ -47,8 +47,8 @@ def findings(report: Report) -> list[Finding]:
 
 def comparison_rows(report: Report) -> tuple[list[str], list[list[str]]]:
     """Means of the variants and paired differences, for the terminal and the section of the seeds."""
-    names = list(report.study["axes"][report.study["compare"]])
-    axes = [axis for axis in report.study["axes"] if axis != report.study["compare"]]
+    names = report.variants
+    axes = report.other_axes
     titles = list(dict.fromkeys(f"{name} - {c.reference}" for c in report.comparisons for name in c.differences))
     rows = []
     for c in report.comparisons:
@@ -154,8 +154,8 @@ def _seeds(report: Report) -> Made:
     if not report.comparisons:
         return "seeds", "", []
     study = report.study
-    names = list(study["axes"][study["compare"]])
-    axes = [axis for axis in study["axes"] if axis != study["compare"]]
+    names = report.variants
+    axes = report.other_axes
     rows = [
         [*c.combination.values(), c.evaluation, *(f"{mean_cell(c.scores.get(name, {}))}" for name in names)]
         for c in report.comparisons
@@ -178,7 +178,7 @@ def _differences(report: Report) -> Made:
     ]
     if not rows:
         return "differences", "", []
-    axes = [axis for axis in report.study["axes"] if axis != report.study["compare"]]
+    axes = report.other_axes
     keys = [*axes, "tested as", "difference"]
     columns = [
         *keys,
@@ -284,7 +284,7 @@ def _displacement(report: Report) -> Made:
             )
     if not rows:
         return "displacement", "", []
-    axes = [axis for axis in report.study["axes"] if axis != report.study["compare"]]
+    axes = report.other_axes
     words = frozenset([*axes, "tested as", "trained with", "axis"])
     thirds = [" / ".join(pair) for pair in zip(THIRDS["x"], THIRDS["y"], strict=True)]
     thirds = [name if name != "middle / middle" else "middle" for name in thirds]
@@ -357,7 +357,7 @@ def _paired_rows(
     scores: Mapping[str, Mapping[str, Scores]],
     differences: Mapping[str, Mapping[str, PairedDifference]],
 ) -> Iterator[tuple[str, list[str]]]:
-    names = list(report.study["axes"][report.study["compare"]])
+    names = report.variants
     for row, of_variant in scores.items():
         means = [mean_cell(of_variant.get(name, {})) for name in names]
         changes = [differences[row].get(name) for name in names[1:]]
@@ -365,8 +365,8 @@ def _paired_rows(
 
 
 def _paired_table(report: Report, words: Iterable[str], rows: Sequence[Sequence[str]], what: str) -> Table:
-    names = list(report.study["axes"][report.study["compare"]])
-    axes = [axis for axis in report.study["axes"] if axis != report.study["compare"]]
+    names = report.variants
+    axes = report.other_axes
     keys = [*axes, *words]
     caption = (
         f"{what}: mean ± standard deviation, and paired differences in points with Student's 95 % interval over seeds. "
@@ -398,7 +398,7 @@ def _audit(report: Report) -> Made:
                         _pixels_cell(shift.thirds[third]),
                     ]
                 )
-    axes = [axis for axis in report.study["axes"] if axis != report.study["compare"]]
+    axes = report.other_axes
     words = [*axes, "tested as", "trained with", "where"]
     intro = Paragraph(
         "The audit follows positions through the network, without weights and data, and says by how many pixels the "
@@ -440,7 +440,7 @@ def _outlook(report: Report) -> Made:
         )
     if not rows:
         return "outlook", "", []
-    axes = [axis for axis in report.study["axes"] if axis != report.study["compare"]]
+    axes = report.other_axes
     words = [*axes, "tested as", "difference"]
     table = Table(
         [*words, "n", "sd", "detectable with n", f"seeds for {report.margin:g}", "to be cautious"],
