@@ -8,6 +8,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..ops import deform_conv2d, resize
+from ._arguments import need_channels, need_odd, need_whole
 from .base import Resampler
 
 
@@ -51,17 +52,12 @@ class DeformAlign(Resampler):
         norm_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(in_channels, guide_channels, align_corners)
-        if in_channels is None or guide_channels is None or align_corners is None:
-            raise ValueError(
-                f"DeformAlign: expected in_channels, guide_channels and align_corners, got {in_channels}, "
-                f"{guide_channels} and {align_corners}. A neck or head fills them in; alone, pass them."
-            )
-        if in_channels % deform_groups:
-            raise ValueError(
-                f"DeformAlign: expected deform_groups that divide in_channels, got {deform_groups} and {in_channels}."
-            )
-        if kernel_size % 2 == 0:
-            raise ValueError(f"DeformAlign: expected an odd kernel_size, got {kernel_size}.")
+        need_whole("DeformAlign", "deform_groups", deform_groups)
+        in_channels = need_channels("DeformAlign", "in_channels", in_channels, multiple_of=deform_groups)
+        guide_channels = need_channels("DeformAlign", "guide_channels", guide_channels)
+        need_odd("DeformAlign", "kernel_size", kernel_size)
+        if align_corners is None:
+            raise ValueError("DeformAlign: expected align_corners=True or False, got None. Published with False.")
         taps = deform_groups * kernel_size**2
         self.attention = nn.Conv2d(guide_channels, guide_channels, 1, bias=False)
         self.select = nn.Conv2d(guide_channels, in_channels, 1, bias=False)

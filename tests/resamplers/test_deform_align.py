@@ -108,9 +108,11 @@ def test_in_the_pyramid():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(), "align_corners, got"),
-        (dict(align_corners=False, deform_groups=3), "divide in_channels, got 3 and 4"),
-        (dict(align_corners=False, kernel_size=2), "odd kernel_size"),
+        (dict(), "DeformAlign: expected align_corners=True or False, got None"),
+        (dict(align_corners=False, deform_groups=3), "in_channels to be a multiple of 3, got 4"),
+        (dict(align_corners=False, deform_groups=0), "deform_groups to be a whole number >= 1, got 0"),
+        (dict(align_corners=False, kernel_size=2), "kernel_size to be odd and >= 1, got 2"),
+        (dict(align_corners=False, kernel_size=-1), "kernel_size to be odd and >= 1, got -1"),
     ],
 )
 def test_errors(kwargs, message):
