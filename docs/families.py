@@ -27,11 +27,11 @@ axis.
   fits it.
 - **prediction**: where the evidence for a label is, relative to the label, along x: with `False`, `True` and exact
   resizes.
-- **deaf**: resizes that ignore the config's flag.
+- **hard-coded**: resizes that ignore the config's flag.
 
 Regenerate with `python docs/families.py`.
 
-| family | size | stride @ offset of levels | worst meeting | prediction: False | True | exact | deaf |
+| family | size | stride @ offset of levels | worst meeting | prediction: False | True | exact | hard-coded |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
@@ -99,9 +99,9 @@ def row(family: str, comparison: Comparison) -> str:
     if "False" not in comparison.audits:
         final = now.final
         predictions[0] = "-" if final is None else f"{in_pixels(final.x)} (no flag)"
-    deaf = f"{len(comparison.deaf)} of {len(now.trace.resizes)}" if comparison.deaf else ""
+    hard_coded = f"{len(comparison.hard_coded)} of {len(now.trace.resizes)}" if comparison.hard_coded else ""
     size = "x".join(map(str, now.size))
-    return f"| {family} | {size} | {levels} | {meetings} | {' | '.join(predictions)} | {deaf} |"
+    return f"| {family} | {size} | {levels} | {meetings} | {' | '.join(predictions)} | {hard_coded} |"
 
 
 def worst(audit: Audit) -> float:

@@ -22,7 +22,7 @@ class Comparison:
         sizes: input sizes (h, w); the first is the one the findings are reported at.
         audits: variant (``"config"``, ``"False"``, ``"True"``, ``"exact"``) to audits, one per size. A flag that the
             model's heads do not take is missing.
-        deaf: resizes that keep their flag whatever the config says.
+        hard_coded: resizes that keep their flag whatever the config says.
         labels: how far the training pipeline's resizes move labels against the image.
         fitting: for an odd-kernel backbone, the nearest size at which ``True`` is exact, and its audit.
     """
@@ -30,7 +30,7 @@ class Comparison:
     name: str
     sizes: list[tuple[int, int]]
     audits: dict[str, list[Audit]]
-    deaf: list[Site] = field(default_factory=list)
+    hard_coded: list[Site] = field(default_factory=list)
     labels: list[LabelOffset] = field(default_factory=list)
     fitting: tuple[tuple[int, int], Audit] | None = None
 
@@ -65,7 +65,7 @@ def compare(cfg: Config, name: str, sizes: Sequence[tuple[int, int]], flags: boo
             with suppress(RuntimeError):  # networks that fix their inner sizes cannot take this one
                 result.fitting = (size, audit(flagged, size))
     false, true = (audits[key][0].trace.resizes for key in ("False", "True"))
-    result.deaf = [
+    result.hard_coded = [
         a.site
         for a, b in zip(false, true, strict=True)
         if a.align_corners is not None and a.align_corners == b.align_corners
@@ -110,9 +110,11 @@ def describe(comparison: Comparison) -> str:
         if not off:
             bins = " but for pooled bins" if audited.worst > TOLERANCE else ""
             sentences.append(f"align_corners=True is exact at {fit[0]}x{fit[1]}{bins}.")
-    if comparison.deaf:
+    if comparison.hard_coded:
         total = len(comparison.now.trace.resizes)
-        sentences.append(f"{len(comparison.deaf)} of {total} resizes are hard-coded and ignore the config's flag.")
+        sentences.append(
+            f"{len(comparison.hard_coded)} of {total} resizes are hard-coded and ignore the config's flag."
+        )
     exact = comparison.exact
     if comparison.now.final is None:
         sentences.append("The prediction is not judged.")

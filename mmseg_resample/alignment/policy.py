@@ -32,7 +32,8 @@ from .audit import Audit, audit_exact
 from .fake import fake_tensors
 from .track import Resize, Site, scopes
 
-Model = Coordinates | tuple[AxisMap, ...]
+PixelModel = Coordinates | tuple[AxisMap, ...]
+"""What ``ops.resize`` takes as ``coordinates``: a convention's name, or one map per axis."""
 
 _SIZES = ((512, 512), (736, 608))  # two unequal sizes: what holds for both holds for all
 _UNSEEN = {"predict_by_feat", "postprocess_result"}  # own resizes that no audit sees: inner losses, original images
@@ -148,7 +149,7 @@ class ResizePolicy:
         self.sizes = [(int(h), int(w)) for h, w in sizes]
         if len(set(self.sizes)) < 2:
             raise ValueError(f"ResizePolicy: expected two different sizes to audit at, got {self.sizes}.")
-        self._exact: dict[Site, Model] = {}
+        self._exact: dict[Site, PixelModel] = {}
         self._modes: dict[Site, str] = {}
         self._unpositioned: set[Site] = set()
         self._varying: set[Site] = set()
@@ -187,12 +188,12 @@ class ResizePolicy:
                 continue
             if resizes[0].mode.startswith("nearest") and not any(site in result.maps for result in after):
                 continue  # right on average as it is
-            model = _common_model(resizes)
+            pixel_model = _common_pixel_model(resizes)
             self._modes[site] = resizes[0].mode
-            if model is None:
+            if pixel_model is None:
                 self._varying.add(site)
             else:
-                self._exact[site] = model
+                self._exact[site] = pixel_model
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -256,7 +257,7 @@ class ResizePolicy:
         return self._decisions[call]
 
     @staticmethod
-    def take_bilinear(align_corners: bool, source_size: Sequence[int], size: Sequence[int]) -> Model | None:
+    def take_bilinear(align_corners: bool, source_size: Sequence[int], size: Sequence[int]) -> PixelModel | None:
         """The pixel model of the bilinear resize that would come next, for a caller who computes it himself.
 
         The policy at work decides, if there is one, and counts the resize as called. None: it is not to be bilinear;
@@ -309,14 +310,14 @@ class ResizePolicy:
         set_mode: str | None,
     ) -> dict[str, Any] | None:
         if site in self._exact and mode == self._modes[site]:
-            model: Model | None = self._exact[site]
+            pixel_model: PixelModel | None = self._exact[site]
         elif mode.startswith("nearest"):
             return None  # labels, masks: not what the audit saw
         else:
-            model = self._exact_elsewhere(site, source_size, size)
-        if model is None:
+            pixel_model = self._exact_elsewhere(site, source_size, size)
+        if pixel_model is None:
             return None
-        maps = axis_maps(model, source_size, size)
+        maps = axis_maps(pixel_model, source_size, size)
         if any(abs(n - m.scale * out) > 1 + 1e-6 for n, m, out in zip(source_size, maps, size, strict=True)):
             self._warn(site, source_size, size)
             return None
@@ -324,7 +325,7 @@ class ResizePolicy:
         if set_mode is None and not mode.startswith("nearest") and _close(maps, own):
             return None
         # The nearest sample is up to half a sample off whatever the map: features are interpolated instead.
-        return {"mode": set_mode or ("bilinear" if mode.startswith("nearest") else mode), "coordinates": model}
+        return {"mode": set_mode or ("bilinear" if mode.startswith("nearest") else mode), "coordinates": pixel_model}
 
     def _warn(self, site: Site, source_size: Sequence[int], size: Sequence[int]) -> None:
         if site not in self._warned:
@@ -335,7 +336,7 @@ class ResizePolicy:
                 "current",
             )
 
-    def _exact_elsewhere(self, site: Site, source_size: Sequence[int], size: Sequence[int]) -> Model | None:
+    def _exact_elsewhere(self, site: Site, source_size: Sequence[int], size: Sequence[int]) -> PixelModel | None:
         """Exact maps for resizes that the audit did not see: images, and the logits of losses on inner levels."""
         if site[0] == "postprocess":  # logits at the input's size to the original image: undo the pipeline's resize
             return "half_pixel"
@@ -348,7 +349,7 @@ class ResizePolicy:
         return None
 
 
-def _common_model(resizes: list[Resize]) -> Model | None:
+def _common_pixel_model(resizes: list[Resize]) -> PixelModel | None:
     """What describes a site's maps at every size: the same maps, or the same convention."""
     first = resizes[0]
     if all(_close(r.maps, first.maps) for r in resizes):

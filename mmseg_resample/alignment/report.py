@@ -158,7 +158,7 @@ def _resizes(comparison: Comparison, everything: bool) -> Table:
         table.add_column(column)
     for resize in kept:
         exact = "; ".join(dict.fromkeys(f"{m.scale:.6g} i {m.offset:+.4g}" for m in changed.get(resize.site, ())))
-        ignores = "  (hard-coded)" if resize.site in comparison.deaf else ""
+        ignores = "  (hard-coded)" if resize.site in comparison.hard_coded else ""
         table.add_row(
             resize.path or "segmentor",
             str(resize.call),
@@ -197,7 +197,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "config": comparison.name,
         "verdict": describe(comparison),
         "sizes": comparison.sizes,
-        "hard_coded": comparison.deaf,
+        "hard_coded": comparison.hard_coded,
         "label_offsets": [asdict(moved) for moved in comparison.labels],
         "true_is_exact_at": fitting[0] if fitting is not None and fitting[1].worst < TOLERANCE else None,
         "audits": {key: [_audit_json(a) for a in audits] for key, audits in comparison.audits.items()},

@@ -51,7 +51,7 @@ def test_registered_networks_are_called_so():
 def test_hard_coded_resizes_are_named():
     comparison = compare(get_config(CONFIGS["hrnet"]), "hrnet", [(128, 256)])
     assert "resizes are hard-coded" in describe(comparison)
-    assert ("decode_head.logits", 0) not in comparison.deaf and len(comparison.deaf) > 10
+    assert ("decode_head.logits", 0) not in comparison.hard_coded and len(comparison.hard_coded) > 10
 
 
 def test_images_of_four_channels():

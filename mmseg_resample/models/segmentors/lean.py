@@ -110,8 +110,8 @@ class LeanEncoderDecoder(EncoderDecoder):
         crop = meta["img_padding_size"] if "img_padding_size" in meta else meta.get("padding_size", [0] * 4)
         flip = meta["flip_direction"] if meta.get("flip") else None
         pending = replace(pending, crop=tuple(crop), flip=flip, size=tuple(meta["ori_shape"][:2]))
-        model = next_pixel_model(_last_head(self), self.align_corners, pending.cropped_size(), pending.size)
-        return None if model is None else replace(pending, model=model)
+        pixel_model = next_pixel_model(_last_head(self), self.align_corners, pending.cropped_size(), pending.size)
+        return None if pixel_model is None else replace(pending, pixel_model=pixel_model)
 
 
 def _last_head(segmentor: Any) -> nn.Module:

@@ -20,7 +20,7 @@ from mmseg.utils import SampleList
 from torch import Tensor, nn
 
 from ...ops import resize_cross_entropy
-from .logits import Model, PendingLogits
+from .logits import PendingLogits, PixelModel
 
 if TYPE_CHECKING:
     from .lean import Lean
@@ -47,15 +47,15 @@ class LeanDecodeHead(BaseDecodeHead):
             say_once(f"{type(self).__name__}: {reader} needs full-resolution logits; the loss is computed as ever.")
             return super().loss_by_feat(seg_logits, batch_data_samples)
         target = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        model = next_pixel_model(self, self.align_corners, seg_logits.shape[2:], target.shape[1:])
-        if model is None:
+        pixel_model = next_pixel_model(self, self.align_corners, seg_logits.shape[2:], target.shape[1:])
+        if pixel_model is None:
             return super().loss_by_feat(seg_logits, batch_data_samples)
-        weight = None if self.sampler is None else self._hard_pixels(seg_logits, target, model)
+        weight = None if self.sampler is None else self._hard_pixels(seg_logits, target, pixel_model)
         losses: dict[str, Tensor] = {}
         for criterion in self._criteria():
             # The accuracy comes out of the pass of the first.
             options = dict(pixel_weight=weight, return_accuracy=not losses)
-            loss = self._cross_entropy(criterion, seg_logits, target, model, **options)
+            loss = self._cross_entropy(criterion, seg_logits, target, pixel_model, **options)
             if not losses:
                 loss, accuracy = loss
             name, loss = criterion.loss_name, criterion.loss_weight * loss
@@ -70,10 +70,10 @@ class LeanDecodeHead(BaseDecodeHead):
         size = meta["img_shape"]
         if not isinstance(size, torch.Size) and "pad_shape" in meta:
             size = meta["pad_shape"][:2]
-        model = next_pixel_model(self, self.align_corners, seg_logits.shape[2:], size)
-        if model is None:
+        pixel_model = next_pixel_model(self, self.align_corners, seg_logits.shape[2:], size)
+        if pixel_model is None:
             return super().predict_by_feat(seg_logits, batch_img_metas)
-        return PendingLogits(seg_logits, tuple(size), model)
+        return PendingLogits(seg_logits, tuple(size), pixel_model)
 
     def _criteria(self) -> list[nn.Module]:
         return list(self.loss_decode) if isinstance(self.loss_decode, nn.ModuleList) else [self.loss_decode]
@@ -95,22 +95,25 @@ class LeanDecodeHead(BaseDecodeHead):
                 return f"CrossEntropyLoss whose mean counts the weight of class {self.ignore_index}, which is ignored,"
         return None
 
-    def _cross_entropy(self, criterion: Any, seg_logits: Tensor, target: Tensor, model: Model, **options: Any) -> Any:
+    def _cross_entropy(
+        self, criterion: Any, seg_logits: Tensor, target: Tensor, pixel_model: PixelModel, **options: Any
+    ) -> Any:
         own = dict(
             weight=criterion.class_weight, reduction=criterion.reduction, avg_non_ignore=criterion.avg_non_ignore
         )
         return resize_cross_entropy(
-            seg_logits, target, coordinates=model, ignore_index=self.ignore_index, **(own | options)
+            seg_logits, target, coordinates=pixel_model, ignore_index=self.ignore_index, **(own | options)
         )
 
     @torch.no_grad()
-    def _hard_pixels(self, seg_logits: Tensor, target: Tensor, model: Model) -> Tensor:
+    def _hard_pixels(self, seg_logits: Tensor, target: Tensor, pixel_model: PixelModel) -> Tensor:
         """What ``OHEMPixelSampler.sample`` returns, (N, H, W), from losses instead of logits."""
         counted = target != self.ignore_index
         kept = self.sampler.min_kept * target.shape[0]
         if self.sampler.thresh is None:
             losses = sum(
-                criterion.loss_weight * self._cross_entropy(criterion, seg_logits, target, model, reduction="none")
+                criterion.loss_weight
+                * self._cross_entropy(criterion, seg_logits, target, pixel_model, reduction="none")
                 for criterion in self._criteria()
             )
             hardest = losses[counted].sort(descending=True).indices[:kept]
@@ -118,7 +121,7 @@ class LeanDecodeHead(BaseDecodeHead):
             chosen[hardest] = 1
             return torch.zeros_like(losses).masked_scatter_(counted, chosen)
         losses = resize_cross_entropy(
-            seg_logits, target, coordinates=model, ignore_index=self.ignore_index, reduction="none"
+            seg_logits, target, coordinates=pixel_model, ignore_index=self.ignore_index, reduction="none"
         )
         probability = losses.neg_().exp_()
         ranked = probability[counted]
@@ -177,7 +180,7 @@ def policy_of(module: nn.Module) -> Any:
     return module.__dict__.get("_resample_policy")
 
 
-def next_pixel_model(module: nn.Module, align_corners: bool, source_size: Any, size: Any) -> Model | None:
+def next_pixel_model(module: nn.Module, align_corners: bool, source_size: Any, size: Any) -> PixelModel | None:
     """The pixel model of the bilinear resize that ``module`` does next; None if its policy wants another mode."""
     policy = policy_of(module)
     if policy is None:

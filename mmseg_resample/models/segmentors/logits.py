@@ -11,7 +11,7 @@ from torch import Tensor
 from ...ops import AxisMap, Coordinates, resize, resize_argmax
 
 Size = tuple[int, int]
-Model = Coordinates | tuple[AxisMap, ...]
+PixelModel = Coordinates | tuple[AxisMap, ...]
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,20 @@ class PendingLogits:
     Args:
         logits: what the head returned.
         input_size: (h, w) of the network's input, which they are to be resized to first; None if they have it.
-        input_model: pixel model of that resize.
+        input_pixel_model: pixel model of that resize.
         crop: padding to cut off then (left, right, top, bottom).
         flip: flip of the input to undo then.
         size: (h, w) of the image, which they are to be resized to last; None for no second resize.
-        model: pixel model of that resize.
+        pixel_model: pixel model of that resize.
     """
 
     logits: Tensor
     input_size: Size | None = None
-    input_model: Model = "half_pixel"
+    input_pixel_model: PixelModel = "half_pixel"
     crop: tuple[int, int, int, int] = (0, 0, 0, 0)
     flip: str | None = None
     size: Size | None = None
-    model: Model = "half_pixel"
+    pixel_model: PixelModel = "half_pixel"
 
     def __len__(self) -> int:
         return self.logits.shape[0]
@@ -50,11 +50,9 @@ class PendingLogits:
 
     def labels(self, threshold: float | None) -> Tensor:
         """(N, H, W), int64; with one channel as mmseg has it, of the logits' dtype."""
-        steps: dict[str, Any] = dict(dtype=torch.int64, coordinates=self.model, crop=self.crop, flip=self.flip)
+        steps: dict[str, Any] = dict(dtype=torch.int64, coordinates=self.pixel_model, crop=self.crop, flip=self.flip)
         if self.input_size is not None:
-            steps.update(first_size=self.input_size)
-            if self.input_model != self.model:
-                steps.update(first_coordinates=self.input_model)
+            steps.update(first_size=self.input_size, first_coordinates=self.input_pixel_model)
         if threshold is not None:
             steps.update(threshold=threshold)
         labels = resize_argmax(self.logits, self.size or self.cropped_size(), **steps)
@@ -64,20 +62,20 @@ class PendingLogits:
         """(N, C, H, W), in float32 or better; with one channel the probability, as mmseg has it."""
         x = self.logits.to(torch.promote_types(self.logits.dtype, torch.float32))
         if self.input_size is not None:
-            x = _resize(x, self.input_size, self.input_model)
+            x = _resize(x, self.input_size, self.input_pixel_model)
         left, right, top, bottom = self.crop
         x = x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
         if self.flip is not None:
             x = x.flip(3 if self.flip == "horizontal" else 2)
         if self.size is not None:
-            x = _resize(x, self.size, self.model)
+            x = _resize(x, self.size, self.pixel_model)
         return x.sigmoid() if x.shape[1] == 1 else x
 
 
-def _resize(x: Tensor, size: Sequence[int], model: Model) -> Tensor:
-    if tuple(x.shape[2:]) == tuple(size) and isinstance(model, str):
+def _resize(x: Tensor, size: Sequence[int], pixel_model: PixelModel) -> Tensor:
+    if tuple(x.shape[2:]) == tuple(size) and isinstance(pixel_model, str):
         return x
-    return resize(x, size, mode="bilinear", coordinates=model, warning=False)
+    return resize(x, size, mode="bilinear", coordinates=pixel_model, warning=False)
 
 
 class LogitsOnRequest(PixelData):
