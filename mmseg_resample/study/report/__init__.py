@@ -4,7 +4,7 @@
 - ``analysis``: the statistics.
 - ``verdict``: what they may be called.
 - ``sections``, ``several``: what is shown, in which order, of one study and of several.
-- ``figures``, ``html``, ``style``, ``markdown``, ``data``, ``terminal``: how.
+- ``figures``, ``panels``, ``html``, ``style``, ``markdown``, ``data``, ``terminal``: how.
 
 docs/report.md says how to read one.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from rich.table import Table
 
 from .. import records
-from . import data, figures, sections, several, terminal
+from . import data, figures, panels, sections, several, terminal
 from .analysis import Comparison, Displaced, Interaction, Report, Transfer, build
 from .document import Document
 from .html import to_html
@@ -53,7 +53,7 @@ def write(report: Report | Collection, root: Path) -> list[Path]:
         The three files.
     """
     content = document(report)
-    kept = [path for plot in content.plots for path in figures.save(plot, root / FIGURES)]
+    kept = [path for plot in content.plots for path in panels.save(plot, root / FIGURES)]
     for name in figures.NAMES:
         for path in (root / FIGURES / f"{name}.png", root / FIGURES / f"{name}.svg"):
             if path not in kept:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .figures import Plot
+from .panels import Plot
 from .verdict import Status
 
 

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Iterator
 
-from . import figures
+from . import panels
 from .document import Block, Bullets, Document, Finding, Paragraph, Picture, Section, Table
 from .style import CSS
 
@@ -47,21 +47,21 @@ def _block(block: Block) -> Iterator[str]:
         yield from _table(block)
 
 
-def _figure(plot: figures.Plot) -> Iterator[str]:
+def _figure(plot: panels.Plot) -> Iterator[str]:
     yield f'<figure id="figure-{plot.name}">'
     yield f"<h3>{_text(plot.title)}</h3>"
     if plot.legend:
         entries = (_legend(index, name) for index, name in enumerate(plot.legend))
         yield f'<p class="legend">{"".join(entries)}</p>'
     yield '<div class="panels">'
-    yield from figures.inline_svg(plot)
+    yield from panels.inline_svg(plot)
     yield "</div>"
     yield f"<figcaption>{_text(plot.caption)}</figcaption>"
     yield "</figure>"
 
 
 def _legend(index: int, name: str) -> str:
-    colour, glyph = index % len(figures.SERIES), figures.GLYPHS[index % len(figures.GLYPHS)]
+    colour, glyph = index % len(panels.SERIES), panels.GLYPHS[index % len(panels.GLYPHS)]
     return f'<span><i style="color: var(--series-{colour})">{glyph}</i> {_text(name)}</span>'
 
 

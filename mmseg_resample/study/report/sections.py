@@ -10,6 +10,7 @@ from .analysis import THIRDS, Breakdown, Comparison, Report, Tested, mean_interv
 from .document import Block, Bullets, Document, Finding, Paragraph, Picture, Section, Table
 from .figures import interaction_label, where
 from .gather import Scores, product
+from .panels import Plot
 from .verdict import interval, p_value, signed
 
 
@@ -515,7 +516,7 @@ def _provenance(report: Report) -> Made:
     return "provenance", "Provenance", blocks
 
 
-def _pictures(plot: figures.Plot) -> list[Block]:
+def _pictures(plot: Plot) -> list[Block]:
     return [Picture(plot)] if plot.panels else []
 
 
