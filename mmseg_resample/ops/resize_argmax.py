@@ -35,7 +35,7 @@ def resize_argmax(
     logits: Tensor,
     size: int | Sequence[int],
     *,
-    align_corners: bool = False,
+    align_corners: bool | None = None,
     coordinates: Coordinates | AxisMap | Sequence[AxisMap] | None = None,
     crop: Sequence[int] | None = None,
     flip: Flip | None = None,
@@ -64,7 +64,7 @@ def resize_argmax(
     Args:
         logits: (N, C, h, w), floating point.
         size: (H, W) of the labels, or one number for both.
-        align_corners: pixel model of both resizes, see docs/conventions.md.
+        align_corners: pixel model of both resizes, see docs/conventions.md. ``None`` is ``False``.
         coordinates: instead of ``align_corners``, a convention's name or explicit maps; maps are those of the resize to
             ``size`` alone.
         crop: pixels to cut off (left, right, top, bottom) after the first resize, the order of mmseg's
@@ -105,7 +105,7 @@ def resize_argmax(
             first_height, first_width = _check.spatial_size(op, "first_size", first_size, 2)
             middle = first_height, first_width
             if first_coordinates is not None:
-                rules = linear_rules(op, logits.shape[2:], middle, False, first_coordinates)
+                rules = linear_rules(op, logits.shape[2:], middle, None, first_coordinates)
             elif coordinates is None or isinstance(coordinates, str):
                 rules = linear_rules(op, logits.shape[2:], middle, align_corners, coordinates)
             else:
@@ -167,16 +167,16 @@ def linear_rules(
     op: str,
     source: Sequence[int],
     size: Sequence[int],
-    align_corners: bool,
+    align_corners: bool | None,
     coordinates: Coordinates | AxisMap | Sequence[AxisMap] | None,
 ) -> tuple[bool | AxisMap, ...]:
     """Per axis, the value of align_corners whose coordinates PyTorch computes, or an explicit map."""
     if coordinates is None:
         return (bool(align_corners),) * 2
-    if align_corners:
+    if align_corners is not None:
         raise ValueError(
-            f"{op}: align_corners=True and coordinates={coordinates!r} both name the pixel model. "
-            f"Keep one: coordinates='align_corners' is the same as align_corners=True."
+            f"{op}: align_corners={align_corners} and coordinates={coordinates!r} both name the pixel model. "
+            f"Keep one: align_corners=False is 'half_pixel', True is 'align_corners'."
         )
     if coordinates in ("half_pixel", "align_corners"):
         return (coordinates == "align_corners",) * 2

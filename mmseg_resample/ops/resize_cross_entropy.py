@@ -21,7 +21,7 @@ def resize_cross_entropy(
     target: Tensor,
     *,
     size: int | Sequence[int] | None = None,
-    align_corners: bool = False,
+    align_corners: bool | None = None,
     coordinates: Coordinates | AxisMap | Sequence[AxisMap] | None = None,
     weight: Tensor | Sequence[float] | None = None,
     ignore_index: int = 255,
@@ -44,7 +44,7 @@ def resize_cross_entropy(
         logits: (N, C, h, w), floating point.
         target: (N, H, W), integers in [0, C) or ``ignore_index``.
         size: None or the size (H, W) of ``target``, to which ``logits`` are resized.
-        align_corners: pixel model, see docs/conventions.md.
+        align_corners: pixel model, see docs/conventions.md. ``None`` is ``False``.
         coordinates: instead of ``align_corners``, a convention's name or explicit maps.
         weight: (C,), factor of each class.
         ignore_index: label of pixels that have no loss.

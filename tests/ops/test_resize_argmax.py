@@ -297,6 +297,7 @@ def test_inside_a_compiled_function():
         (dict(crop=(4, 4, 0, 0)), ValueError, "leaves pixels"),
         (dict(crop=(-1, 0, 0, 0)), ValueError, "leaves pixels"),
         (dict(align_corners=True, coordinates="half_pixel"), ValueError, "Keep one"),
+        (dict(align_corners=False, coordinates="half_pixel"), ValueError, "Keep one"),
         (dict(coordinates=AxisMap(1, 0), first_size=8), ValueError, "explicit AxisMaps fit one resize"),
         (dict(first_coordinates="half_pixel"), ValueError, "Give first_size"),
         (dict(dtype=torch.float32), TypeError, "expected dtype"),

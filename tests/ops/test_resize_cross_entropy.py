@@ -323,6 +323,7 @@ def test_inside_a_compiled_function():
         (dict(reduction="avg"), ValueError, "expected reduction"),
         (dict(label_smoothing=1.5), ValueError, "label_smoothing in"),
         (dict(align_corners=True, coordinates="half_pixel"), ValueError, "Keep one"),
+        (dict(align_corners=False, coordinates="half_pixel"), ValueError, "Keep one"),
         (dict(backend="tritn"), ValueError, "expected backend"),
     ],
 )
