@@ -3,7 +3,8 @@
 from .audit import Audit, audit, audit_exact, build_fake
 from .fake import fake_tensors
 from .layout import Layout, Offset
-from .policy import ResampledSegmentor, ResizePolicy
+from .policy import ResizePolicy
+from .segmentor import ResampledSegmentor
 from .track import Meeting, Resize, Trace, Tracker
 
 __all__ = [

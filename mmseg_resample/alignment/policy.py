@@ -1,43 +1,33 @@
 """``ResizePolicy``: choose the pixel model of every resize of any segmentor, without editing it.
 
-Resizes are intercepted where they are called, ``F.interpolate``, so modules that hard-code their flag obey too. A
-resize goes by its site: the module that calls it and how many that module has called before in the same forward pass.
-``exact`` takes the map of each site from an audit on fake tensors, made once when the model is built.
+Resizes are intercepted where they are called, ``F.interpolate``, so modules that hard-code their flag obey too
+(``intercept``). A resize goes by its site: the module that calls it and how many that module has called before in the
+same forward pass. ``exact`` takes the map of each site from an audit on fake tensors, made once when the model is
+built.
 """
 
 import copy
 import fnmatch
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
-from functools import cache, wraps
-from types import FunctionType
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmseg.models.segmentors import BaseSegmentor
-from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ..derive import derived
-from ..ops import AxisMap, Coordinates, Mode, PixelGrid, _check, resize
+from ..ops import AxisMap, Coordinates, Mode, PixelGrid, _check
 from ..ops.grid import axis_maps
 from .audit import Audit, audit_exact
 from .fake import fake_tensors
-from .track import Resize, Site, scopes
-
-PixelModel = Coordinates | tuple[AxisMap, ...]
-"""What ``ops.resize`` takes as ``coordinates``: a convention's name, or one map per axis."""
+from .intercept import COMPILES, PixelModel, intercept, mark, marks_restored, running, take_bilinear, with_policy
+from .track import Resize, Site
 
 _SIZES = ((512, 512), (736, 608))  # two unequal sizes: what holds for both holds for all
-_UNSEEN = {"predict_by_feat", "postprocess_result"}  # own resizes that no audit sees: inner losses, original images
-_COMPILED = torch.__version__ >= "2.7"  # older torch cannot compile a policy: it runs between two graphs there
 _MOST_DECISIONS = 10_000  # that a policy keeps; images of many sizes are many calls
 _MODES = get_args(Mode)
 _COORDINATES = (*get_args(Coordinates), "exact", "keep")
@@ -107,18 +97,6 @@ def _fits(pattern: Sequence[int | None] | None, size: Sequence[int]) -> bool:
     return len(pattern) == len(size) and all(p in (None, n) for p, n in zip(pattern, size, strict=True))
 
 
-@dataclass
-class _Running(threading.local):
-    """The policy at work in this thread, if any, where in the model it is, and what each place has called so far."""
-
-    policy: "ResizePolicy | None" = None
-    path: str = ""
-    calls: Counter[str] = field(default_factory=Counter)
-
-
-_running = _Running()
-
-
 class ResizePolicy:
     """Rules over the resizes of a model.
 
@@ -164,15 +142,8 @@ class ResizePolicy:
         self._learn(after)
         self._decisions.clear()
         owners = {resize.path for result in after for resize in result.trace.resizes}
-        for name, module in model.named_modules():
-            paths = scopes(name, module)
-            needed = not owners.isdisjoint(paths.values()) or not _UNSEEN.isdisjoint(paths)
-            if needed and "_resample_paths" not in module.__dict__:
-                module.__class__ = _scoped(type(module), tuple(sorted(paths)))  # type: ignore[arg-type]
-                module.__dict__["_resample_paths"] = paths
-            if "_resample_paths" in module.__dict__:
-                module.__dict__["_resample_policy"] = self
-        _intercept()
+        mark(model, self, owners)
+        intercept()
 
     def _learn(self, after: list[Audit]) -> None:
         """Keep, for every resize of something with a position, what describes its exact map at every size."""
@@ -195,40 +166,27 @@ class ResizePolicy:
             else:
                 self._exact[site] = pixel_model
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Apply the policy to what runs inside; nested uses start their own count."""
-        outer = (_running.policy, _running.path, _running.calls)
-        _running.policy, _running.path, _running.calls = self, "", Counter()
-        try:
-            yield
-        finally:
-            _running.policy, _running.path, _running.calls = outer
+        return running(self)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Install on ``model`` and apply inside the block: a policy for a model that was built without one."""
-        classes = {m: type(m) for m in model.modules() if "_resample_paths" not in m.__dict__}
-        policies = {m: m.__dict__["_resample_policy"] for m in model.modules() if m not in classes}
         own = getattr(model, "resize_policy", None)
-        try:
-            if isinstance(model, BaseSegmentor):
-                if own is None:  # every forward pass counts anew
-                    model.__class__ = _with_policy(type(model))  # type: ignore[arg-type, assignment]
-                model.resize_policy = self  # type: ignore[assignment]
-            self.install(model)
-            with self.running():
-                yield
-        finally:
-            model.__dict__.pop("resize_policy", None)
-            if own is not None:
-                model.resize_policy = own  # type: ignore[assignment]
-            for module, cls in classes.items():
-                module.__class__ = cls
-                module.__dict__.pop("_resample_paths", None)
-                module.__dict__.pop("_resample_policy", None)
-            for module, policy in policies.items():
-                module.__dict__["_resample_policy"] = policy
+        with marks_restored(model):
+            try:
+                if isinstance(model, BaseSegmentor):
+                    if own is None:  # every forward pass counts anew
+                        model.__class__ = with_policy(type(model))  # type: ignore[arg-type, assignment]
+                    model.resize_policy = self  # type: ignore[assignment]
+                self.install(model)
+                with self.running():
+                    yield
+            finally:
+                model.__dict__.pop("resize_policy", None)
+                if own is not None:
+                    model.resize_policy = own  # type: ignore[assignment]
 
     def report(self) -> dict[str, Any]:
         """What is done where: exact maps by site, sites without a position, sites that stay as they are."""
@@ -247,7 +205,7 @@ class ResizePolicy:
         size: Sequence[int],
     ) -> dict[str, Any] | None:
         """What ``ops.resize`` shall do differently from the call at ``site``; None to leave it as it is."""
-        if _COMPILED and torch.compiler.is_compiling():  # sizes may be symbols
+        if COMPILES and torch.compiler.is_compiling():  # sizes may be symbols
             return self._decide(site, mode, align_corners, source_size, size)
         call = (site, mode, align_corners, tuple(source_size), tuple(size))
         if call not in self._decisions:
@@ -256,24 +214,7 @@ class ResizePolicy:
             self._decisions[call] = self._decide(*call)
         return self._decisions[call]
 
-    @staticmethod
-    def take_bilinear(align_corners: bool, source_size: Sequence[int], size: Sequence[int]) -> PixelModel | None:
-        """The pixel model of the bilinear resize that would come next, for a caller who computes it himself.
-
-        The policy at work decides, if there is one, and counts the resize as called. None: it is not to be bilinear;
-        the caller has to call ``F.interpolate`` after all.
-        """
-        own: Coordinates = "align_corners" if align_corners else "half_pixel"
-        if _running.policy is None:
-            return own
-        site = (_running.path, _running.calls[_running.path])
-        change = _running.policy.decide(site, "bilinear", align_corners, source_size, size) or {}
-        if change.get("mode", "bilinear") != "bilinear":
-            return None
-        _running.calls[_running.path] += 1
-        if "align_corners" in change:
-            return "align_corners" if change["align_corners"] else "half_pixel"
-        return change.get("coordinates", own)
+    take_bilinear = staticmethod(take_bilinear)
 
     def _decide(
         self,
@@ -379,152 +320,3 @@ def _fake_copy(model: nn.Module) -> Iterator[Any]:
             with FakeCopyMode(fake_mode):
                 fake = copy.deepcopy(model)
         yield fake.eval()
-
-
-@cache
-def _scoped(cls: type[nn.Module], methods: tuple[str, ...]) -> type[nn.Module]:
-    """``cls`` with methods that note where in the model they are. Copies and pickles of an instance keep it."""
-
-    def noting(method: str) -> Callable[..., Any]:
-        original = getattr(cls, method)
-
-        @wraps(original)
-        def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if _running.policy is None:  # called by itself, or again while activations are recomputed for a gradient
-                with self._resample_policy.running():
-                    return run(self, *args, **kwargs)
-            outer, _running.path = _running.path, self._resample_paths[method]
-            try:
-                return original(self, *args, **kwargs)
-            finally:
-                _running.path = outer
-
-        return run
-
-    body = {method: noting(method) for method in methods}
-    return derived(cls, (cls,), body, (_scoped, (methods,)))
-
-
-@cache
-def _intercept() -> None:
-    """Route ``F.interpolate`` through the policy at work, once per process; without one it is as fast as ever."""
-    original = F.interpolate
-
-    def routed(
-        input: Tensor,
-        size: Any = None,
-        scale_factor: Any = None,
-        mode: str = "nearest",
-        align_corners: bool | None = None,
-        recompute_scale_factor: bool | None = None,
-        antialias: bool = False,
-    ) -> Tensor:
-        arguments = (input, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
-        policy = _running.policy
-        if policy is None or mode == "area":
-            return original(*arguments)
-        site = (_running.path, _running.calls[_running.path])
-        _running.calls[_running.path] += 1
-        target = _target_size(input, size, scale_factor)
-        change = None if antialias else policy.decide(site, mode, align_corners, input.shape[2:], target)
-        if change is None:
-            return original(*arguments)
-        call: dict[str, Any] = {"mode": mode, "align_corners": align_corners}
-        if "coordinates" in change:
-            call |= {"size": target, "align_corners": None}
-        elif size is not None:
-            call |= {"size": size}
-        else:
-            call |= {"scale_factor": scale_factor, "recompute_scale_factor": recompute_scale_factor}
-        _running.policy = None  # what resize calls is no site of the model
-        try:
-            return resize(input, warning=False, **(call | change))
-        finally:
-            _running.policy = policy
-
-    if not _COMPILED:
-        routed = torch.compiler.disable(routed)
-
-    def interpolate(*args: Any, **kwargs: Any) -> Tensor:
-        return routed(*args, **kwargs)
-
-    # torch.jit.script reads the source of what is wrapped, and looks its names up in the globals of the wrapper.
-    replacement = FunctionType(interpolate.__code__, vars(F), closure=interpolate.__closure__)
-    F.interpolate = wraps(original)(replacement)
-    F.interpolate.policy_decides = lambda: _running.policy is not None  # type: ignore[attr-defined]  # ops.resize asks
-
-
-def _target_size(input: Tensor, size: Any, scale_factor: Any) -> tuple[int, ...]:
-    axes = input.ndim - 2
-    if size is not None:
-        return tuple(size) if isinstance(size, Sequence) else (size,) * axes
-    factors = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor,) * axes
-    return tuple(int(n * float(f)) for n, f in zip(input.shape[2:], factors, strict=True))
-
-
-class _PolicyMixin:
-    """A segmentor that runs under its policy, however it is called; every crop of a sliding window counts anew."""
-
-    resize_policy: ResizePolicy
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with self.resize_policy.running():
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
-
-    def loss(self, *args: Any, **kwargs: Any) -> Any:
-        with self.resize_policy.running():
-            return super().loss(*args, **kwargs)  # type: ignore[misc]
-
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
-        with self.resize_policy.running():
-            return super().predict(*args, **kwargs)  # type: ignore[misc]
-
-    def extract_feat(self, *args: Any, **kwargs: Any) -> Any:
-        with self.resize_policy.running():
-            return super().extract_feat(*args, **kwargs)  # type: ignore[misc]
-
-    def encode_decode(self, *args: Any, **kwargs: Any) -> Any:
-        with self.resize_policy.running():
-            return super().encode_decode(*args, **kwargs)  # type: ignore[misc]
-
-
-@cache
-def _with_policy(cls: type[nn.Module]) -> type[nn.Module]:
-    return derived(cls, (_PolicyMixin, cls), {}, (_with_policy, ()))
-
-
-@MODELS.register_module()
-def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str = "EncoderDecoder", **kwargs: Any) -> nn.Module:
-    """A segmentor of mmseg under a ``ResizePolicy``; its parameters and checkpoints are the stock ones.
-
-    In a config, behind any stock base: ``model = dict(type='ResampledSegmentor', resize_policy=dict(exact=True))``.
-
-    Args:
-        resize_policy: arguments of ``ResizePolicy``; ``dict(exact=False)`` is the stock segmentor, for studies.
-        segmentor: the type that the config had before (``"CascadeEncoderDecoder"`` for PointRend and OCRNet).
-        **kwargs: the arguments of that type.
-
-    Raises:
-        KeyError: mmseg's registry has no such segmentor.
-        TypeError: ``segmentor`` is not the name of a class.
-        ValueError: ``resize_policy`` has a key that is no argument of ``ResizePolicy``, or is refused by it.
-    """
-    for key in resize_policy:
-        _check.one_of("ResampledSegmentor", "keys of resize_policy", key, ("exact", "rules", "sizes"))
-    cls = MODELS.get(segmentor)
-    if cls is None:
-        raise KeyError(f"ResampledSegmentor: no segmentor {segmentor!r} in mmseg's registry. Check the type's name.")
-    if not isinstance(cls, type):
-        raise TypeError(
-            f"ResampledSegmentor: expected segmentor to name a class, got {segmentor!r}, which builds segmentors "
-            f"itself. Nest them the other way: type={segmentor!r}, segmentor='ResampledSegmentor'."
-        )
-    if not resize_policy.get("exact") and not resize_policy.get("rules"):
-        return cls(**kwargs)
-    model = _with_policy(cls)(**kwargs)
-    model.resize_policy = ResizePolicy(**resize_policy)  # type: ignore[assignment]
-    model.resize_policy.install(model)  # type: ignore[operator, union-attr]
-    kept = model.resize_policy.report()["kept, no map for all sizes"]  # type: ignore[operator, union-attr]
-    if kept:
-        print_log(f"ResizePolicy: no exact map for all input sizes at {kept}; they stay as they are.", "current")
-    return model

@@ -1,0 +1,48 @@
+"""``ResampledSegmentor``: the type by which a config puts any segmentor of mmseg under a ``ResizePolicy``."""
+
+from typing import Any
+
+from mmengine.logging import print_log
+from mmseg.registry import MODELS
+from torch import nn
+
+from ..ops import _check
+from .intercept import with_policy
+from .policy import ResizePolicy
+
+
+@MODELS.register_module()
+def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str = "EncoderDecoder", **kwargs: Any) -> nn.Module:
+    """A segmentor of mmseg under a ``ResizePolicy``; its parameters and checkpoints are the stock ones.
+
+    In a config, behind any stock base: ``model = dict(type='ResampledSegmentor', resize_policy=dict(exact=True))``.
+
+    Args:
+        resize_policy: arguments of ``ResizePolicy``; ``dict(exact=False)`` is the stock segmentor, for studies.
+        segmentor: the type that the config had before (``"CascadeEncoderDecoder"`` for PointRend and OCRNet).
+        **kwargs: the arguments of that type.
+
+    Raises:
+        KeyError: mmseg's registry has no such segmentor.
+        TypeError: ``segmentor`` is not the name of a class.
+        ValueError: ``resize_policy`` has a key that is no argument of ``ResizePolicy``, or is refused by it.
+    """
+    for key in resize_policy:
+        _check.one_of("ResampledSegmentor", "keys of resize_policy", key, ("exact", "rules", "sizes"))
+    cls = MODELS.get(segmentor)
+    if cls is None:
+        raise KeyError(f"ResampledSegmentor: no segmentor {segmentor!r} in mmseg's registry. Check the type's name.")
+    if not isinstance(cls, type):
+        raise TypeError(
+            f"ResampledSegmentor: expected segmentor to name a class, got {segmentor!r}, which builds segmentors "
+            f"itself. Nest them the other way: type={segmentor!r}, segmentor='ResampledSegmentor'."
+        )
+    if not resize_policy.get("exact") and not resize_policy.get("rules"):
+        return cls(**kwargs)
+    model = with_policy(cls)(**kwargs)
+    model.resize_policy = ResizePolicy(**resize_policy)  # type: ignore[assignment]
+    model.resize_policy.install(model)  # type: ignore[operator, union-attr]
+    kept = model.resize_policy.report()["kept, no map for all sizes"]  # type: ignore[operator, union-attr]
+    if kept:
+        print_log(f"ResizePolicy: no exact map for all input sizes at {kept}; they stay as they are.", "current")
+    return model
