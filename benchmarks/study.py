@@ -31,7 +31,7 @@ from mmengine.config import Config, DictAction
 from rich.console import Console
 from rich.table import Table
 
-from mmseg_resample.study import plan
+from mmseg_resample.study import loading, plan
 
 ROOT = Path(__file__).parents[1]
 STOCK_TOOLS = Path(mmseg.__file__).parent / ".mim" / "tools"
@@ -85,12 +85,12 @@ def write_study(source: Path, options: dict, seed: int, folder: Path) -> plan.St
     if "::" not in content["base"]:
         content["base"] = str((source.parent / content["base"]).resolve())
     content |= {"seeds": [seed], "evaluators": {}, "metric": "mIoU"}
-    base = plan.load(source, seeds=[seed], options=options).base_config
+    base = loading.load(source, seeds=[seed], options=options).base_config
     folder.mkdir()
     base.dump(folder / "base.py")
     file = folder / "study.py"
     Config({**content, "base": "base.py"}).dump(file)
-    return plan.load(file)
+    return loading.load(file)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmseg_resample.study import plan
+from mmseg_resample.study import loading
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 STUDIES = sorted((CONFIGS / "studies").glob("*.py"))
@@ -72,7 +72,7 @@ def test_every_section_that_training_needs_is_there(path):
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
 def test_studies_load_and_declare_comparisons(path):
     """Loading checks every key against the base config, which is one that the tests above train."""
-    study = plan.load(path)
+    study = loading.load(path)
     assert (path.parent / study.base).resolve() in MODEL_CONFIGS
     assert study.family
     assert len(study.runs()) == len(study.combinations) * len(study.seeds)
@@ -82,7 +82,7 @@ def test_studies_load_and_declare_comparisons(path):
 def test_everything_that_a_study_tests_predicts(path):
     """Under every flag, policy and backbone, whole and by sliding windows; not all of them the same."""
     init_default_scope("mmseg")
-    study = plan.load(path, seeds=[0])
+    study = loading.load(path, seeds=[0])
     configs = [evaluation.config.model for run in study.runs() for evaluation in run.evaluations]
     for config in configs:
         config.data_preprocessor.pop("size")  # of training
@@ -101,7 +101,7 @@ def test_everything_that_a_study_tests_predicts(path):
 
 @pytest.mark.parametrize("backbone", ["r18-d8", "mit", "swin"])
 def test_the_backbones_of_the_study_are_those_of_the_configs(backbone):
-    study = plan.load(CONFIGS / "studies" / "backbones_shapes.py", seeds=[0])
+    study = loading.load(CONFIGS / "studies" / "backbones_shapes.py", seeds=[0])
     cfg = Config.fromfile(CONFIGS / "shapes" / f"fcn_{backbone}-tiny_1xb8-400_shapes-128x128.py")
     variants = {"align_corners": "false", "backbone": backbone.removesuffix("-d8"), "input": "128"}
     (run,) = [run for run in study.runs() if run.variants == variants]

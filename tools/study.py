@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmseg_resample import launch
-from mmseg_resample.study import estimate, execution, executors, plan, report
+from mmseg_resample.study import estimate, execution, executors, loading, plan, report
 from mmseg_resample.study.display import Display
 from mmseg_resample.study.executors import slots
 from mmseg_resample.study.messages import Done
@@ -126,7 +126,7 @@ def _report_parser() -> argparse.ArgumentParser:
 
 def _study(args: argparse.Namespace, console: Console) -> int:
     root = args.work_dir or Path("work_dirs") / args.config.stem
-    study = plan.load(args.config, seeds=args.seeds, options=args.cfg_options)
+    study = loading.load(args.config, seeds=args.seeds, options=args.cfg_options)
     if args.procs_per_run is not None:
         study = execution.with_processes(study, args.procs_per_run)
     _options(args)  # refused before anything is written

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from torch import nn
 
-from mmseg_resample.study import plan
+from mmseg_resample.study import loading
 
 TITLE = "Training steps with every resampler"
 NOTE = (
@@ -45,7 +45,7 @@ def cases(options: Options) -> list[Case]:
 @cache
 def variants(study: Path) -> dict[str, Config]:
     """Variant of the compared axis -> the config that is trained, with the first variants of the other axes."""
-    planned = plan.load(study)
+    planned = loading.load(study)
     found: dict[str, Config] = {}
     for run in planned.runs():
         found.setdefault(run.variants[planned.compare], run.config)

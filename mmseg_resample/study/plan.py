@@ -1,62 +1,21 @@
 """What a study consists of: axes of named variants, seeds and evaluations, expanded into runs. Nothing is run here.
 
-A study is an mmengine config::
-
-    base = '../shapes/fcn.py'                      # relative to this file, or 'mmseg::...'
-    axes = dict(                                   # axis -> variant -> what it sets in the base config
-        align_corners=dict(
-            false={'model.decode_head.align_corners': False},
-            true={'model.decode_head.align_corners': True}),
-        size=dict(
-            s128={'train_dataloader.dataset.size': (128, 128), 'test_dataloader.dataset.size': (128, 128)},
-            s256={'test_dataloader.dataset.size': (256, 256)}))
-    train = dict(size=['s128'])                    # what is trained: the product of these variants; default: of all;
-                                                   # a list of such dicts is the products one after the other
-    seeds = [0, 1, 2]
-    evaluations = dict(                            # what the trained variants are tested as; default: own
-        own=dict(),
-        double=dict(size=dict(s128='s256')),
-        other_flag=dict(align_corners=dict(false='true', true='false')))
-    evaluators = dict(                             # metrics beside the confusion matrix; this is the default
-        displacement=dict(type='DisplacementMetric'),
-        boundary=dict(type='BoundaryIoUMetric', widths=[1, 2, 3, 5], frame=False),
-        trimap=dict(type='TrimapIoUMetric'))
-    compare = 'align_corners'                      # its variants are compared, paired by seed
-    metric = 'mIoU'                                # or any scalar of the evaluators: 'mAcc', 'mBIoU_3px', 'dx', ...
-    margin = 0.5                                   # differences within it, in the unit of the metric, are equivalent
-    family = [dict(evaluation='own')]              # the comparisons that the study is about, for multiple testing:
-                                                   # those that have all of an entry (variants, evaluation; lists of
-                                                   # them); default: all under the first evaluation
-    speed = dict(amp='bfloat16')                   # see throughput.apply; the same for all variants
-    stop_if = dict(iteration=200, loss_above=2.0)  # a training that fails this rule counts as failed, whatever variant
-    sequences = r'^[^_]+'                          # test images with an equal match in their names are of one video
+``loading`` makes a ``Study`` of a file.
 """
 
 import copy
-import difflib
-import itertools
 import math
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from mmengine.config import Config
 
-from mmseg_resample.launch import dotted_keys
-
-from . import hooks, measures, throughput
+from . import throughput
 
 METRICS = ("mIoU", "mAcc", "aAcc")
 """What the confusion matrix gives; all are in percent."""
-
-_KEYS = (
-    "base", "axes", "train", "seeds", "evaluations", "evaluators", "compare", "metric", "margin", "family", "speed",
-    "stop_if", "sequences",
-)  # fmt: skip
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # names become parts of paths
 
 Variants = Mapping[str, str]
 """Axis -> name of its variant."""
@@ -171,11 +130,24 @@ class Study:
     @property
     def train(self) -> dict[str, list[str]]:
         """Axis -> the variants that are trained."""
-        return _trained(self.axes, self.combinations)
+        return trained_variants(self.axes, self.combinations)
 
     def runs(self) -> list[Run]:
         """Expand the study, one seed after the other, so that what finishes first can be compared already."""
-        return [self._run(variants, seed) for seed in self.seeds for variants in self.combinations]
+        return [self.run(variants, seed) for seed in self.seeds for variants in self.combinations]
+
+    def run(self, variants: Variants, seed: int) -> Run:
+        """The run of one combination and seed.
+
+        Raises:
+            ValueError: the config sets no length of training, or does not go with the options for speed.
+        """
+        evaluations = []
+        for name, mapping in self.evaluations.items():
+            tested = {axis: mapping.get(axis, {}).get(variant, variant) for axis, variant in variants.items()}
+            config = self._resolve(tested, seed)
+            evaluations.append(Evaluation(name, tested, self._overrides(tested), config, self.evaluators, self.metric))
+        return Run(dict(variants), seed, self._resolve(variants, seed), tuple(evaluations))
 
     def describe(self) -> dict[str, Any]:
         """What a report needs to know besides the run directories, as JSON data."""
@@ -197,19 +169,11 @@ class Study:
             "sequences": self.sequences,
         }
 
-    def _run(self, variants: Variants, seed: int) -> Run:
-        evaluations = []
-        for name, mapping in self.evaluations.items():
-            tested = {axis: mapping.get(axis, {}).get(variant, variant) for axis, variant in variants.items()}
-            config = self._resolve(tested, seed)
-            evaluations.append(Evaluation(name, tested, self._overrides(tested), config, self.evaluators, self.metric))
-        return Run(dict(variants), seed, self._resolve(variants, seed), tuple(evaluations))
-
     def _overrides(self, variants: Variants) -> dict[str, Any]:
         return {key: value for axis, name in variants.items() for key, value in self.axes[axis][name].items()}
 
     def _resolve(self, variants: Variants, seed: int) -> Config:
-        config = _merged(self.base_config, self._overrides(variants))
+        config = merged(self.base_config, self._overrides(variants))
         config.randomness = {**config.get("randomness", {}), "seed": seed}
         # Validation while training would cost time and could end a training early; the evaluations come after it.
         config.val_dataloader = config.val_cfg = config.val_evaluator = None
@@ -222,366 +186,13 @@ class Study:
         return config
 
 
-def load(path: str | Path, *, seeds: Sequence[int] | None = None, options: Mapping[str, Any] | None = None) -> Study:
-    """Read and validate a study config.
-
-    Args:
-        path: the study config.
-        seeds: take the place of ``seeds`` in the file.
-        options: dotted key -> value, set in the base config before the axes are.
-
-    Raises:
-        StudyError: the study cannot be run as written.
-    """
-    return _Loader(Path(path)).load(seeds, options or {})
-
-
-class _Loader:
-    """The checks of one study file; every error starts with the file and the key."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def fail(self, key: str, problem: str, fix: str) -> NoReturn:
-        raise StudyError(f"{self.path}: {key}: {problem} {fix}")
-
-    def load(self, seeds: Sequence[int] | None, options: Mapping[str, Any]) -> Study:
-        content = self.read("study config", self.path)
-        for key in content:
-            if key not in _KEYS:
-                self.fail(key, "is not a key of a study.", _instead(key, _KEYS))
-        for key in ("base", "axes", "seeds", "compare"):
-            if key not in content and not (key == "seeds" and seeds is not None):
-                self.fail(key, "is missing.", f"Add {key} = ... to the file.")
-        base = content["base"]
-        base_config = self.base(base, options)
-        axes = self.axes(content["axes"], base_config, options)
-        combinations = self.train(content.get("train", {}), axes)
-        train = _trained(axes, combinations)
-        evaluators, scalars = self.evaluators(content.get("evaluators", measures.DEFAULT_EVALUATORS))
-        compare = self.compare(content["compare"], combinations, axes)
-        evaluations = self.evaluations(content.get("evaluations", {"own": {}}), axes, train)
-        study = Study(
-            file=self.path,
-            base=base,
-            base_config=base_config,
-            axes=axes,
-            combinations=combinations,
-            seeds=self.seeds("--seeds", seeds) if seeds is not None else self.seeds("seeds", content["seeds"]),
-            evaluations=evaluations,
-            evaluators=evaluators,
-            compare=compare,
-            metric=self.metric(content.get("metric", METRICS[0]), scalars),
-            margin=self.margin(content.get("margin", 0.5)),
-            family=self.family(content.get("family"), compare, axes, combinations, list(evaluations)),
-            speed=self.speed(content.get("speed", {})),
-            stop_if=self.stop_if(content.get("stop_if", {})),
-            sequences=self.sequences(content.get("sequences")),
-        )
-        self.check_schedules(study)
-        return study
-
-    def read(self, what: str, path: Path | str) -> dict[str, Any]:
-        try:
-            if "::" in str(path):  # only `_base_` understands the configs that a package ships
-                return Config.fromstring(f"_base_ = [{str(path)!r}]", ".py").to_dict()
-            return Config.fromfile(path).to_dict()
-        except FileNotFoundError as error:
-            raise StudyError(
-                f"{self.path}: {what} {str(path)!r} does not exist ({error}). Correct the path."
-            ) from error
-        except Exception as error:  # a config is a program: whatever it raises is the user's to read
-            raise StudyError(
-                f"{self.path}: {what} {str(path)!r} cannot be read: {type(error).__name__}: {error}."
-            ) from error
-
-    def base(self, base: Any, options: Mapping[str, Any]) -> Config:
-        if not isinstance(base, str):
-            self.fail("base", f"expected the path of a config, got {base!r}.", "Paths are relative to the study file.")
-        config = Config(self.read("base", base if "::" in base else self.path.parent / base))
-        for key in options:
-            self.check_key("--cfg-options", key, config)
-        for key in ("model", "train_dataloader", "train_cfg", "optim_wrapper", "test_dataloader", "test_cfg"):
-            if config.get(key) is None:
-                self.fail("base", f"{base!r} does not set {key}, which a study needs.", "Add it to the base config.")
-        return self.merge("--cfg-options", config, options)
-
-    def axes(self, axes: Any, base: Config, options: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-        self.mapping("axes", axes, "axis names to variants", empty=False)
-        setter: dict[str, str] = dict.fromkeys(options, "--cfg-options") | {"randomness.seed": "seeds"}
-        for axis, variants in axes.items():
-            where = f"axes.{axis}"
-            self.name(where, axis)
-            if axis == "evaluation":
-                self.fail(where, "is a word of family.", "Name the axis otherwise.")
-            self.mapping(where, variants, "variant names to overrides", empty=False)
-            for variant, overrides in variants.items():
-                self.name(f"{where}.{variant}", variant)
-                self.mapping(f"{where}.{variant}", overrides, "dotted config keys to values")
-                for key in overrides:
-                    self.check_key(f"{where}.{variant}", key, base)
-            keys = dict.fromkeys(key for overrides in variants.values() for key in overrides)
-            for key, (other, owner) in itertools.product(keys, setter.items()):
-                if f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}."):
-                    self.fail(f"{where}", f"sets {key!r}, but {owner} sets {other!r}.", "Set each key in one place.")
-            setter.update(dict.fromkeys(keys, where))
-            self.check_distinct(where, variants, base)
-        return axes
-
-    def check_distinct(self, where: str, variants: Mapping[str, Mapping[str, Any]], base: Config) -> None:
-        merged = {name: self.merge(f"{where}.{name}", base, overrides) for name, overrides in variants.items()}
-        for (a, config_a), (b, config_b) in itertools.combinations(merged.items(), 2):
-            if config_a.to_dict() == config_b.to_dict():
-                self.fail(where, f"{a!r} and {b!r} give the same config.", "Change or remove one of them.")
-
-    def train(self, train: Any, axes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-        """The combinations of all products, in their order."""
-        if not isinstance(train, Sequence) or isinstance(train, str):
-            return self.product("train", train, axes)
-        if not train:
-            self.fail("train", "is an empty list, so nothing is trained.", "Write dict() to train all combinations.")
-        combinations = [
-            combination
-            for index, part in enumerate(train)
-            for combination in self.product(f"train.{index}", part, axes)
-        ]
-        self.unique("train", combinations)
-        return combinations
-
-    def product(self, where: str, train: Any, axes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-        self.mapping(where, train, "axis names to variants")
-        for axis in train:
-            self.one_of(where, axis, axes, "axis")
-        selected = [self.variants(f"{where}.{axis}", train.get(axis, list(axes[axis])), axes[axis]) for axis in axes]
-        return [dict(zip(axes, names, strict=True)) for names in itertools.product(*selected)]
-
-    def variants(self, where: str, names: Any, known: Iterable[str]) -> list[str]:
-        """One name, or a list of them."""
-        names = [names] if isinstance(names, str) else names
-        if not isinstance(names, Sequence) or not names:
-            self.fail(where, f"expected a variant or a list of variants, got {names!r}.", "Write [...].")
-        for name in names:
-            self.one_of(where, name, known, "variant")
-        self.unique(where, names)
-        return list(names)
-
-    def seeds(self, where: str, seeds: Any) -> list[int]:
-        if isinstance(seeds, str) or not isinstance(seeds, Sequence) or not seeds:
-            self.fail(where, f"expected a list of seeds, got {seeds!r}.", "Write [0, 1, 2].")
-        for seed in seeds:
-            if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-                self.fail(where, f"expected integers in [0, 2**32), got {seed!r}.", "Write [0, 1, 2].")
-        self.unique(where, seeds)
-        return list(seeds)
-
-    def evaluations(
-        self, evaluations: Any, axes: Mapping[str, Mapping[str, Any]], train: Mapping[str, Sequence[str]]
-    ) -> dict[str, dict[str, dict[str, str]]]:
-        self.mapping("evaluations", evaluations, "names to dict(axis=dict(trained='tested'))", empty=False)
-        for name, mapping in evaluations.items():
-            where = f"evaluations.{name}"
-            self.name(where, name)
-            self.mapping(where, mapping, "axis names to dict(trained='tested')")
-            for axis, tested in mapping.items():
-                self.one_of(where, axis, axes, "axis")
-                self.mapping(f"{where}.{axis}", tested, "trained variants to tested ones")
-                for variant in itertools.chain(tested, tested.values()):
-                    self.one_of(f"{where}.{axis}", variant, axes[axis], "variant")
-                for variant in train[axis]:
-                    if variant not in tested:
-                        self.fail(
-                            f"{where}.{axis}",
-                            f"does not say what the trained variant {variant!r} is tested as.",
-                            f"Add {variant}='...', or {variant}={variant!r} to test it as trained.",
-                        )
-        return evaluations
-
-    def evaluators(self, evaluators: Any) -> tuple[dict[str, dict[str, Any]], dict[str, str] | None]:
-        """The evaluators, and scalar -> evaluator that returns it, None if some are only known after an evaluation."""
-        self.mapping("evaluators", evaluators, "names to configs of metrics")
-        owners, complete = dict.fromkeys(METRICS, measures.CONFUSION), True
-        for name, config in evaluators.items():
-            where = f"evaluators.{name}"
-            self.name(where, name)
-            if name == measures.CONFUSION:
-                self.fail(where, "is the name of the evaluator that every study has.", "Use another name.")
-            self.mapping(where, config, "argument names to values", empty=False)
-            if "out_file" in config:
-                self.fail(where, "sets out_file, which the study sets.", "Remove it.")
-            try:
-                names = measures.scalar_names(config)
-            except Exception as error:  # whatever the metric raises for its arguments
-                self.fail(where, f"cannot be built: {type(error).__name__}: {error}", "Correct its arguments.")
-            complete &= names is not None
-            for scalar in names or ():
-                if scalar in owners:
-                    self.fail(where, f"returns {scalar!r}, as {owners[scalar]!r} does.", "Give it a prefix='...'.")
-                owners[scalar] = name
-        return {name: dict(config) for name, config in evaluators.items()}, owners if complete else None
-
-    def metric(self, metric: Any, scalars: Mapping[str, str] | None) -> str:
-        if scalars is not None or not isinstance(metric, str):
-            self.one_of("metric", metric, scalars or METRICS, "scalar of the evaluators")
-        return metric
-
-    def compare(self, axis: Any, combinations: Sequence[Variants], axes: Mapping[str, Mapping[str, Any]]) -> str:
-        self.one_of("compare", axis, axes, "axis")
-        pairs = Counter(tuple(_without(variants, axis).items()) for variants in combinations)
-        if max(pairs.values()) < 2:
-            trained = _trained(axes, combinations)[axis]
-            problem = (
-                f"only {trained} of axis {axis!r} is trained"
-                if len(trained) == 1
-                else (f"no two variants of axis {axis!r} are trained with the same variants of the other axes")
-            )
-            self.fail("compare", f"{problem}.", "Train two or more variants.")
-        return axis
-
-    def margin(self, margin: Any) -> float:
-        if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < math.inf:
-            self.fail("margin", f"expected a number > 0 in the unit of the metric, got {margin!r}.", "Write 0.5.")
-        return float(margin)
-
-    def sequences(self, pattern: Any) -> str | None:
-        if pattern is None:
-            return None
-        try:
-            re.compile(pattern)
-        except (TypeError, re.error) as error:
-            self.fail("sequences", f"expected a regular expression, got {pattern!r} ({error}).", "Write r'^[^_]+'.")
-        return pattern
-
-    def family(
-        self,
-        family: Any,
-        axis: str,
-        axes: Mapping[str, Iterable[str]],
-        combinations: Sequence[Variants],
-        evaluations: Sequence[str],
-    ) -> list[Comparison]:
-        """The declared comparisons, each once, in the order of the runs."""
-        possible = list(_comparisons(axis, list(axes[axis]), combinations, evaluations))
-        if family is None:
-            return [comparison for comparison in possible if comparison.evaluation == evaluations[0]]
-        if isinstance(family, str) or not isinstance(family, Sequence):
-            self.fail("family", f"expected a list of dicts, got {family!r}.", "Write [dict(evaluation='...')].")
-        declared = []
-        for index, selection in enumerate(family):
-            where = f"family.{index}"
-            self.mapping(where, selection, "'evaluation' and axis names to names")
-            known = {
-                "evaluation": evaluations,
-                **_trained(axes, combinations),
-            }
-            chosen = {}
-            for key, names in selection.items():
-                self.one_of(where, key, known, "axis, nor 'evaluation'")
-                chosen[key] = self.variants(f"{where}.{key}", names, known[key])
-            found = [
-                comparison
-                for comparison in possible
-                if all(_named(comparison, axis)[key] in names for key, names in chosen.items())
-            ]
-            if not found:
-                self.fail(
-                    where,
-                    "selects no comparison of the study.",
-                    f"Compared is each variant of {axis!r} with the first one that is trained beside it.",
-                )
-            declared += found
-        return [comparison for comparison in possible if comparison in declared]
-
-    def speed(self, speed: Any) -> dict[str, Any]:
-        self.mapping("speed", speed, "options to values")
-        try:
-            return throughput.checked(speed)
-        except ValueError as error:
-            raise StudyError(f"{self.path}: {error}") from error
-
-    def stop_if(self, rule: Any) -> dict[str, Any]:
-        self.mapping("stop_if", rule, "'iteration' and 'loss_above' to numbers")
-        if rule:
-            try:
-                hooks.DivergenceHook(**rule)
-            except (TypeError, ValueError) as error:
-                self.fail("stop_if", f"{error}", "Write dict(iteration=200, loss_above=2.0).")
-        return dict(rule)
-
-    def check_schedules(self, study: Study) -> None:
-        """Every combination must merge, and have a length of training that checkpoints can divide."""
-        for variants in study.combinations:
-            try:
-                study._run(variants, study.seeds[0])
-            except ValueError as error:  # of `throughput` too
-                self.fail(f"base with {', '.join(f'{a}={v}' for a, v in variants.items())}", str(error), "")
-
-        iterations = study.base_config.train_cfg.get("max_iters")
-        if iterations is not None and study.stop_if.get("iteration", 0) > iterations:
-            iteration = study.stop_if["iteration"]
-            self.fail("stop_if", f"iteration {iteration} is not reached in {iterations} iterations.", "Write fewer.")
-
-    def check_key(self, where: str, key: str, config: Config) -> None:
-        known = list(dotted_keys(config.to_dict()))
-        if key not in known:
-            meant = "If it is meant, set it in the base config too."
-            close = _instead(key, known, otherwise="")
-            problem = f"{key!r} is not in the base config, and what is misspelt would be read by nothing."
-            self.fail(where, problem, f"{close} {meant}" if close else meant)
-
-    def merge(self, where: str, config: Config, overrides: Mapping[str, Any]) -> Config:
-        try:
-            return _merged(config, overrides)
-        except (TypeError, KeyError) as error:
-            self.fail(where, f"cannot be merged into the base config: {error}.", "Give a value of the type it has.")
-
-    def mapping(self, where: str, value: Any, what: str, *, empty: bool = True) -> None:
-        if not isinstance(value, Mapping) or not (value or empty):
-            self.fail(where, f"expected a dict from {what}, got {value!r}.", "")
-
-    def name(self, where: str, name: Any) -> None:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            self.fail(
-                where,
-                f"{name!r} cannot be part of a path.",
-                "Use letters, digits and _ . + -, not starting with . + -.",
-            )
-
-    def one_of(self, where: str, value: Any, choices: Iterable[str], what: str = "value") -> str:
-        if value not in list(choices):
-            self.fail(where, f"{value!r} is not a known {what}.", _instead(str(value), choices))
-        return value
-
-    def unique(self, where: str, values: Sequence[Any]) -> None:
-        for index, value in enumerate(values):
-            if value in values[:index]:
-                self.fail(where, f"{value!r} is listed twice.", "Remove one.")
-
-
-def _trained(axes: Iterable[str], combinations: Sequence[Variants]) -> dict[str, list[str]]:
+def trained_variants(axes: Iterable[str], combinations: Sequence[Variants]) -> dict[str, list[str]]:
+    """Axis -> the variants that ``combinations`` have of it."""
     return {axis: list(dict.fromkeys(variants[axis] for variants in combinations)) for axis in axes}
 
 
-def _comparisons(
-    axis: str, order: Sequence[str], combinations: Sequence[Variants], evaluations: Sequence[str]
-) -> Iterator[Comparison]:
-    """All that the runs allow: every variant of ``axis`` against the first one trained with the same others."""
-    others: dict[tuple, list[str]] = {}
-    for variants in combinations:
-        others.setdefault(tuple(_without(variants, axis).items()), []).append(variants[axis])
-    for evaluation, (combination, names) in itertools.product(evaluations, others.items()):
-        for name in sorted(names, key=order.index)[1:]:
-            yield Comparison(dict(combination), evaluation, name)
-
-
-def _named(comparison: Comparison, axis: str) -> dict[str, str]:
-    return {**comparison.combination, axis: comparison.variant, "evaluation": comparison.evaluation}
-
-
-def _without(variants: Variants, axis: str) -> dict[str, str]:
-    return {each: variant for each, variant in variants.items() if each != axis}
-
-
-def _merged(config: Config, overrides: Mapping[str, Any]) -> Config:
+def merged(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """A copy of ``config`` in which dotted keys are set."""
     config = copy.deepcopy(config)
     config.merge_from_dict(copy.deepcopy(dict(overrides)))
     return config
@@ -603,11 +214,3 @@ def _set_checkpoints(config: Config) -> None:
     checkpoint = {key: value for key, value in checkpoint.items() if key != "save_best"}
     checkpoint |= {"by_epoch": by_epoch, "interval": interval, "max_keep_ckpts": keep, "save_last": True}
     config.default_hooks = {**hooks, "checkpoint": checkpoint}
-
-
-def _instead(value: str, choices: Iterable[str], otherwise: str | None = None) -> str:
-    names = [str(choice) for choice in choices]
-    close = difflib.get_close_matches(value, names, n=1, cutoff=0.5 if otherwise is None else 0.7)
-    if close:
-        return f"Did you mean {close[0]!r}?"
-    return f"Known: {', '.join(names)}." if otherwise is None else otherwise

@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from mmseg_resample.study import execution, plan
+from mmseg_resample.study import execution, loading
 
 from .tiny import write_study as write
 
@@ -25,6 +25,6 @@ def write_study(tmp_path):
 def undisturbed(tmp_path_factory):
     """The study, the directory it was executed in by two workers, and what happened."""
     directory = tmp_path_factory.mktemp("undisturbed")
-    study = plan.load(write(directory))
+    study = loading.load(write(directory))
     root = directory / "runs"
     return study, root, list(execution.execute(study, root, workers=2))

@@ -5,14 +5,14 @@ import io
 import pytest
 from rich.console import Console
 
-from mmseg_resample.study import plan, records
+from mmseg_resample.study import loading, records
 from mmseg_resample.study.display import Display
 from mmseg_resample.study.messages import Done, Event, Lost, Progress
 
 
 @pytest.fixture
 def study(write_study):
-    return plan.load(write_study())
+    return loading.load(write_study())
 
 
 @pytest.fixture

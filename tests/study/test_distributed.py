@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg_resample.study import distributed, execution, plan, records
+from mmseg_resample.study import distributed, execution, loading, plan, records
 from mmseg_resample.study.hooks import RandomStateHook
 from mmseg_resample.study.messages import Done, Task
 
@@ -16,7 +16,7 @@ DIFFERENT = {"randomness": {"diff_rank_seed": True}}  # so that no process could
 
 
 def two_processes(path, **kwargs):
-    return execution.with_processes(plan.load(path, seeds=[3], **kwargs), 2)
+    return execution.with_processes(loading.load(path, seeds=[3], **kwargs), 2)
 
 
 def perform(study, root):
@@ -35,7 +35,7 @@ def result(files):
 
 class TestProcesses:
     def test_are_part_of_the_config(self, write_study, tmp_path):
-        one = plan.load(write_study())
+        one = loading.load(write_study())
         two = execution.with_processes(one, 2)
         assert execution.processes(one) == 1
         assert execution.processes(two) == 2
@@ -49,13 +49,13 @@ class TestProcesses:
 
     @pytest.mark.parametrize("count", [0, True, "2"])
     def test_must_be_a_number(self, write_study, count):
-        study = plan.load(write_study({"procs_per_run": count}))
+        study = loading.load(write_study({"procs_per_run": count}))
         with pytest.raises(plan.StudyError, match="procs_per_run: expected 1 or more, got"):
             execution.processes(study)
 
     def test_none(self, write_study):
         with pytest.raises(plan.StudyError, match="--procs-per-run: expected 1 or more, got 0"):
-            execution.with_processes(plan.load(write_study()), 0)
+            execution.with_processes(loading.load(write_study()), 0)
 
     def test_another_number_cannot_resume(self):
         with pytest.raises(ValueError, match="a training of 2 processes cannot be resumed by 1"):
@@ -96,7 +96,7 @@ def test_the_counts_of_one_process(undisturbed, write_study, tmp_path, length):
     counts = {}
     for processes in (1, 2):
         root = shutil.copytree(original, tmp_path / str(processes))
-        study = plan.load(write_study({"test_dataloader.dataset.length": length}), seeds=[0])
+        study = loading.load(write_study({"test_dataloader.dataset.length": length}), seeds=[0])
         run = study.runs()[0]
         files = records.RunFiles(root / run.directory)
         shutil.rmtree(files.evaluations)
@@ -123,7 +123,7 @@ def test_the_counts_of_one_process(undisturbed, write_study, tmp_path, length):
 def test_by_an_executor(write_study, tmp_path):
     """A failure names the process and is recorded; the ledger has one attempt."""
     fault = {"type": "Fault", "iteration": 3, "where": "align_corners=true"}
-    study = plan.load(write_study({"custom_hooks": [fault]}, evaluations={"own": {}}), seeds=[0])
+    study = loading.load(write_study({"custom_hooks": [fault]}, evaluations={"own": {}}), seeds=[0])
     study = execution.with_processes(study, 2)
     events = list(execution.execute(study, tmp_path / "runs", workers=1))
     errors = ends(events)

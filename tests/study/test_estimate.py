@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from mmseg_resample.study import estimate, plan, records
+from mmseg_resample.study import estimate, loading, records
 
 
 @pytest.fixture
 def study(write_study):
-    return plan.load(write_study())
+    return loading.load(write_study())
 
 
 def finish(run, root, training, *tests):
@@ -34,7 +34,7 @@ class TestFromFinished:
     def test_a_run_that_lacks_an_evaluation_is_pending(self, study, tmp_path):
         false0, *others = study.runs()
         finish(false0, tmp_path, 10.0)
-        assert estimate.from_finished(plan.load(study.file), tmp_path, [false0, *others], 1) is None
+        assert estimate.from_finished(loading.load(study.file), tmp_path, [false0, *others], 1) is None
 
     def test_nothing_is_known(self, study, tmp_path):
         assert estimate.from_finished(study, tmp_path, study.runs(), 1) is None
@@ -49,7 +49,7 @@ class TestFromFinished:
 
 def test_from_iterations(write_study, tmp_path, capsys):
     """Each iteration of the training sleeps: 8 iterations of 0.1 s are found from a few of them; nothing is left."""
-    study = plan.load(write_study({"custom_hooks.0.seconds": 0.1}))
+    study = loading.load(write_study({"custom_hooks.0.seconds": 0.1}))
     threads = torch.get_num_threads()
     before = set(tmp_path.rglob("*"))
     found = estimate.from_iterations(study.runs(), 2, 1, iterations=2)

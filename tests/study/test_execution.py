@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmseg_resample.study import execution, plan, records, report
+from mmseg_resample.study import execution, loading, plan, records, report
 from mmseg_resample.study.messages import Done, Progress
 
 
@@ -88,7 +88,7 @@ def test_a_failing_run_and_a_dying_worker_do_not_stop_the_others(undisturbed, wr
         {"type": "Fault", "iteration": 5, "where": "align_corners=true,size=s32/seed-0"},
         {"type": "Fault", "iteration": 5, "where": "align_corners=false,size=s32/seed-1", "kill": True},
     ]
-    study = plan.load(write_study({"custom_hooks": faults}))
+    study = loading.load(write_study({"custom_hooks": faults}))
     root = tmp_path / "runs"
     assert ends(execution.execute(study, root, workers=2)) == {
         "align_corners=false,size=s32/seed-0": None,
@@ -111,7 +111,7 @@ def test_a_failing_run_and_a_dying_worker_do_not_stop_the_others(undisturbed, wr
 @pytest.mark.slow
 def test_leaving_the_iterator_ends_the_workers(write_study, tmp_path):
     before = children()
-    study = plan.load(write_study({"custom_hooks.0.seconds": 0.5}))
+    study = loading.load(write_study({"custom_hooks.0.seconds": 0.5}))
     events = execution.execute(study, tmp_path / "runs", workers=2)
     next(events)
     assert len(children()) == len(before) + 2
@@ -133,7 +133,7 @@ def test_one_study_at_a_time(undisturbed):
 
 def test_another_config_is_refused_or_overwritten(undisturbed, write_study, tmp_path):
     study, root, _ = undisturbed
-    changed = plan.load(write_study(), options={"optim_wrapper.optimizer.lr": 0.2})
+    changed = loading.load(write_study(), options={"optim_wrapper.optimizer.lr": 0.2})
     with pytest.raises(plan.StudyError, match=r"seed-0: made by another version of this study. config.py: optim_wr"):
         execution.prepare(changed, root)
     with pytest.raises(plan.StudyError, match=r"lr was 0.05, is now 0.2. Use a new --work-dir, or --overwrite"):
@@ -164,4 +164,4 @@ def test_a_worker_that_cannot_start_says_why(write_study, tmp_path, monkeypatch)
     (tmp_path / "broken" / "mmengine" / "__init__.py").write_text("raise ImportError('a broken installation')")
     monkeypatch.syspath_prepend(tmp_path / "broken")
     with pytest.raises(execution.WorkerError, match=r"(?s)does not start. Its output:.*a broken installation"):
-        list(execution.execute(plan.load(write_study()), tmp_path / "runs", workers=1))
+        list(execution.execute(loading.load(write_study()), tmp_path / "runs", workers=1))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg_resample.study import execution, executors, plan, records, training
+from mmseg_resample.study import execution, executors, loading, plan, records, training
 from mmseg_resample.study.executors import inline, local, slots, slurm
 from mmseg_resample.study.executors.polling import Place, PollingExecutor
 from mmseg_resample.study.messages import Done, Lost, Progress, Task, read_progress, write_progress
@@ -70,7 +70,7 @@ def ends(events):
 class TestInline:
     def test_the_same_files_as_worker_processes(self, undisturbed, tmp_path, monkeypatch):
         study, expected, _ = undisturbed
-        study = plan.load(study.file, seeds=[0])
+        study = loading.load(study.file, seeds=[0])
         here = []
         perform = training.perform
         monkeypatch.setattr(
@@ -85,7 +85,7 @@ class TestInline:
         assert set(attempts(tmp_path / "runs")) == {run.directory for run in study.runs()}
 
     def test_a_failure_is_in_the_log_and_on_the_terminal(self, write_study, tmp_path, capsys):
-        study = plan.load(write_study({"custom_hooks.0.iteration": 1, "custom_hooks.0.where": "true"}), seeds=[0])
+        study = loading.load(write_study({"custom_hooks.0.iteration": 1, "custom_hooks.0.where": "true"}), seeds=[0])
         root = tmp_path / "runs"
         errors = ends(execution.execute(study, root, executor=inline.Inline()))
         failed = "align_corners=true,size=s32/seed-0"
@@ -104,7 +104,7 @@ class TestInline:
         monkeypatch.setattr("mmseg_resample.study.worker.perform", interrupt)
         threads = torch.get_num_threads()
         with pytest.raises(KeyboardInterrupt):
-            list(execution.execute(plan.load(write_study()), tmp_path / "runs", executor=inline.Inline()))
+            list(execution.execute(loading.load(write_study()), tmp_path / "runs", executor=inline.Inline()))
         assert list(tmp_path.glob("runs/*/*/failure.json")) == []
         assert torch.get_num_threads() == threads
 
@@ -145,7 +145,7 @@ class TestPolling:
 
     @pytest.fixture
     def tasks(self, write_study, tmp_path):
-        return [Task(run, tmp_path / "runs", None) for run in plan.load(write_study()).runs()]
+        return [Task(run, tmp_path / "runs", None) for run in loading.load(write_study()).runs()]
 
     def perform(self, tasks, outcomes, workers=2):
         executor = Scripted(workers, {task.run.directory: list(outcomes) for task in tasks})
@@ -311,7 +311,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="find
 @pytest.fixture
 def slow_study(write_study):
     """The tiny study with time to be killed in."""
-    return plan.load(write_study({"custom_hooks.0.seconds": 0.4}), seeds=[0])
+    return loading.load(write_study({"custom_hooks.0.seconds": 0.4}), seeds=[0])
 
 
 @pytest.mark.slow

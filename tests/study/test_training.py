@@ -13,7 +13,7 @@ from mmengine.visualization import Visualizer
 from mmseg.evaluation.metrics import IoUMetric
 
 from mmseg_resample.evaluation import area_iou, scores
-from mmseg_resample.study import measures, plan, records, training
+from mmseg_resample.study import loading, measures, records, training
 from mmseg_resample.study.hooks import DivergedError, DivergenceHook, _random_state, _set_random_state
 
 from .tiny import STUDY
@@ -22,7 +22,7 @@ FAULT = {"custom_hooks.0.iteration": 7}  # after the checkpoints at 2, 4 and 6 o
 
 
 def only_run(path, **kwargs):
-    return plan.load(path, seeds=[3], **kwargs).runs()[0]
+    return loading.load(path, seeds=[3], **kwargs).runs()[0]
 
 
 def perform(run, root, report=lambda progress: None):
@@ -347,7 +347,7 @@ class TestEarlyFailure:
 
     def test_every_run_is_judged_by_the_same_rule(self, write_study, tmp_path):
         path = write_study(evaluations={"own": {}}, stop_if={"iteration": 3, "loss_above": 0.001})
-        for run in plan.load(path, seeds=[0]).runs():
+        for run in loading.load(path, seeds=[0]).runs():
             with pytest.raises(DivergedError, match=r"stop_if: the mean loss of the 3 iterations up to 3 is 1\.\d+"):
                 perform(run, tmp_path)
         run = only_run(write_study(evaluations={"own": {}}, stop_if={"iteration": 3, "loss_above": 100.0}))
@@ -405,7 +405,7 @@ def test_variants_of_a_seed_start_alike(fast_write, tmp_path, monkeypatch):
 
     original = training._runner
     monkeypatch.setattr(training, "_runner", lambda *args: original(*args, Spy()))
-    false0, true0, false1, _ = plan.load(fast_write()).runs()
+    false0, true0, false1, _ = loading.load(fast_write()).runs()
     for run in (false0, true0, false1):
         perform(run, tmp_path)
     (weights, inputs), paired, other = starts.values()
@@ -424,7 +424,7 @@ def test_one_run_does_not_leak_into_the_next(fast_write, tmp_path):
             loggers.append(runner.logger)
 
     config = {"env_cfg": {"cudnn_benchmark": True}, "randomness": {"deterministic": True}}
-    runs = plan.load(fast_write(config)).runs()[:2]
+    runs = loading.load(fast_write(config)).runs()[:2]
     original = training._runner
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_runner", lambda *args: original(*args, Spy()))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_resample.study import measures, plan, records
+from mmseg_resample.study import loading, measures, records
 from tests.study.tiny import write_study
 
 
@@ -94,7 +94,7 @@ def test_dry_run_says_how_long(command, tmp_path, capsys):
     path = write_study(tmp_path)
     assert command(path, "--dry-run") == 0
     assert "No run has finished, so the time is not known; --estimate times some iterations." in capsys.readouterr().out
-    run, *_ = plan.load(path).runs()
+    run, *_ = loading.load(path).runs()
     result = {"seconds": 300.0, "metrics": {"mIoU": 50.0}, "evaluators": dict(measures.DEFAULT_EVALUATORS)}
     metrics = {"training": {"seconds": 3000.0}, "evaluations": {"own": result, "larger": result}}
     records.write_json(Path("work_dirs/tiny", run.directory, "metrics.json"), metrics)
@@ -107,7 +107,7 @@ class TestReport:
     @pytest.fixture
     def studies(self, tmp_path):
         """Two studies without a finished run: enough to be reported."""
-        study = plan.load(write_study(tmp_path / "file"))
+        study = loading.load(write_study(tmp_path / "file"))
         for name in ("first", "second"):
             records.open_study(tmp_path / name, study.describe())
         return tmp_path / "first", tmp_path / "second"
