@@ -149,6 +149,12 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and Student's 95 % interval; NaN where there is none."""
+    ends = t_interval(values)
+    return (float(np.mean(values)) if len(values) else math.nan), ends.low, ends.high
+
+
 def caveat(n: int, family: int = 1) -> str | None:
     """What a reader must know before believing a comparison of ``n`` seeds; None if it needs no warning.
 

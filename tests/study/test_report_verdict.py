@@ -8,11 +8,11 @@ import pytest
 from mmseg_resample.study.design import outlook
 from mmseg_resample.study.image_bootstrap import NestedBootstrap
 from mmseg_resample.study.intervals import Interval
-from mmseg_resample.study.report import verdict
+from mmseg_resample.study.report import cells, verdict
 from mmseg_resample.study.significance import equivalence_test, sign_flip_test
 from mmseg_resample.study.statistics import paired_difference
 
-POINTS = verdict.unit("mIoU")
+POINTS = cells.unit("mIoU")
 
 
 def judged(values, family=1, declared=True, margin=0.5, images=None):
@@ -203,11 +203,11 @@ def test_a_headline_has_no_finding_without_one(status, seeds):
 
 
 def test_units():
-    assert verdict.unit("mIoU").amount(-1.0) == "1.00 point"
-    assert verdict.unit("mBIoU_3px").amount(0.5) == "0.50 points"
-    assert verdict.unit("dx_drift").amount(0.5) == verdict.unit("rear/dy").amount(-0.5) == "0.50 px"
+    assert cells.unit("mIoU").amount(-1.0) == "1.00 point"
+    assert cells.unit("mBIoU_3px").amount(0.5) == "0.50 points"
+    assert cells.unit("dx_drift").amount(0.5) == cells.unit("rear/dy").amount(-0.5) == "0.50 px"
 
 
 def test_numbers():
-    assert [verdict.signed(value) for value in (0.004, -0.004, -0.006, 1)] == ["0.00", "0.00", "-0.01", "+1.00"]
-    assert [verdict.p_value(p) for p in (0.03125, 0.00001, 1.0)] == ["p = 0.031", "p < 0.001", "p = 1"]
+    assert [cells.signed(value) for value in (0.004, -0.004, -0.006, 1)] == ["0.00", "0.00", "-0.01", "+1.00"]
+    assert [cells.p_value(p) for p in (0.03125, 0.00001, 1.0)] == ["p = 0.031", "p < 0.001", "p = 1"]

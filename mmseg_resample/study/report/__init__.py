@@ -1,10 +1,10 @@
 """What came out of a study, from its directories alone: a page, Markdown, JSON and figures, the verdict first.
 
 - ``gather``: the records of a directory.
-- ``analysis``: the statistics.
-- ``verdict``: what they may be called.
+- ``analysis``, ``displacement``: the statistics; ``results``: what they give.
+- ``verdict``: what that may be called.
 - ``sections``, ``several``: what is shown, in which order, of one study and of several.
-- ``figures``, ``panels``, ``html``, ``style``, ``markdown``, ``data``, ``terminal``: how.
+- ``cells``, ``figures``, ``panels``, ``html``, ``style``, ``markdown``, ``data``, ``terminal``: how.
 
 docs/report.md says how to read one.
 """
@@ -17,10 +17,11 @@ from rich.table import Table
 
 from .. import records
 from . import data, figures, panels, sections, several, terminal
-from .analysis import Comparison, Displaced, Interaction, Report, Transfer, build
+from .analysis import build
 from .document import Document
 from .html import to_html
 from .markdown import to_markdown
+from .results import Comparison, Displaced, Interaction, Report, Transfer
 from .several import Collection, build_many
 
 __all__ = [

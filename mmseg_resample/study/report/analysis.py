@@ -3,243 +3,27 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..design import outlook
 from ..image_bootstrap import NestedBootstrap, nested_bootstrap
-from ..intervals import EffectSize, Interval, bca_interval, effect_size, t_interval
+from ..intervals import bca_interval, effect_size
 from ..plan import METRICS, Variants
 from ..significance import equivalence_test, holm, sign_flip_test
 from ..statistics import PairedDifference, caveat, interaction, interaction_weights, paired_difference
-from . import gather, verdict
+from . import cells, displacement, gather, verdict
 from .gather import Declared, Directory, Scores
-from .verdict import Evidence, Unit, Verdict
+from .results import Breakdown, Comparison, Displaced, Interaction, Report, Tested, Transfer
+from .verdict import Evidence, Verdict
 
 SEED = 0
 """Of everything that draws random numbers: the same runs give the same report."""
 
 FEWEST_EDGES = 20
 """Percent of the labelled edges that predictions must have for their displacement to mean something."""
-
-THIRDS = {"x": ("left", "middle", "right"), "y": ("top", "middle", "bottom")}
-"""Names of the thirds of an image along each axis."""
-
-
-@dataclass(frozen=True)
-class Tested:
-    """A paired difference and what it is worth.
-
-    Attributes:
-        evidence: the difference and its tests.
-        verdict: the evidence in words.
-        bca: bootstrap interval of the mean.
-        effect: size in standard deviations.
-    """
-
-    evidence: Evidence
-    verdict: Verdict
-    bca: Interval
-    effect: EffectSize
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The variants of the compared axis within one combination of the other axes, under one evaluation.
-
-    Attributes:
-        combination: variants of the other axes, as trained.
-        evaluation: name.
-        scores: variant -> seed -> metric, in the order of the axis; the first variant is the reference.
-        differences: every other variant minus the reference.
-        tested: the same, with tests and verdict.
-    """
-
-    combination: Variants
-    evaluation: str
-    scores: Mapping[str, Scores]
-    differences: Mapping[str, PairedDifference]
-    tested: Mapping[str, Tested]
-
-    @property
-    def reference(self) -> str:
-        """The first variant."""
-        return next(iter(self.scores))
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """One trained variant tested in another way: same weights, so the difference is what the test costs.
-
-    Attributes:
-        variants: as trained.
-        tested: as tested.
-        evaluation: name.
-        reference: the first evaluation of the study.
-        difference: ``evaluation`` minus ``reference``.
-    """
-
-    variants: Variants
-    tested: Variants
-    evaluation: str
-    reference: str
-    difference: PairedDifference
-
-
-@dataclass(frozen=True)
-class Interaction:
-    """How much a paired difference changes along other axes.
-
-    Attributes:
-        variant: of the compared axis.
-        reference: of the compared axis.
-        along: axis -> (reference, value).
-        combination: variants of the axes that are held.
-        evaluation: name.
-        difference: difference of the differences, by seed.
-        p: of the sign flips, not corrected.
-    """
-
-    variant: str
-    reference: str
-    along: Mapping[str, tuple[str, str]]
-    combination: Variants
-    evaluation: str
-    difference: PairedDifference
-    p: float
-
-
-@dataclass(frozen=True)
-class Shift:
-    """Displacement of the predictions of one trained variant along one axis of the image, in pixels.
-
-    Attributes:
-        thirds: for each third, the values by seed, NaN left out.
-        drift: by seed.
-        profile: (seeds, bins), NaN where nothing can be measured.
-        audited: (first, middle, last) misregistration of the network as tested; None if unknown.
-        absorbed: predicted displacement at the thirds, if training learned to undo all that it met.
-        shift_absorbed: the same, if training learned to undo the constant part alone.
-    """
-
-    thirds: Sequence[Sequence[float]]
-    drift: Sequence[float]
-    profile: np.ndarray
-    audited: tuple[float, float, float] | None
-    absorbed: tuple[float, float, float] | None
-    shift_absorbed: tuple[float, float, float] | None
-
-
-@dataclass(frozen=True)
-class Displaced:
-    """Displacement of one trained variant under one evaluation.
-
-    Attributes:
-        combination: variants of the other axes, as trained.
-        variant: of the compared axis, as trained.
-        evaluation: name.
-        seeds: measured.
-        x: along x, positive = right of the label.
-        y: along y, positive = below it.
-        found: share of the edges of the labels that the predictions have, in percent, mean over seeds.
-    """
-
-    combination: Variants
-    variant: str
-    evaluation: str
-    seeds: Sequence[int]
-    x: Shift
-    y: Shift
-    found: float
-
-
-@dataclass(frozen=True)
-class Breakdown:
-    """A metric by the width of a band, or by class, for the variants of a comparison.
-
-    Attributes:
-        combination: variants of the other axes, as trained.
-        evaluation: name.
-        scores: width, as ``3px``, or class -> variant -> seed -> metric.
-        differences: width or class -> variant -> that minus the reference.
-    """
-
-    combination: Variants
-    evaluation: str
-    scores: Mapping[str, Mapping[str, Scores]]
-    differences: Mapping[str, Mapping[str, PairedDifference]]
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything a reader of a study is told.
-
-    Attributes:
-        study: content of ``study.json``.
-        unit: of the metric.
-        margin: of equivalence, in that unit.
-        family: the declared comparisons.
-        headline: the verdict in a sentence or two.
-        comparisons: by combination, then evaluation.
-        transfers: by trained variants, then evaluation.
-        interactions: by evaluation.
-        displaced: by combination, variant, evaluation; empty without the evaluator.
-        trimap: mIoU near boundaries; empty without the evaluator.
-        boundary: Boundary IoU; empty without the evaluator.
-        classes: under the first evaluation.
-        caveats: sentences.
-        missing: what is not in the report, and why: sentences.
-        runs: content of ``metrics.json`` of every finished run.
-        configs: of every finished run.
-        environments: the distinct environments, with the number of attempts made in each.
-        restarts: runs that took more than one attempt.
-        failures: variants, seed, error and log of every failed run.
-        unfinished: variants and seed of the planned runs that neither finished nor failed.
-    """
-
-    study: Mapping[str, Any]
-    unit: Unit
-    margin: float
-    family: Sequence[Declared]
-    headline: str
-    comparisons: Sequence[Comparison]
-    transfers: Sequence[Transfer]
-    interactions: Sequence[Interaction]
-    displaced: Sequence[Displaced]
-    trimap: Sequence[Breakdown]
-    boundary: Sequence[Breakdown]
-    classes: Sequence[Breakdown]
-    caveats: Sequence[str]
-    missing: Sequence[str]
-    runs: Sequence[Mapping[str, Any]]
-    configs: Sequence[Mapping[str, Any]]
-    environments: Sequence[Mapping[str, Any]]
-    restarts: int
-    failures: Sequence[Mapping[str, Any]]
-    unfinished: Sequence[Mapping[str, Any]]
-
-    @property
-    def variants(self) -> list[str]:
-        """The variants of the compared axis; the first is the reference."""
-        return list(self.study["axes"][self.study["compare"]])
-
-    @property
-    def other_axes(self) -> list[str]:
-        """The axes that are not compared, in the order of the study."""
-        return [axis for axis in self.study["axes"] if axis != self.study["compare"]]
-
-    @property
-    def declared(self) -> list[tuple[Comparison, str]]:
-        """The declared comparisons that have a run, with their variant."""
-        return [
-            (comparison, variant)
-            for comparison in self.comparisons
-            for variant, tested in comparison.tested.items()
-            if tested.evidence.declared
-        ]
 
 
 def build(root: Path) -> Report:
@@ -252,14 +36,14 @@ def build(root: Path) -> Report:
     study, missing = directory.study, list[str]()
     family = gather.family(study)
     comparisons = list(_comparisons(directory, family, missing))
-    displaced = _displaced(directory, missing)
+    displaced = displacement.measured(directory, missing)
     trimap = _curves(directory, "TrimapIoUMetric", "mIoU_trimap", "Trimap curves", missing)
     boundary = _curves(directory, "BoundaryIoUMetric", "mBIoU", "Boundary IoU", missing)
     verdicts = _verdicts(comparisons, family)
     n = max((c.differences[v].n for c in comparisons for v, t in c.tested.items() if t.evidence.declared), default=0)
     return Report(
         study=study,
-        unit=verdict.unit(study["metric"]),
+        unit=cells.unit(study["metric"]),
         margin=study["margin"],
         family=family,
         headline=verdict.headline(verdicts, n),
@@ -281,27 +65,10 @@ def build(root: Path) -> Report:
     )
 
 
-def _groups(directory: Directory) -> Iterator[tuple[dict[str, str], list[str]]]:
-    """Combinations of the other axes, and the variants of the compared axis that were trained or planned in each."""
-    compare = directory.study["compare"]
-    trained = [run["variants"] for run in directory.runs] + directory.study["combinations"]
-    for combination in gather.product(directory.other_axes):
-        names = [name for name in directory.study["axes"][compare] if directory.full(combination, name) in trained]
-        if names:
-            yield combination, names
-
-
-def _grid(directory: Directory) -> Iterator[tuple[dict[str, str], str, list[str]]]:
-    """The same for every evaluation."""
-    for combination, names in _groups(directory):
-        for evaluation in directory.study["evaluations"]:
-            yield combination, evaluation, names
-
-
 def _comparisons(directory: Directory, family: Sequence[Declared], missing: list[str]) -> Iterator[Comparison]:
     metric = directory.study["metric"]
     found, images, unknown = list[Comparison](), dict[Declared, NestedBootstrap](), dict[str, list[str]]()
-    for combination, evaluation, names in _grid(directory):
+    for combination, evaluation, names in directory.grid():
         scores = {name: directory.scalars(directory.full(combination, name), evaluation, metric) for name in names}
         if any(scores.values()):
             reference, *rest = scores
@@ -321,7 +88,7 @@ def _comparisons(directory: Directory, family: Sequence[Declared], missing: list
             p[key] = sign_flip_test(difference.values, rng=SEED).p
             small[key] = equivalence_test(difference.values, limit).p
     adjusted, adjusted_small = holm(p, family), holm(small, family)
-    measure = verdict.unit(metric)
+    measure = cells.unit(metric)
     for comparison in found:
         tested = {}
         for name, difference in comparison.differences.items():
@@ -389,20 +156,14 @@ def _transfers(directory: Directory) -> Iterator[Transfer]:
         if value:
             difference = paired_difference(value, directory.scalars(variants, reference, metric))
             yield Transfer(
-                variants, tested_as(directory.study, variants, evaluation), evaluation, reference, difference
+                variants, gather.tested_as(directory.study, variants, evaluation), evaluation, reference, difference
             )
-
-
-def tested_as(study: Mapping[str, Any], variants: Variants, evaluation: str) -> dict[str, str]:
-    """What trained variants are tested as in an evaluation."""
-    mapping = study["evaluations"][evaluation]
-    return {axis: mapping.get(axis, {}).get(name, name) for axis, name in variants.items()}
 
 
 def _interactions(directory: Directory) -> Iterator[Interaction]:
     """Of the compared axis with one other axis, and with two."""
     study, others = directory.study, directory.other_axes
-    groups = [(combination, names) for combination, names in _groups(directory)]
+    groups = [(combination, names) for combination, names in directory.groups()]
     levels = {
         axis: [name for name in names if any(c[axis] == name for c, _ in groups)] for axis, names in others.items()
     }
@@ -434,81 +195,12 @@ def _interaction(
             yield Interaction(name, present[0], along, combination, evaluation, difference, p)
 
 
-def _displaced(directory: Directory, missing: list[str]) -> list[Displaced]:
-    evaluators = directory.evaluators("DisplacementMetric")
-    if not evaluators:
-        missing.append("Displacement profiles, audit: the study has no evaluator of type DisplacementMetric.")
-        return []
-    found, absent = [], 0
-    for combination, evaluation, names in _grid(directory):
-        for name in names:
-            runs = [run for run in directory.of(directory.full(combination, name)) if evaluation in run["evaluations"]]
-            measured = [(run, directory.displacement(run, evaluation, evaluators[0])) for run in runs]
-            absent += sum(result is None for _, result in measured)
-            kept = [(run, result) for run, result in measured if result is not None]
-            if kept:
-                axes = {
-                    axis: _shift(
-                        [getattr(result, axis) for _, result in kept],
-                        *(_audited(directory.study, kept[0][0], each, axis) for each in (evaluation, None)),
-                    )
-                    for axis in ("x", "y")
-                }
-                edges = [100 * result.found for _, result in kept if not math.isnan(result.found)]
-                share = float(np.mean(edges)) if edges else math.nan
-                seeds = [run["seed"] for run, _ in kept]
-                found.append(Displaced(combination, name, evaluation, seeds, axes["x"], axes["y"], share))
-    if absent:
-        missing.append(f"Displacement profiles: the per-image counts of {absent} evaluations are absent.")
-    audits = [run["evaluations"][e].get("audit") or {} for run in directory.runs for e in run["evaluations"]]
-    failed = sorted({audit["error"] for audit in audits if "error" in audit})
-    if failed:
-        missing.append(f"Prediction of the audit: it could not follow some networks ({'; '.join(failed)}).")
-    elif found and not any(audits):
-        missing.append("Prediction of the audit: no evaluation has one.")
-    return found
-
-
-def _audited(
-    study: Mapping[str, Any], run: Mapping[str, Any], evaluation: str | None, axis: str
-) -> tuple[float, float, float] | None:
-    """(first, middle, last) of the audit of an evaluation; None = of the one that tests the run as it was trained."""
-    if evaluation is None:
-        own = [e for e in study["evaluations"] if tested_as(study, run["variants"], e) == run["variants"]]
-        evaluation = next((name for name in own if name in run["evaluations"]), None)
-    record = run["evaluations"].get(evaluation) if evaluation is not None else None
-    values = ((record or {}).get("audit") or {}).get(axis)
-    return None if values is None else (values[0], values[1], values[2])
-
-
-def _shift(
-    measured: Sequence[Any],
-    tested: tuple[float, float, float] | None,
-    trained: tuple[float, float, float] | None,
-) -> Shift:
-    absorbed = shift_absorbed = None
-    if tested is not None and trained is not None:
-        at = [1 / 6, 1 / 2, 5 / 6]
-        e_tested, e_trained = (np.interp(at, [0, 0.5, 1], e) for e in (tested, trained))
-        constant = (trained[0] + trained[2]) / 2
-        # A network whose logits read evidence e px to the right predicts e px to the left.
-        absorbed, shift_absorbed = (_triple(-(e_tested - learned)) for learned in (e_trained, constant))
-    thirds = [[float(m.thirds[i]) for m in measured if not math.isnan(m.thirds[i])] for i in range(3)]
-    drift = [float(m.drift) for m in measured if not math.isnan(m.drift)]
-    return Shift(thirds, drift, np.stack([m.profile for m in measured]), tested, absorbed, shift_absorbed)
-
-
-def _triple(values: np.ndarray) -> tuple[float, float, float]:
-    first, middle, last = (float(value) + 0.0 for value in values)
-    return first, middle, last
-
-
 def _curves(directory: Directory, kind: str, metric: str, title: str, missing: list[str]) -> list[Breakdown]:
     if not directory.evaluators(kind):
         missing.append(f"{title}: the study has no evaluator of type {kind}.")
         return []
     curves = []
-    for combination, evaluation, names in _grid(directory):
+    for combination, evaluation, names in directory.grid():
         runs = [run for name in names for run in directory.of(directory.full(combination, name))]
         keys = dict[str, str]()
         for run in runs:
@@ -536,7 +228,7 @@ def _differences(scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, dict[s
 
 def _classes(directory: Directory) -> Iterator[Breakdown]:
     first = next(iter(directory.study["evaluations"]))
-    for combination, names in _groups(directory):
+    for combination, names in directory.groups():
         runs = {name: directory.of(directory.full(combination, name)) for name in names}
         by_class: dict[str, dict[str, dict[int, float]]] = {}
         for name, run in ((name, run) for name, of_variant in runs.items() for run in of_variant):
@@ -546,12 +238,6 @@ def _classes(directory: Directory) -> Iterator[Breakdown]:
                     scores[name][run["seed"]] = value
         if by_class:
             yield Breakdown(combination, first, by_class, _differences(by_class))
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and Student's 95 % interval; NaN where there is none."""
-    ends = t_interval(values)
-    return (float(np.mean(values)) if len(values) else math.nan), ends.low, ends.high
 
 
 def _caveats(

@@ -6,9 +6,9 @@ from typing import Any
 
 from ..image_bootstrap import NestedBootstrap
 from ..intervals import Interval
-from ..statistics import PairedDifference, mean_and_sd
-from .analysis import Comparison, Displaced, Report, Shift, Tested, mean_interval
+from ..statistics import PairedDifference, mean_and_sd, mean_interval
 from .gather import Scores
+from .results import Comparison, Displaced, Report, Shift, Tested
 
 
 def to_json(report: Report) -> dict[str, Any]:

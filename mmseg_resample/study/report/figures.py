@@ -9,22 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from ..statistics import SEEDS_FOR_SIGNIFICANCE, mean_and_sd
-from .analysis import (
-    THIRDS,
-    Breakdown,
-    Comparison,
-    Displaced,
-    Report,
-    Shift,
-    Tested,
-    Transfer,
-    mean_interval,
-    tested_as,
-)
-from .gather import Scores
+from ..statistics import SEEDS_FOR_SIGNIFICANCE, mean_and_sd, mean_interval
+from .cells import interaction_label, signed, where
+from .gather import Scores, tested_as
 from .panels import BAND, INK, MUTED, SERIES, Panel, Plot, marker_size, series_colour, series_marker
-from .verdict import signed
+from .results import THIRDS, Breakdown, Comparison, Displaced, Report, Shift, Tested, Transfer
 
 NAMES = ("studies", "seeds", "differences", "interactions", "deployment", "displacement", "trimap", "boundary", "audit")
 """Of all figures that a report may have."""
@@ -438,19 +427,6 @@ def _predicted(axis: str, title: str, group: Sequence[Displaced], names: Sequenc
 def pixels(width: str) -> float:
     """``3px`` as 3."""
     return float(width.removesuffix("px"))
-
-
-def where(combination: Mapping[str, str], last: str) -> str:
-    """``size=128, own``."""
-    return ", ".join([*(f"{axis}={name}" for axis, name in combination.items()), last])
-
-
-def interaction_label(
-    variant: str, reference: str, along: Mapping[str, tuple[str, str]], combination: Mapping[str, str]
-) -> str:
-    """``true - false, size 129 against 128``."""
-    changes = [f"{axis} {to} against {start}" for axis, (start, to) in along.items()]
-    return ", ".join([f"{variant} - {reference}", *changes, *(f"{a}={n}" for a, n in combination.items())])
 
 
 def _short(text: str, length: int) -> str:

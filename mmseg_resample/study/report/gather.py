@@ -86,6 +86,21 @@ class Directory:
         compare = self.study["compare"]
         return {axis: variant if axis == compare else combination[axis] for axis in self.study["axes"]}
 
+    def groups(self) -> Iterator[tuple[dict[str, str], list[str]]]:
+        """Combinations of the other axes, and the variants of the compared axis trained or planned in each."""
+        compare = self.study["compare"]
+        trained = [run["variants"] for run in self.runs] + self.study["combinations"]
+        for combination in product(self.other_axes):
+            names = [name for name in self.study["axes"][compare] if self.full(combination, name) in trained]
+            if names:
+                yield combination, names
+
+    def grid(self) -> Iterator[tuple[dict[str, str], str, list[str]]]:
+        """The same for every evaluation: combination, evaluation, variants."""
+        for combination, names in self.groups():
+            for evaluation in self.study["evaluations"]:
+                yield combination, evaluation, names
+
     def evaluators(self, kind: str) -> list[str]:
         """Names of the evaluators of a type, such as ``DisplacementMetric``, with or without a scope."""
         evaluators = self.study.get("evaluators") or {}
@@ -161,6 +176,12 @@ def family(study: Mapping[str, Any]) -> list[Declared]:
         Declared(tuple((axis, each["combination"][axis]) for axis in others), each["evaluation"], each["variant"])
         for each in study["family"]
     ]
+
+
+def tested_as(study: Mapping[str, Any], variants: Variants, evaluation: str) -> dict[str, str]:
+    """What trained variants are tested as in an evaluation."""
+    mapping = study["evaluations"][evaluation]
+    return {axis: mapping.get(axis, {}).get(name, name) for axis, name in variants.items()}
 
 
 def scalar(record: Mapping[str, Any] | None, name: str) -> float | None:

@@ -6,12 +6,24 @@ from typing import Any
 
 from ..statistics import SEEDS_FOR_SIGNIFICANCE, PairedDifference, mean_and_sd
 from . import figures
-from .analysis import THIRDS, Breakdown, Comparison, Report, Tested, mean_interval
+from .cells import (
+    count_cell,
+    images_cell,
+    interaction_label,
+    interval_cell,
+    mean_cell,
+    p_cell,
+    pairs_cell,
+    pixels_cell,
+    seeds_cell,
+    signed,
+    time_cell,
+    where,
+)
 from .document import Block, Bullets, Document, Finding, Paragraph, Picture, Section, Table
-from .figures import interaction_label, where
 from .gather import Scores, product
 from .panels import Plot
-from .verdict import interval, p_value, signed
+from .results import THIRDS, Breakdown, Comparison, Report, Tested
 
 
 def document(report: Report) -> Document:
@@ -61,7 +73,7 @@ def comparison_rows(report: Report) -> tuple[list[str], list[list[str]]]:
                 c.evaluation,
                 str(n),
                 *(mean_cell(c.scores.get(name, {})) for name in names),
-                *(_lines(cells.get(title)) for title in titles),
+                *(seeds_cell(cells.get(title)) for title in titles),
             ]
         )
     return [*axes, "tested as", "n", *names, *titles], rows
@@ -75,30 +87,6 @@ def transfer_rows(report: Report) -> tuple[list[str], list[list[str]]]:
     for t in report.transfers:
         rows.setdefault(tuple(t.variants.values()), {})[f"{t.evaluation} - {t.reference}"] = interval_cell(t.difference)
     return [*axes, *titles], [[*key, *(cells.get(title, "") for title in titles)] for key, cells in rows.items()]
-
-
-def mean_cell(scores: Scores) -> str:
-    """Mean and standard deviation."""
-    mean, sd = mean_and_sd(list(scores.values()))
-    return "" if math.isnan(mean) else f"{mean:.2f}" if math.isnan(sd) else f"{mean:.2f} ± {sd:.2f}"
-
-
-def interval_cell(difference: PairedDifference) -> str:
-    """Mean and 95 % interval; of one seed, and of seeds that all differ by the same, that there is none."""
-    if not difference.n:
-        return ""
-    if difference.identical:
-        return f"{signed(difference.mean)} ({difference.n} seeds alike)"
-    ends = f" {interval(difference.low, difference.high)}" if difference.n > 1 else " (1 seed)"
-    return f"{signed(difference.mean)}{ends}"
-
-
-def images_cell(tested: Tested) -> str:
-    """95 % interval with other test images; empty where there is none."""
-    images = tested.evidence.images
-    return (
-        "" if images is None or tested.evidence.difference.n < 2 else interval(images.student.low, images.student.high)
-    )
 
 
 def provenance_rows(environments: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -220,11 +208,11 @@ def _difference_row(comparison: Comparison, name: str, tested: Tested) -> list[s
         f"{name} - {comparison.reference}",
         str(d.n),
         interval_cell(d),
-        images_cell(tested),
+        images_cell(evidence.images, d.n),
         " ".join(signed(value) for value in d.values),
-        _p_cell(evidence.p),
-        _p_cell(evidence.p_holm),
-        _p_cell(evidence.p_equivalence_holm) if d.n >= SEEDS_FOR_SIGNIFICANCE else "",
+        p_cell(evidence.p),
+        p_cell(evidence.p_holm),
+        p_cell(evidence.p_equivalence_holm) if d.n >= SEEDS_FOR_SIGNIFICANCE else "",
         tested.verdict.label,
     ]
 
@@ -236,7 +224,7 @@ def _interactions(report: Report) -> Made:
             i.evaluation,
             str(i.difference.n),
             interval_cell(i.difference),
-            _p_cell(i.p),
+            p_cell(i.p),
         ]
         for i in report.interactions
     ]
@@ -278,8 +266,8 @@ def _displacement(report: Report) -> Made:
                     each.evaluation,
                     each.variant,
                     f"d{axis}",
-                    *(_pixels_cell(third) for third in shift.thirds),
-                    _pixels_cell(shift.drift),
+                    *(pixels_cell(third) for third in shift.thirds),
+                    pixels_cell(shift.drift),
                     "" if math.isnan(each.found) else f"{each.found:.0f} %",
                 ]
             )
@@ -396,7 +384,7 @@ def _audit(report: Report) -> Made:
                         signed(_at_third(shift.audited, third)),
                         signed(shift.absorbed[third]),
                         signed(shift.shift_absorbed[third]),
-                        _pixels_cell(shift.thirds[third]),
+                        pixels_cell(shift.thirds[third]),
                     ]
                 )
     axes = report.other_axes
@@ -435,8 +423,8 @@ def _outlook(report: Report) -> Made:
                 str(d.n),
                 "" if math.isnan(d.sd) else f"{d.sd:.2f}",
                 "none" if math.isnan(plan.detectable) else f"{plan.detectable:.2f}",
-                _count(plan.seeds),
-                _count(plan.cautious_seeds),
+                count_cell(plan.seeds),
+                count_cell(plan.cautious_seeds),
             ]
         )
     if not rows:
@@ -466,7 +454,7 @@ def _cost(report: Report) -> Made:
             peaks = [t["peak_memory_bytes"] for t in trainings if t["peak_memory_bytes"]]
             peak = f"{max(peaks) / 2**20:.0f} MiB ({trainings[0]['memory']})" if peaks else "unknown"
             counts = [str(len(runs)), str(trainings[0]["iterations"])]
-            rows.append([*variants.values(), *counts, _time(seconds), _time(mean_and_sd(tested)[0]), peak])
+            rows.append([*variants.values(), *counts, time_cell(seconds), time_cell(mean_and_sd(tested)[0]), peak])
     if not rows:
         return "cost", "", []
     total = sum(run["training"]["seconds"] for run in report.runs)
@@ -475,8 +463,8 @@ def _cost(report: Report) -> Made:
     table = Table(
         [*axes, "runs", "iterations", "training, mean", "tests, mean", "peak memory"],
         rows,
-        f"Wall time of a run, with whatever ran beside it. All finished runs: {_time(total)} of training and "
-        f"{_time(tests)} of tests.",
+        f"Wall time of a run, with whatever ran beside it. All finished runs: {time_cell(total)} of training and "
+        f"{time_cell(tests)} of tests.",
         frozenset([*axes, "peak memory"]),
     )
     return "cost", "Cost", [table]
@@ -501,9 +489,9 @@ def _provenance(report: Report) -> Made:
         ]
     speed = {key: value for key, value in (report.study.get("speed") or {}).items() if value}
     if speed:
-        blocks += [Paragraph(f"Speed options, the same for all variants: {_pairs(speed)}.")]
+        blocks += [Paragraph(f"Speed options, the same for all variants: {pairs_cell(speed)}.")]
     if report.study.get("stop_if"):
-        rule = _pairs(report.study["stop_if"])
+        rule = pairs_cell(report.study["stop_if"])
         blocks += [Paragraph(f"A training that fails this rule counts as failed, whatever variant: {rule}.")]
     seeds = sorted({run["seed"] for run in report.runs})
     if report.runs:
@@ -518,36 +506,3 @@ def _provenance(report: Report) -> Made:
 
 def _pictures(plot: Plot) -> list[Block]:
     return [Picture(plot)] if plot.panels else []
-
-
-def _lines(difference: PairedDifference | None) -> str:
-    """The interval, and below it every seed."""
-    if difference is None:
-        return ""
-    values = [" ".join(signed(value) for value in difference.values)] if difference.n > 1 else []
-    return "\n".join([interval_cell(difference), *values])
-
-
-def _pixels_cell(values: Sequence[float]) -> str:
-    mean, low, high = mean_interval(values)
-    if math.isnan(mean):
-        return "not measurable"
-    return signed(mean) if math.isnan(low) else f"{signed(mean)} {interval(low, high)}"
-
-
-def _p_cell(p: float) -> str:
-    return "" if math.isnan(p) else p_value(p).removeprefix("p = ").removeprefix("p ")
-
-
-def _count(seeds: int | None) -> str:
-    return "unknown" if seeds is None else str(seeds)
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())

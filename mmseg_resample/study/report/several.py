@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..plan import StudyError
-from . import analysis, data, figures, sections
-from .analysis import Report, Tested
+from . import analysis, cells, data, figures, sections
 from .document import Block, Bullets, Document, Finding, Paragraph, Picture, Section, Table
+from .results import Report, Tested
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _differences(collection: Collection) -> list[Section]:
         for comparison, variant in report.declared:
             tested = comparison.tested[variant]
             difference = tested.evidence.difference
-            label = figures.where(
+            label = cells.where(
                 comparison.combination, f"{variant} - {comparison.reference}, tested as {comparison.evaluation}"
             )
             drawn.setdefault(name, []).append((label, tested))
@@ -110,8 +110,8 @@ def _differences(collection: Collection) -> list[Section]:
                     report.study["metric"],
                     label,
                     str(difference.n),
-                    sections.interval_cell(difference),
-                    sections.images_cell(tested),
+                    cells.interval_cell(difference),
+                    cells.images_cell(tested.evidence.images, difference.n),
                     tested.verdict.label,
                 ]
             )
@@ -128,7 +128,7 @@ def _differences(collection: Collection) -> list[Section]:
 
 def _scores(collection: Collection) -> Section:
     rows = [
-        [name, report.study["metric"], figures.where(c.combination, c.evaluation), variant, sections.mean_cell(scores)]
+        [name, report.study["metric"], cells.where(c.combination, c.evaluation), variant, cells.mean_cell(scores)]
         for name, report in zip(collection.names, collection.reports, strict=True)
         for c in report.comparisons
         for variant, scores in c.scores.items()

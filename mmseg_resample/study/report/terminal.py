@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from .analysis import Report
+from .results import Report
 from .sections import comparison_rows, findings, transfer_rows
 
 

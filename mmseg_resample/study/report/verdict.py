@@ -26,6 +26,7 @@ from ..design import Outlook
 from ..image_bootstrap import NestedBootstrap
 from ..significance import seeds_for_significance
 from ..statistics import SEEDS_FOR_SIGNIFICANCE, PairedDifference
+from .cells import Unit, interval, p_value, signed
 
 ALPHA = 0.05
 
@@ -58,30 +59,6 @@ LABELS: dict[Status, str] = {
 
 FINDINGS: tuple[Status, ...] = ("significant", "negligible", "equivalent")
 """What may be quoted as a result."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Of a metric.
-
-    Attributes:
-        score: of a value: ``%`` or ``px``.
-        difference: of a difference, in words.
-    """
-
-    score: str
-    difference: str
-
-    def amount(self, value: float) -> str:
-        """A difference without its sign."""
-        number = f"{abs(value):.2f}"
-        return f"{number} {self.difference.removesuffix('s') if number == '1.00' else self.difference}"
-
-
-def unit(metric: str) -> Unit:
-    """Pixels for displacements, percent for all else."""
-    name = metric.rsplit("/", 1)[-1]
-    return Unit("px", "px") if name.startswith(("dx", "dy")) else Unit("%", "points")
 
 
 @dataclass(frozen=True)
@@ -187,22 +164,6 @@ def headline(verdicts: Sequence[Verdict], seeds: int) -> str:
         parts = [f"{counted[status]} {words}" for status, words in _COUNTED.items() if counted[status]]
         result = f"of {_declared(total)}, {', '.join(parts)}."
     return _sentence(result) if found else f"No finding: {result}"
-
-
-def interval(low: float, high: float) -> str:
-    """``[-0.10, +0.20]``."""
-    return f"[{signed(low)}, {signed(high)}]"
-
-
-def signed(value: float) -> str:
-    """With two decimals and its sign; what rounds to zero has none."""
-    text = f"{value:+.2f}"
-    return "0.00" if text in ("+0.00", "-0.00") else text
-
-
-def p_value(p: float) -> str:
-    """As ``p = 0.031``."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def _status(evidence: Evidence) -> Status:

@@ -1,0 +1,122 @@
+"""How a report writes numbers and names: what fits a cell of a table, a label of a figure, a part of a sentence."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..image_bootstrap import NestedBootstrap
+from ..statistics import PairedDifference, mean_and_sd, mean_interval
+from .gather import Scores
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Of a metric.
+
+    Attributes:
+        score: of a value: ``%`` or ``px``.
+        difference: of a difference, in words.
+    """
+
+    score: str
+    difference: str
+
+    def amount(self, value: float) -> str:
+        """A difference without its sign."""
+        number = f"{abs(value):.2f}"
+        return f"{number} {self.difference.removesuffix('s') if number == '1.00' else self.difference}"
+
+
+def unit(metric: str) -> Unit:
+    """Pixels for displacements, percent for all else."""
+    name = metric.rsplit("/", 1)[-1]
+    return Unit("px", "px") if name.startswith(("dx", "dy")) else Unit("%", "points")
+
+
+def interval(low: float, high: float) -> str:
+    """``[-0.10, +0.20]``."""
+    return f"[{signed(low)}, {signed(high)}]"
+
+
+def signed(value: float) -> str:
+    """With two decimals and its sign; what rounds to zero has none."""
+    text = f"{value:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text
+
+
+def p_value(p: float) -> str:
+    """As ``p = 0.031``."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def where(combination: Mapping[str, str], last: str) -> str:
+    """``size=128, own``."""
+    return ", ".join([*(f"{axis}={name}" for axis, name in combination.items()), last])
+
+
+def interaction_label(
+    variant: str, reference: str, along: Mapping[str, tuple[str, str]], combination: Mapping[str, str]
+) -> str:
+    """``true - false, size 129 against 128``."""
+    changes = [f"{axis} {to} against {start}" for axis, (start, to) in along.items()]
+    return ", ".join([f"{variant} - {reference}", *changes, *(f"{a}={n}" for a, n in combination.items())])
+
+
+def mean_cell(scores: Scores) -> str:
+    """Mean and standard deviation."""
+    mean, sd = mean_and_sd(list(scores.values()))
+    return "" if math.isnan(mean) else f"{mean:.2f}" if math.isnan(sd) else f"{mean:.2f} ± {sd:.2f}"
+
+
+def interval_cell(difference: PairedDifference) -> str:
+    """Mean and 95 % interval; of one seed, and of seeds that all differ by the same, that there is none."""
+    if not difference.n:
+        return ""
+    if difference.identical:
+        return f"{signed(difference.mean)} ({difference.n} seeds alike)"
+    ends = f" {interval(difference.low, difference.high)}" if difference.n > 1 else " (1 seed)"
+    return f"{signed(difference.mean)}{ends}"
+
+
+def images_cell(images: NestedBootstrap | None, n: int) -> str:
+    """95 % interval with other test images, of ``n`` seeds; empty where there is none."""
+    return "" if images is None or n < 2 else interval(images.student.low, images.student.high)
+
+
+def seeds_cell(difference: PairedDifference | None) -> str:
+    """The interval, and below it every seed."""
+    if difference is None:
+        return ""
+    values = [" ".join(signed(value) for value in difference.values)] if difference.n > 1 else []
+    return "\n".join([interval_cell(difference), *values])
+
+
+def pixels_cell(values: Sequence[float]) -> str:
+    """Mean and 95 % interval of a displacement."""
+    mean, low, high = mean_interval(values)
+    if math.isnan(mean):
+        return "not measurable"
+    return signed(mean) if math.isnan(low) else f"{signed(mean)} {interval(low, high)}"
+
+
+def p_cell(p: float) -> str:
+    """As ``0.031``; empty for NaN."""
+    return "" if math.isnan(p) else p_value(p).removeprefix("p = ").removeprefix("p ")
+
+
+def count_cell(seeds: int | None) -> str:
+    """A number of seeds."""
+    return "unknown" if seeds is None else str(seeds)
+
+
+def time_cell(seconds: float) -> str:
+    """In seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def pairs_cell(values: Mapping[str, Any]) -> str:
+    """``amp bfloat16, compile True``."""
+    return ", ".join(f"{key} {value}" for key, value in values.items())
