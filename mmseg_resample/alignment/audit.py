@@ -1,9 +1,10 @@
 """Audit a segmentor: run it on fake tensors, and say which of its features are misregistered and by how much."""
 
 import copy
+import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +13,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ..ops import AxisMap, PixelGrid
+from .fake import fake_tensors
 from .layout import Layout, Untrackable
 from .track import TOLERANCE, Meeting, Site, Trace, Tracker
 
@@ -99,14 +103,61 @@ def audit_exact(model: nn.Module, size: tuple[int, int]) -> Audit:
     """
     maps: dict[Site, tuple[AxisMap, ...]] = {}
     start = time.perf_counter()
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
         tracker = _run(model, size, maps)
-        # A site is corrected once, for what it meets first; a later meeting that contradicts stays listed.
-        corrections = {site: to for site, to in _corrections(tracker).items() if site not in maps}
+        # Each for what it meets first; a later meeting that contradicts stays listed. Corrected again where what it
+        # reads was moved since, but not for ever.
+        corrections = _corrections(tracker)
+        if number >= _ROUNDS // 2:
+            corrections = {site: to for site, to in corrections.items() if site not in maps}
         if not corrections:
             break
         maps |= corrections
     return _summarise(tracker, size, start, maps)
+
+
+class FakeCopy:
+    """A copy of a model that has no memory, to be audited whenever an input size comes up.
+
+    Args:
+        model: a segmentor, as in ``audit``. What it is made into later does not reach the copy.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        fakes = [t for m in model.modules() for t in _tensors(m) if isinstance(t, FakeTensor)]
+        self._mode: FakeTensorMode = fakes[0].fake_mode if fakes else FakeTensorMode(allow_non_fake_inputs=True)
+        with _disable_current_modes():
+            if fakes:  # being built for an audit itself: tensors without values may be shared
+                fake = copy.deepcopy(model, {id(t): t for t in fakes})
+            else:
+                with FakeCopyMode(self._mode):
+                    fake = copy.deepcopy(model)
+        self._model: nn.Module = fake.eval()
+
+    def __deepcopy__(self, memo: Any) -> "FakeCopy":
+        return self
+
+    def audit_exact(self, size: tuple[int, ...]) -> Audit:
+        """``audit_exact`` of the copy, from wherever it is called."""
+        height, width = size
+        logger = logging.getLogger("torch._subclasses.fake_tensor")  # prints what it raises
+        with _disable_current_modes(), fake_tensors(self._mode), torch.inference_mode(False), _silenced(logger):
+            return audit_exact(self._model, (height, width))
+
+
+def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    for held in (module._parameters, module._buffers, module.__dict__):
+        yield from (value for value in held.values() if isinstance(value, torch.Tensor))
+
+
+@contextmanager
+def _silenced(logger: logging.Logger) -> Iterator[None]:
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _corrections(tracker: Tracker) -> dict[Site, tuple[AxisMap, ...]]:

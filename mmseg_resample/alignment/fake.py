@@ -26,7 +26,10 @@ class _RealConstants(TorchDispatchMode):
 
 
 @contextmanager
-def fake_tensors() -> Iterator[None]:
-    """Everything created or computed inside has a shape and no memory, except constants."""
-    with FakeTensorMode(allow_non_fake_inputs=True), _RealConstants():
+def fake_tensors(mode: FakeTensorMode | None = None) -> Iterator[None]:
+    """Everything created or computed inside has a shape and no memory, except constants.
+
+    ``mode`` is that of fake tensors from outside, if some are used.
+    """
+    with mode or FakeTensorMode(allow_non_fake_inputs=True), _RealConstants():
         yield

@@ -24,6 +24,7 @@ from .track import scopes
 if TYPE_CHECKING:
     from .policy import ResizePolicy
 
+Size = tuple[int, ...]
 PixelModel = Coordinates | tuple[AxisMap, ...]
 """What ``ops.resize`` takes as ``coordinates``: a convention's name, or one map per axis."""
 
@@ -35,9 +36,11 @@ _UNSEEN = {"predict_by_feat", "postprocess_result"}  # own resizes that no audit
 
 @dataclass
 class _Running(threading.local):
-    """The policy at work in this thread, if any, where in the model it is, and what each place has called so far."""
+    """The policy at work in this thread, if any, on images of what size, if that is known, where in the model it is,
+    and what each place has called so far."""
 
     policy: "ResizePolicy | None" = None
+    input_size: Size | None = None
     path: str = ""
     calls: Counter[str] = field(default_factory=Counter)
 
@@ -46,14 +49,15 @@ _running = _Running()
 
 
 @contextmanager
-def running(policy: "ResizePolicy") -> Iterator[None]:
-    """Apply ``policy`` to what runs inside; nested uses start their own count."""
-    outer = (_running.policy, _running.path, _running.calls)
-    _running.policy, _running.path, _running.calls = policy, "", Counter()
+def running(policy: "ResizePolicy", inputs: Any = None) -> Iterator[None]:
+    """Apply ``policy`` to what runs inside, on images ``inputs``, (N, C, H, W); nested uses start their own count."""
+    size = tuple(inputs.shape[2:]) if isinstance(inputs, Tensor) else None
+    outer = (_running.policy, _running.input_size, _running.path, _running.calls)
+    _running.policy, _running.input_size, _running.path, _running.calls = policy, size, "", Counter()
     try:
         yield
     finally:
-        _running.policy, _running.path, _running.calls = outer
+        _running.policy, _running.input_size, _running.path, _running.calls = outer
 
 
 def take_bilinear(align_corners: bool, source_size: Sequence[int], size: Sequence[int]) -> PixelModel | None:
@@ -66,7 +70,7 @@ def take_bilinear(align_corners: bool, source_size: Sequence[int], size: Sequenc
     if _running.policy is None:
         return own
     site = (_running.path, _running.calls[_running.path])
-    change = _running.policy.decide(site, "bilinear", align_corners, source_size, size) or {}
+    change = _running.policy.decide(site, "bilinear", align_corners, source_size, size, _running.input_size) or {}
     if change.get("mode", "bilinear") != "bilinear":
         return None
     _running.calls[_running.path] += 1
@@ -148,7 +152,9 @@ def intercept() -> None:
         site = (_running.path, _running.calls[_running.path])
         _running.calls[_running.path] += 1
         target = _target_size(input, size, scale_factor)
-        change = None if antialias else policy.decide(site, mode, align_corners, input.shape[2:], target)
+        change = None
+        if not antialias:
+            change = policy.decide(site, mode, align_corners, input.shape[2:], target, _running.input_size)
         if change is None:
             return original(*arguments)
         call: dict[str, Any] = {"mode": mode, "align_corners": align_corners}
@@ -189,25 +195,25 @@ class _PolicyMixin:
 
     resize_policy: "ResizePolicy"
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with running(self.resize_policy):
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
+    def forward(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        with running(self.resize_policy, inputs):
+            return super().forward(inputs, *args, **kwargs)  # type: ignore[misc]
 
-    def loss(self, *args: Any, **kwargs: Any) -> Any:
-        with running(self.resize_policy):
-            return super().loss(*args, **kwargs)  # type: ignore[misc]
+    def loss(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        with running(self.resize_policy, inputs):
+            return super().loss(inputs, *args, **kwargs)  # type: ignore[misc]
 
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
-        with running(self.resize_policy):
-            return super().predict(*args, **kwargs)  # type: ignore[misc]
+    def predict(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        with running(self.resize_policy, inputs):
+            return super().predict(inputs, *args, **kwargs)  # type: ignore[misc]
 
-    def extract_feat(self, *args: Any, **kwargs: Any) -> Any:
-        with running(self.resize_policy):
-            return super().extract_feat(*args, **kwargs)  # type: ignore[misc]
+    def extract_feat(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        with running(self.resize_policy, inputs):
+            return super().extract_feat(inputs, *args, **kwargs)  # type: ignore[misc]
 
-    def encode_decode(self, *args: Any, **kwargs: Any) -> Any:
-        with running(self.resize_policy):
-            return super().encode_decode(*args, **kwargs)  # type: ignore[misc]
+    def encode_decode(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        with running(self.resize_policy, inputs):
+            return super().encode_decode(inputs, *args, **kwargs)  # type: ignore[misc]
 
 
 @cache

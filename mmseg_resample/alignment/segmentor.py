@@ -42,7 +42,7 @@ def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str = "EncoderD
     model = with_policy(cls)(**kwargs)
     model.resize_policy = ResizePolicy(**resize_policy)  # type: ignore[assignment]
     model.resize_policy.install(model)  # type: ignore[operator, union-attr]
-    kept = model.resize_policy.report()["kept, no map for all sizes"]  # type: ignore[operator, union-attr]
-    if kept:
-        print_log(f"ResizePolicy: no exact map for all input sizes at {kept}; they stay as they are.", "current")
+    varying = model.resize_policy.report()["by input size"]  # type: ignore[operator, union-attr]
+    if varying:
+        print_log(f"ResizePolicy: maps depend on the input size at {varying}; each size is audited.", "current")
     return model

@@ -16,7 +16,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch.utils.checkpoint import checkpoint
 
-from mmseg_resample.alignment import ResizePolicy, audit, build_fake, fake_tensors
+from mmseg_resample.alignment import ResizePolicy, audit, build_fake, fake_tensors, policy
 from mmseg_resample.ops import resize
 
 from .test_networks import CONFIGS, linearise
@@ -324,6 +324,74 @@ def test_resizes_for_which_another_backend_was_asked_obey_and_count():
             out = model.extract_feat(x)[0]
     first = F.interpolate(source, (9, 7), mode="bicubic", align_corners=True)
     assert torch.equal(out, F.interpolate(first, (11, 13), mode="bilinear", align_corners=False))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(512, 683), (97, 131), (769, 769)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIGS["fpn"],  # doubles what was rounded up, and crops by a last resize that is none at multiples of 32
+        CONFIGS["hrnet"],
+        "mmseg::stdc/stdc1_4xb12-80k_cityscapes-512x1024.py",
+        "mmseg::dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512.py",  # has more resizes at sizes that 32 does not divide
+    ],
+)
+def test_registers_at_sizes_that_strides_do_not_divide(config, size):
+    cfg = get_config(config)
+    with fake_tensors():
+        assert audit(build_fake(cfg), size).worst > 5
+        cfg.model.update(type="ResampledSegmentor", resize_policy=dict(exact=True))
+        assert audit(build_fake(cfg), size).worst < 1e-6
+
+
+@MODELS.register_module()
+class OddNeck(torch.nn.Module):
+    """Resizes once more where the width is odd: what the first resize is depends on the size."""
+
+    def forward(self, features):
+        x, guide = features[1], features[0]
+        if x.shape[3] % 2:
+            x = F.interpolate(x, (x.shape[2], x.shape[3] + 1), mode="bilinear", align_corners=False)
+        x = F.interpolate(x, guide.shape[2:], mode="bilinear", align_corners=False)
+        return [torch.cat([guide[:, :4], x[:, :4]], 1), *features[1:]]
+
+
+@pytest.fixture(scope="module")
+def odd_model():
+    init_default_scope("mmseg")
+    cfg = config(neck=dict(type="OddNeck"), type="ResampledSegmentor", resize_policy=dict(exact=True))
+    return MODELS.build(ConfigDict(cfg)).eval()
+
+
+@torch.no_grad()
+def test_audits_every_size_where_maps_depend_on_it(odd_model, monkeypatch):
+    def positions(x):
+        """What odd kernels make of an image of columns: every sample holds its column."""
+        return [s * torch.arange(-(-x.shape[3] // s)).float().expand(1, 4, 64 // s, -1) for s in (4, 8, 16, 32)]
+
+    assert ("neck", 0) in odd_model.resize_policy.report()["by input size"]
+    monkeypatch.setattr(odd_model.backbone, "forward", positions)
+    for width in (96, 68, 96):  # 12 and 9 samples at stride 8
+        x = torch.zeros(1, 3, 64, width)
+        out = odd_model.extract_feat(x)[0]
+        inside = slice(2, out.shape[3] - 4)  # behind the last sample there is nothing to interpolate
+        torch.testing.assert_close(out[:, 4:, :, inside], out[:, :4, :, inside])
+        assert torch.equal(copy.deepcopy(odd_model).extract_feat(x)[0], out)
+    assert sorted(odd_model.resize_policy._at) == [(64, 68), (64, 96)]
+
+
+@torch.no_grad()
+def test_an_unpickled_model_says_that_it_cannot_be_audited(odd_model, monkeypatch):
+    said = []
+    monkeypatch.setattr(policy, "print_log", lambda message, *_: said.append(message))
+    seen, new = torch.randn(1, 3, 64, 68), torch.randn(1, 3, 64, 76)
+    out = odd_model.extract_feat(seen)[0]
+    again = pickle.loads(pickle.dumps(odd_model))
+    assert torch.equal(again.extract_feat(seen)[0], out) and not said
+    again.extract_feat(new)
+    again.extract_feat(new)
+    assert len(said) == 1 and "(64, 76) could not be audited" in said[0] and "build it from its config" in said[0]
 
 
 def test_the_audit_of_a_config_with_the_policy_shows_zero():
