@@ -2,7 +2,6 @@
 """Converts a released checkpoint of SFNet or SFNet-Lite (SFSegNets) into one for the configs here."""
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmseg_resample import launch
+from mmseg_resample.files import whole
 from mmseg_resample.models.sfsegnets import Convention, Conversion, convert
 
 EXAMPLES = """\
@@ -115,16 +115,12 @@ def check(weights: Mapping[str, torch.Tensor], settings: dict) -> None:
 
 
 def write(content: dict, path: Path) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, partial)
-        os.replace(partial, path)
+        with whole(path) as partial, partial.open("wb") as file:
+            torch.save(content, file)
     except (OSError, RuntimeError) as error:
         raise launch.UsageError(f"destination {path}: cannot be written ({error}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def summary(conversion: Conversion, every: bool) -> Table:

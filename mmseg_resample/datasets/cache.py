@@ -26,6 +26,8 @@ from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 from mmseg.registry import TRANSFORMS
 
+from ..files import whole
+
 DIRECTORY = "MMSEG_RESAMPLE_CACHE"
 """Environment variable: a directory for the samples, in place of the temporary one. /dev/shm is no disk."""
 
@@ -178,23 +180,21 @@ def _write(path: Path, sample: dict) -> None:
     header = pickle.dumps(sample, protocol=5, buffer_callback=arrays.append)
     parts = [memoryview(header), *(array.raw() for array in arrays)]
     lengths = struct.pack(f"={1 + len(parts)}Q", len(arrays), *(part.nbytes for part in parts))
-    part_file = None
     try:
         usage = shutil.disk_usage(path.parent)
         if usage.free < _KEPT_FREE * usage.total:
             _warn_full(path.parent)
             return
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            part_file = file.name
+        with whole(path) as partial, open(partial, "wb", opener=_private) as file:
             for part in (memoryview(lengths), *parts):
                 file.write(part)
                 file.write(bytes(_aligned(file.tell()) - file.tell()))
-        os.replace(part_file, path)
     except OSError as error:  # the disk is full after all, or somebody removed the directory: training goes on
-        if part_file is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(part_file)
         _warn_full(path.parent, str(error))
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _aligned(offset: int) -> int:

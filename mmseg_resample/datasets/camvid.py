@@ -11,6 +11,8 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
+from ..files import whole
+
 SPLITS = ("train", "val", "test")
 _VOID = 11  # label of the SegNet tutorial for what belongs to no class
 _IGNORE = 255
@@ -192,6 +194,5 @@ def _write(path: Path, image: Image.Image, overwrite: bool) -> None:
         if not overwrite:
             raise FileExistsError(f"convert_camvid: {path} has other content. Replace it with overwrite (--overwrite).")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(buffer.getvalue())
-    part.replace(path)
+    with whole(path) as partial:
+        partial.write_bytes(buffer.getvalue())

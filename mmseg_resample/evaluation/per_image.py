@@ -11,6 +11,8 @@ from mmengine.logging import MMLogger, print_log
 from prettytable import PrettyTable
 from torch import Tensor
 
+from ..files import whole
+
 
 class PerImageMetric(BaseMetric):
     """Base of metrics that are functions of counts which add up over images.
@@ -118,9 +120,6 @@ def nanmean(values: np.ndarray) -> float:
 
 
 def _write(path: Path, **arrays: np.ndarray) -> None:
-    """Complete or absent, wherever the process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    with partial.open("wb") as file:
+    with whole(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    partial.replace(path)

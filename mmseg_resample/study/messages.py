@@ -1,11 +1,12 @@
 """What the process that executes a study and the processes that perform its runs say to each other."""
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from mmseg_resample.files import whole
 
 from .plan import Run
 
@@ -83,9 +84,8 @@ class Event:
 
 def write_progress(path: Path, progress: Progress) -> None:
     """Say it to whoever looks at ``path``, for processes that no pipe connects."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(asdict(progress)))
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(asdict(progress)))
 
 
 def read_progress(path: Path) -> Progress | None:

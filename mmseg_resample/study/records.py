@@ -15,12 +15,11 @@
         metrics.json              all of it; written last, so it marks the run as finished
         failure.json              why the last attempt failed, if it did
 
-Files appear by ``os.replace``, so each is complete or absent.
+Files are written by ``files.whole``, so each is complete or absent.
 """
 
 import fcntl
 import json
-import os
 import platform
 import re
 import shutil
@@ -35,6 +34,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+
+from mmseg_resample.files import whole
 
 from .measures import CONFUSION
 from .plan import Evaluation, Run, StudyError
@@ -226,12 +227,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_text(path: Path, text: str) -> None:
     """Write text so that ``path`` is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with whole(path, durable=True) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 @contextmanager

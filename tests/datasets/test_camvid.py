@@ -158,9 +158,9 @@ def test_goes_on_after_being_killed(segnet, tmp_path):
         convert_camvid(segnet, out, on_progress=kill)
     first = {path: path.stat().st_mtime_ns for path in out.rglob("*.*")}
     assert len(first) == 4
-    (out / "images/train/.train_002.jpg.part").write_bytes(b"half")  # killed while writing
+    (out / "images/train/.train_002.jpg.0123abcd").write_bytes(b"half")  # killed while writing
     assert convert_camvid(segnet, out) == COUNTS
-    files = {path: path.stat().st_mtime_ns for path in out.rglob("*.*")}
+    files = {path: path.stat().st_mtime_ns for path in out.rglob("[!.]*.*")}
     assert len(files) == 12 and first.items() <= files.items()
 
 

@@ -1,0 +1,30 @@
+"""Files that are complete or absent, wherever the process that writes them is killed."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A path beside ``path`` to write to; what is there when the block ends takes the place of ``path``.
+
+    If the block raises, ``path`` stays as it was and what was written is removed. A kill can leave that behind, as a
+    hidden file with another ending.
+
+    Args:
+        path: in a directory that exists. Several processes and threads may write it; the last one stays.
+        durable: have the content on the disk first, so that a crash of the machine spares it too.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        yield partial
+        if durable:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
