@@ -10,7 +10,7 @@ from mmengine.utils import get_installed_path
 from rich.progress import track
 
 from mmseg_resample.alignment.audit import Audit
-from mmseg_resample.alignment.comparison import Comparison, compare, in_pixels
+from mmseg_resample.alignment.comparison import Comparison, compare, in_pixels, input_size
 from mmseg_resample.alignment.track import TOLERANCE
 
 HEAD = """\
@@ -78,8 +78,7 @@ def representative(folder: Path) -> Path:
 
 def audited(path: Path) -> Comparison:
     cfg = Config.fromfile(path)
-    size = cfg.get("crop_size") or (cfg.model.get("data_preprocessor") or {}).get("size") or (512, 1024)
-    return compare(cfg, path.stem, [tuple(size)])
+    return compare(cfg, path.stem, [input_size(cfg)])
 
 
 def row(family: str, comparison: Comparison) -> str:

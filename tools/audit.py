@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mmseg_resample import launch
-from mmseg_resample.alignment.comparison import compare
+from mmseg_resample.alignment.comparison import compare, input_size
 from mmseg_resample.alignment.report import plot, print_report, to_json
 
 EXAMPLES = """\
@@ -63,7 +63,7 @@ def main():
     launch.require(cfg, "an audit", "model")
     for path in filter(None, (args.plot, args.json)):  # before the work, not after it
         path.parent.mkdir(parents=True, exist_ok=True)
-    sizes = _sizes(args.size) or [_config_size(cfg)]
+    sizes = _sizes(args.size) or [input_size(cfg)]
     comparison = compare(cfg, args.config, sizes, flags=args.compare == "align_corners")
     console = Console()
     print_report(comparison, console, args.all)
@@ -83,11 +83,6 @@ def _sizes(numbers):
     if not numbers:
         return []
     return [(numbers[0],) * 2] if len(numbers) == 1 else list(zip(numbers[::2], numbers[1::2], strict=True))
-
-
-def _config_size(cfg):
-    size = cfg.get("crop_size") or (cfg.model.get("data_preprocessor") or {}).get("size") or (512, 1024)
-    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,15 @@ def compare(cfg: Config, name: str, sizes: Sequence[tuple[int, int]], flags: boo
     return result
 
 
+def input_size(cfg: Config) -> tuple[int, int]:
+    """(h, w) that a config trains at: its crop, else that of its preprocessor, else 512x1024."""
+    size = cfg.get("crop_size") or (cfg.model.get("data_preprocessor") or {}).get("size") or (512, 1024)
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return height, width
+
+
 def _size_for_true(audited: Audit) -> tuple[int, int] | None:
     """The nearest ``n * stride + 1``, if the backbone's features sit on multiples of their stride."""
     levels = [level for level in audited.levels if level is not None]

@@ -2,10 +2,11 @@ import io
 import json
 
 import pytest
+from mmengine.config import Config
 from mmengine.hub import get_config
 from rich.console import Console
 
-from mmseg_resample.alignment.comparison import compare, describe, in_pixels
+from mmseg_resample.alignment.comparison import compare, describe, in_pixels, input_size
 from mmseg_resample.alignment.layout import Offset
 from mmseg_resample.alignment.report import plot, render, to_json
 
@@ -89,3 +90,15 @@ def test_tables_json_and_pictures(upernet, tmp_path):
 )
 def test_offsets_in_pixels(offset, text):
     assert in_pixels(offset) == text
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        ({"crop_size": (64, 96), "model": {"data_preprocessor": {"size": (32, 32)}}}, (64, 96)),
+        ({"model": {"data_preprocessor": {"size": 32}}}, (32, 32)),
+        ({"model": {}}, (512, 1024)),
+    ],
+)
+def test_the_size_that_a_config_trains_at(config, size):
+    assert input_size(Config(config)) == size
