@@ -46,7 +46,7 @@ from mmengine.config import Config
 from mmseg_resample.launch import dotted_keys
 
 from . import hooks, measures, throughput
-from .plan import METRICS, Comparison, Study, StudyError, Variants, merged, trained_variants
+from .plan import METRICS, DeclaredComparison, Study, StudyError, Variants, merged, trained_variants
 
 _KEYS = (
     "base", "axes", "train", "seeds", "evaluations", "evaluators", "compare", "metric", "margin", "family", "speed",
@@ -291,7 +291,7 @@ class _Loader:
         axes: Mapping[str, Iterable[str]],
         combinations: Sequence[Variants],
         evaluations: Sequence[str],
-    ) -> list[Comparison]:
+    ) -> list[DeclaredComparison]:
         """The declared comparisons, each once, in the order of the runs."""
         possible = list(_comparisons(axis, list(axes[axis]), combinations, evaluations))
         if family is None:
@@ -390,18 +390,18 @@ class _Loader:
 
 def _comparisons(
     axis: str, order: Sequence[str], combinations: Sequence[Variants], evaluations: Sequence[str]
-) -> Iterator[Comparison]:
+) -> Iterator[DeclaredComparison]:
     """All that the runs allow: every variant of ``axis`` against the first one trained with the same others."""
-    others: dict[tuple, list[str]] = {}
+    others: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for variants in combinations:
         others.setdefault(tuple(_without(variants, axis).items()), []).append(variants[axis])
     for evaluation, (combination, names) in itertools.product(evaluations, others.items()):
         for name in sorted(names, key=order.index)[1:]:
-            yield Comparison(dict(combination), evaluation, name)
+            yield DeclaredComparison(combination, evaluation, name)
 
 
-def _named(comparison: Comparison, axis: str) -> dict[str, str]:
-    return {**comparison.combination, axis: comparison.variant, "evaluation": comparison.evaluation}
+def _named(comparison: DeclaredComparison, axis: str) -> dict[str, str]:
+    return {**dict(comparison.combination), axis: comparison.variant, "evaluation": comparison.evaluation}
 
 
 def _without(variants: Variants, axis: str) -> dict[str, str]:

@@ -6,7 +6,7 @@
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +74,22 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A comparison that the study declares: a variant of the compared axis minus the first one.
+class DeclaredComparison:
+    """A comparison that the study declares before it runs: a variant of the compared axis minus the first one.
 
     Attributes:
-        combination: the trained variants of the other axes.
+        combination: (axis, trained variant) of the other axes, in the order of the axes.
         evaluation: name.
         variant: of the compared axis.
     """
 
-    combination: Variants
+    combination: tuple[tuple[str, str], ...]
     evaluation: str
     variant: str
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {"combination": dict(self.combination), "evaluation": self.evaluation, "variant": self.variant}
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class Study:
     compare: str
     metric: str
     margin: float
-    family: Sequence[Comparison]
+    family: Sequence[DeclaredComparison]
     speed: Mapping[str, Any]
     stop_if: Mapping[str, Any]
     sequences: str | None
@@ -163,7 +167,7 @@ class Study:
             "compare": self.compare,
             "metric": self.metric,
             "margin": self.margin,
-            "family": [asdict(comparison) for comparison in self.family],
+            "family": [comparison.describe() for comparison in self.family],
             "speed": dict(self.speed),
             "stop_if": dict(self.stop_if),
             "sequences": self.sequences,

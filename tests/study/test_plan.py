@@ -72,8 +72,8 @@ class TestRuns:
         family = [{"evaluation": "larger", "size": "s33"}, {"size": ["s33"]}]
         study = loading.load(write_study(train={"size": ["s32", "s33"]}, family=family))
         assert [(c.combination, c.evaluation, c.variant) for c in study.family] == [
-            ({"size": "s33"}, "own", "true"),
-            ({"size": "s33"}, "larger", "true"),
+            ((("size", "s33"),), "own", "true"),
+            ((("size", "s33"),), "larger", "true"),
         ]
 
     def test_the_reference_is_the_first_variant_of_the_axis_whatever_is_trained_first(self, write_study):

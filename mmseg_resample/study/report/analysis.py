@@ -11,11 +11,11 @@ import numpy as np
 from ..design import outlook
 from ..image_bootstrap import NestedBootstrap, nested_bootstrap
 from ..intervals import bca_interval, effect_size
-from ..plan import METRICS, Variants
+from ..plan import METRICS, DeclaredComparison, Variants
 from ..significance import equivalence_test, holm, sign_flip_test
 from ..statistics import PairedDifference, caveat, interaction, interaction_weights, paired_difference
 from . import cells, displacement, gather, verdict
-from .gather import Declared, Directory, Scores
+from .gather import Directory, Scores
 from .results import Breakdown, Comparison, Displaced, Interaction, Report, Tested, Transfer
 from .verdict import Evidence, Verdict
 
@@ -65,9 +65,11 @@ def build(root: Path) -> Report:
     )
 
 
-def _comparisons(directory: Directory, family: Sequence[Declared], missing: list[str]) -> Iterator[Comparison]:
+def _comparisons(
+    directory: Directory, family: Sequence[DeclaredComparison], missing: list[str]
+) -> Iterator[Comparison]:
     metric = directory.study["metric"]
-    found, images, unknown = list[Comparison](), dict[Declared, NestedBootstrap](), dict[str, list[str]]()
+    found, images, unknown = list[Comparison](), dict[DeclaredComparison, NestedBootstrap](), dict[str, list[str]]()
     for combination, evaluation, names in directory.grid():
         scores = {name: directory.scalars(directory.full(combination, name), evaluation, metric) for name in names}
         if any(scores.values()):
@@ -81,7 +83,7 @@ def _comparisons(directory: Directory, family: Sequence[Declared], missing: list
         missing.append(
             f"Intervals with other test images: they are computed for {', '.join(METRICS)}, not for {metric}."
         )
-    p, small, limit = dict[Declared, float](), dict[Declared, float](), directory.study["margin"]
+    p, small, limit = dict[DeclaredComparison, float](), dict[DeclaredComparison, float](), directory.study["margin"]
     for comparison in found:
         for name, difference in comparison.differences.items():
             key = _key(comparison, name)
@@ -114,13 +116,13 @@ def _comparisons(directory: Directory, family: Sequence[Declared], missing: list
         yield replace(comparison, tested=tested)
 
 
-def _key(comparison: Comparison, variant: str) -> Declared:
-    return Declared(tuple(comparison.combination.items()), comparison.evaluation, variant)
+def _key(comparison: Comparison, variant: str) -> DeclaredComparison:
+    return DeclaredComparison(tuple(comparison.combination.items()), comparison.evaluation, variant)
 
 
 def _bootstraps(
     directory: Directory, comparison: Comparison, unknown: dict[str, list[str]]
-) -> dict[Declared, NestedBootstrap]:
+) -> dict[DeclaredComparison, NestedBootstrap]:
     """For every variant with common seeds, its difference with redrawn images; ``unknown`` gets where there is none."""
     runs = {
         (name, run["seed"]): run
@@ -141,7 +143,7 @@ def _bootstraps(
     return found
 
 
-def _verdicts(comparisons: Sequence[Comparison], family: Sequence[Declared]) -> list[Verdict]:
+def _verdicts(comparisons: Sequence[Comparison], family: Sequence[DeclaredComparison]) -> list[Verdict]:
     """Of every declared comparison, also where no run is finished yet."""
     found = {_key(c, name): tested.verdict for c in comparisons for name, tested in c.tested.items()}
     nothing = Verdict("missing", verdict.LABELS["missing"], "No run is finished.")
@@ -243,7 +245,7 @@ def _classes(directory: Directory) -> Iterator[Breakdown]:
 def _caveats(
     directory: Directory,
     comparisons: Sequence[Comparison],
-    family: Sequence[Declared],
+    family: Sequence[DeclaredComparison],
     displaced: Sequence[Displaced],
 ) -> list[str]:
     evidence = [tested.evidence for comparison in comparisons for tested in comparison.tested.values()]

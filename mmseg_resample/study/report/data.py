@@ -17,10 +17,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "study": report.study,
         "unit": {"score": report.unit.score, "difference": report.unit.difference},
         "margin": report.margin,
-        "family": [
-            {"combination": dict(each.combination), "evaluation": each.evaluation, "variant": each.variant}
-            for each in report.family
-        ],
+        "family": [each.describe() for each in report.family],
         "headline": report.headline,
         "comparisons": [_comparison(each) for each in report.comparisons],
         "transfers": [

@@ -15,28 +15,13 @@ from mmseg_resample.evaluation.displacement import Displacement, EdgeCounts, dis
 from .. import records
 from ..image_bootstrap import read_image_counts
 from ..measures import CONFUSION
-from ..plan import StudyError, Variants
+from ..plan import DeclaredComparison, StudyError, Variants
 
 Scores = Mapping[int, float]
 """Seed -> metric, in the unit of the metric."""
 
 FEWEST_SEQUENCES = 10
 """Videos that are redrawn like images; fewer say too little about how videos differ."""
-
-
-@dataclass(frozen=True)
-class Declared:
-    """A comparison with the reference that was declared before the study ran.
-
-    Attributes:
-        combination: (axis, variant) of the axes that are not compared, in the order of the axes.
-        evaluation: name.
-        variant: of the compared axis.
-    """
-
-    combination: tuple[tuple[str, str], ...]
-    evaluation: str
-    variant: str
 
 
 @dataclass(frozen=True)
@@ -169,11 +154,13 @@ def read(root: Path) -> Directory:
     return Directory(root, study, runs, failures, unfinished, environments, configs, restarts)
 
 
-def family(study: Mapping[str, Any]) -> list[Declared]:
+def family(study: Mapping[str, Any]) -> list[DeclaredComparison]:
     """The comparisons that were declared, in the order of the runs."""
     others = [axis for axis in study["axes"] if axis != study["compare"]]
     return [
-        Declared(tuple((axis, each["combination"][axis]) for axis in others), each["evaluation"], each["variant"])
+        DeclaredComparison(
+            tuple((axis, each["combination"][axis]) for axis in others), each["evaluation"], each["variant"]
+        )
         for each in study["family"]
     ]
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ..intervals import EffectSize, Interval
-from ..plan import Variants
+from ..plan import DeclaredComparison, Variants
 from ..statistics import PairedDifference
 from .cells import Unit
-from .gather import Declared, Scores
+from .gather import Scores
 from .verdict import Evidence, Verdict
 
 THIRDS = {"x": ("left", "middle", "right"), "y": ("top", "middle", "bottom")}
@@ -191,7 +191,7 @@ class Report:
     study: Mapping[str, Any]
     unit: Unit
     margin: float
-    family: Sequence[Declared]
+    family: Sequence[DeclaredComparison]
     headline: str
     comparisons: Sequence[Comparison]
     transfers: Sequence[Transfer]
