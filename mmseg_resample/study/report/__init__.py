@@ -21,16 +21,16 @@ from .analysis import build
 from .document import Document
 from .html import to_html
 from .markdown import to_markdown
-from .results import Comparison, Displaced, Interaction, Report, Transfer
+from .results import Comparison, Interaction, Report, Transfer, VariantDisplacement
 from .several import Collection, build_many
 
 __all__ = [
     "Collection",
     "Comparison",
-    "Displaced",
     "Interaction",
     "Report",
     "Transfer",
+    "VariantDisplacement",
     "build",
     "build_many",
     "document",

@@ -16,7 +16,7 @@ from ..significance import equivalence_test, holm, sign_flip_test
 from ..statistics import PairedDifference, caveat, interaction, interaction_weights, paired_difference
 from . import cells, displacement, gather, verdict
 from .gather import Directory, Scores
-from .results import Breakdown, Comparison, Displaced, Interaction, Report, Tested, Transfer
+from .results import Breakdown, Comparison, Interaction, Report, TestedDifference, Transfer, VariantDisplacement
 from .verdict import Evidence, Verdict
 
 SEED = 0
@@ -107,7 +107,7 @@ def _comparisons(
                 images=images.get(key),
                 outlook=outlook(difference.values, limit, family=max(1, len(family))),
             )
-            tested[name] = Tested(
+            tested[name] = TestedDifference(
                 evidence,
                 verdict.judge(evidence, name, comparison.reference, measure),
                 bca_interval(difference.values, rng=SEED),
@@ -246,7 +246,7 @@ def _caveats(
     directory: Directory,
     comparisons: Sequence[Comparison],
     family: Sequence[DeclaredComparison],
-    displaced: Sequence[Displaced],
+    displaced: Sequence[VariantDisplacement],
 ) -> list[str]:
     evidence = [tested.evidence for comparison in comparisons for tested in comparison.tested.values()]
     fewest = min((each.difference.n for each in evidence if each.difference.n), default=0)

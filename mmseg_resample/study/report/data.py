@@ -8,7 +8,7 @@ from ..image_bootstrap import NestedBootstrap
 from ..intervals import Interval
 from ..statistics import PairedDifference, mean_and_sd, mean_interval
 from .gather import Scores
-from .results import Comparison, Displaced, Report, Shift, Tested
+from .results import Comparison, Report, Shift, TestedDifference, VariantDisplacement
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _tested(tested: Tested) -> dict[str, Any]:
+def _tested(tested: TestedDifference) -> dict[str, Any]:
     evidence = tested.evidence
     outlook = evidence.outlook
     return {
@@ -106,7 +106,7 @@ def _images(images: NestedBootstrap) -> dict[str, Any]:
     }
 
 
-def _displaced(each: Displaced) -> dict[str, Any]:
+def _displaced(each: VariantDisplacement) -> dict[str, Any]:
     return {
         "combination": each.combination,
         "variant": each.variant,

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from .gather import Directory, tested_as
-from .results import Displaced, Shift
+from .results import Shift, VariantDisplacement
 
 
-def measured(directory: Directory, missing: list[str]) -> list[Displaced]:
+def measured(directory: Directory, missing: list[str]) -> list[VariantDisplacement]:
     """Of every trained variant under every evaluation; ``missing`` gets what there is not, and why."""
     evaluators = directory.evaluators("DisplacementMetric")
     if not evaluators:
@@ -34,7 +34,7 @@ def measured(directory: Directory, missing: list[str]) -> list[Displaced]:
                 edges = [100 * result.found for _, result in kept if not math.isnan(result.found)]
                 share = float(np.mean(edges)) if edges else math.nan
                 seeds = [run["seed"] for run, _ in kept]
-                found.append(Displaced(combination, name, evaluation, seeds, axes["x"], axes["y"], share))
+                found.append(VariantDisplacement(combination, name, evaluation, seeds, axes["x"], axes["y"], share))
     if absent:
         missing.append(f"Displacement profiles: the per-image counts of {absent} evaluations are absent.")
     audits = [run["evaluations"][e].get("audit") or {} for run in directory.runs for e in run["evaluations"]]

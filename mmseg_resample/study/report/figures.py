@@ -13,7 +13,7 @@ from ..statistics import SEEDS_FOR_SIGNIFICANCE, mean_and_sd, mean_interval
 from .cells import interaction_label, signed, where
 from .gather import Scores, tested_as
 from .panels import BAND, INK, MUTED, SERIES, Panel, Plot, marker_size, series_colour, series_marker
-from .results import THIRDS, Breakdown, Comparison, Displaced, Report, Shift, Tested, Transfer
+from .results import THIRDS, Breakdown, Comparison, Report, Shift, TestedDifference, Transfer, VariantDisplacement
 
 NAMES = ("studies", "seeds", "differences", "interactions", "deployment", "displacement", "trimap", "boundary", "audit")
 """Of all figures that a report may have."""
@@ -81,7 +81,7 @@ class _Row:
     finding: bool
 
 
-def _row(label: str, tested: Tested) -> _Row:
+def _row(label: str, tested: TestedDifference) -> _Row:
     d, images = tested.evidence.difference, tested.evidence.images
     ends = (images.student.low, images.student.high) if images is not None and d.n > 1 else None
     return _Row(label, d.values, d.mean, d.low, d.high, ends, tested.evidence.declared, tested.verdict.is_finding)
@@ -123,7 +123,7 @@ def interactions(report: Report) -> Plot:
     )
 
 
-def studies(rows: Mapping[str, Sequence[tuple[str, Tested]]], unit: str) -> Plot:
+def studies(rows: Mapping[str, Sequence[tuple[str, TestedDifference]]], unit: str) -> Plot:
     """Forest plot of the declared comparisons of several studies, one panel per study.
 
     Args:
@@ -274,7 +274,7 @@ def displacement(report: Report) -> Plot:
     panels = []
     reach = [0.0]
     for axis, sign in (("x", "right"), ("y", "below")):
-        groups: dict[str, list[Displaced]] = {}
+        groups: dict[str, list[VariantDisplacement]] = {}
         for each in report.displaced:
             groups.setdefault(where(each.combination, each.evaluation), []).append(each)
             profile = getattr(each, axis).profile
@@ -291,7 +291,7 @@ def displacement(report: Report) -> Plot:
     )
 
 
-def _profile(title: str, group: Sequence[Displaced], axis: str, sign: str, names: Sequence[str]) -> Panel:
+def _profile(title: str, group: Sequence[VariantDisplacement], axis: str, sign: str, names: Sequence[str]) -> Panel:
     def draw(axes: Axes) -> None:
         axes.axhline(0, color=MUTED, linewidth=0.9)
         for each in group:
@@ -364,7 +364,7 @@ def curves(report: Report, name: str, title: str, found: Sequence[Breakdown], yl
 def audit(report: Report) -> Plot | None:
     """What the audit predicts for each third of the image, and what was measured there."""
     names = report.variants
-    groups: dict[tuple[str, str], list[Displaced]] = {}
+    groups: dict[tuple[str, str], list[VariantDisplacement]] = {}
     for axis in ("x", "y"):
         for each in report.displaced:
             if getattr(each, axis).absorbed is not None:
@@ -389,7 +389,9 @@ def audit(report: Report) -> Plot | None:
     )
 
 
-def _predicted(axis: str, title: str, group: Sequence[Displaced], names: Sequence[str], limit: float) -> Panel:
+def _predicted(
+    axis: str, title: str, group: Sequence[VariantDisplacement], names: Sequence[str], limit: float
+) -> Panel:
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=MUTED, linewidth=0.9)
         ticks, labels = [], []

@@ -18,7 +18,7 @@ THIRDS = {"x": ("left", "middle", "right"), "y": ("top", "middle", "bottom")}
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestedDifference:
     """A paired difference and what it is worth.
 
     Attributes:
@@ -50,7 +50,7 @@ class Comparison:
     evaluation: str
     scores: Mapping[str, Scores]
     differences: Mapping[str, PairedDifference]
-    tested: Mapping[str, Tested]
+    tested: Mapping[str, TestedDifference]
 
     @property
     def reference(self) -> str:
@@ -122,7 +122,7 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class Displaced:
+class VariantDisplacement:
     """Displacement of one trained variant under one evaluation.
 
     Attributes:
@@ -196,7 +196,7 @@ class Report:
     comparisons: Sequence[Comparison]
     transfers: Sequence[Transfer]
     interactions: Sequence[Interaction]
-    displaced: Sequence[Displaced]
+    displaced: Sequence[VariantDisplacement]
     trimap: Sequence[Breakdown]
     boundary: Sequence[Breakdown]
     classes: Sequence[Breakdown]

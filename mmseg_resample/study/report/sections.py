@@ -23,7 +23,7 @@ from .cells import (
 from .document import Block, Bullets, Document, Finding, Paragraph, Picture, Section, Table
 from .gather import Scores, product
 from .panels import Plot
-from .results import THIRDS, Breakdown, Comparison, Report, Tested
+from .results import THIRDS, Breakdown, Comparison, Report, TestedDifference
 
 
 def document(report: Report) -> Document:
@@ -100,7 +100,7 @@ def provenance_rows(environments: Sequence[Mapping[str, Any]]) -> tuple[list[str
     return columns, [[row.get(column, "") for column in columns] for row in rows]
 
 
-Made = tuple[str, str, list[Block]]
+SectionParts = tuple[str, str, list[Block]]
 """Key, title and blocks of a section; without blocks it is left out."""
 
 
@@ -114,7 +114,7 @@ def _about(report: Report) -> str:
     )
 
 
-def _verdict(report: Report) -> Made:
+def _verdict(report: Report) -> SectionParts:
     total = len(report.family)
     limit = report.unit.amount(report.margin)
     blocks: list[Block] = [
@@ -139,7 +139,7 @@ def _finding(comparison: Comparison, name: str) -> Finding:
     return Finding(verdict.status, verdict.label, subject, verdict.text)
 
 
-def _seeds(report: Report) -> Made:
+def _seeds(report: Report) -> SectionParts:
     if not report.comparisons:
         return "seeds", "", []
     study = report.study
@@ -158,7 +158,7 @@ def _seeds(report: Report) -> Made:
     return "seeds", "Every seed", [Picture(figures.seeds(report)), table]
 
 
-def _differences(report: Report) -> Made:
+def _differences(report: Report) -> SectionParts:
     rows = [
         _difference_row(comparison, name, tested)
         for comparison in report.comparisons
@@ -199,7 +199,7 @@ def _differences(report: Report) -> Made:
     return "differences", "Paired differences", [Picture(figures.differences(report)), table]
 
 
-def _difference_row(comparison: Comparison, name: str, tested: Tested) -> list[str]:
+def _difference_row(comparison: Comparison, name: str, tested: TestedDifference) -> list[str]:
     evidence = tested.evidence
     d = evidence.difference
     return [
@@ -217,7 +217,7 @@ def _difference_row(comparison: Comparison, name: str, tested: Tested) -> list[s
     ]
 
 
-def _interactions(report: Report) -> Made:
+def _interactions(report: Report) -> SectionParts:
     rows = [
         [
             interaction_label(i.variant, i.reference, i.along, i.combination),
@@ -240,7 +240,7 @@ def _interactions(report: Report) -> Made:
     return "interactions", "Interactions", [intro, Picture(figures.interactions(report)), table]
 
 
-def _deployment(report: Report) -> Made:
+def _deployment(report: Report) -> SectionParts:
     if not report.transfers:
         return "deployment", "", []
     columns, rows = transfer_rows(report)
@@ -255,7 +255,7 @@ def _deployment(report: Report) -> Made:
     return "deployment", "Trained one way, tested another", [*([Picture(plot)] if plot is not None else []), table]
 
 
-def _displacement(report: Report) -> Made:
+def _displacement(report: Report) -> SectionParts:
     rows = []
     for each in report.displaced:
         for axis in ("x", "y"):
@@ -288,7 +288,7 @@ def _displacement(report: Report) -> Made:
     return "displacement", "Displacement", [Picture(figures.displacement(report)), table]
 
 
-def _trimap(report: Report) -> Made:
+def _trimap(report: Report) -> SectionParts:
     if not report.trimap:
         return "trimap", "", []
     plot = figures.curves(
@@ -304,7 +304,7 @@ def _trimap(report: Report) -> Made:
     return "trimap", "Near boundaries: trimap curves", [*_pictures(plot), table]
 
 
-def _boundary(report: Report) -> Made:
+def _boundary(report: Report) -> SectionParts:
     if not report.boundary:
         return "boundary", "", []
     plot = figures.curves(
@@ -328,7 +328,7 @@ def _curve_table(report: Report, curves: Sequence[Breakdown], what: str) -> Tabl
     return _paired_table(report, ["tested as", "width"], rows, what)
 
 
-def _classes(report: Report) -> Made:
+def _classes(report: Report) -> SectionParts:
     rows = [
         [*each.combination.values(), name, *cells]
         for each in report.classes
@@ -364,7 +364,7 @@ def _paired_table(report: Report, words: Iterable[str], rows: Sequence[Sequence[
     return Table([*keys, *names, *(f"{n} - {names[0]}" for n in names[1:])], rows, caption, frozenset(keys))
 
 
-def _audit(report: Report) -> Made:
+def _audit(report: Report) -> SectionParts:
     plot = figures.audit(report)
     if plot is None:
         return "audit", "", []
@@ -410,7 +410,7 @@ def _at_third(ends: tuple[float, float, float], third: int) -> float:
     return (first + 2 * middle) / 3 if third == 0 else middle if third == 1 else (2 * middle + last) / 3
 
 
-def _outlook(report: Report) -> Made:
+def _outlook(report: Report) -> SectionParts:
     rows = []
     for comparison, name in report.declared:
         evidence = comparison.tested[name].evidence
@@ -443,7 +443,7 @@ def _outlook(report: Report) -> Made:
     return "outlook", "How many seeds", [table]
 
 
-def _cost(report: Report) -> Made:
+def _cost(report: Report) -> SectionParts:
     rows = []
     for variants in product(report.study["axes"]):
         runs = [run for run in report.runs if run["variants"] == variants]
@@ -470,7 +470,7 @@ def _cost(report: Report) -> Made:
     return "cost", "Cost", [table]
 
 
-def _provenance(report: Report) -> Made:
+def _provenance(report: Report) -> SectionParts:
     blocks: list[Block] = []
     if report.failures:
         axes = list(report.study["axes"])

@@ -9,7 +9,7 @@ from typing import Any
 from ..plan import StudyError
 from . import analysis, cells, data, figures, sections
 from .document import Block, Bullets, Document, Finding, Paragraph, Picture, Section, Table
-from .results import Report, Tested
+from .results import Report, TestedDifference
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def to_json(collection: Collection) -> dict[str, Any]:
 
 
 def _differences(collection: Collection) -> list[Section]:
-    drawn: dict[str, list[tuple[str, Tested]]] = {}
+    drawn: dict[str, list[tuple[str, TestedDifference]]] = {}
     rows = []
     for name, report in zip(collection.names, collection.reports, strict=True):
         for comparison, variant in report.declared:
