@@ -92,8 +92,8 @@ class FlowAlign(_FlowResampler):
     Args:
         in_channels: channels of ``x``.
         guide_channels: channels of ``like``.
-        channels: width of the two reductions; half of ``in_channels`` as published.
         align_corners: pixel model of the inner resize and of the warp.
+        channels: width of the two reductions; half of ``in_channels`` as published.
         convention: ``"exact"``: flow in output pixels, edges repeated, zero flow is bilinear ``resize`` for either
             flag. ``"sfsegnets"``: as the released code since 2022-07 samples, that is ``align_corners=True``, flow in
             units of 1/size on the [-1, 1] grid, zeros outside. ``"sfsegnets-2020"``: as it samples before that on
@@ -114,8 +114,8 @@ class FlowAlign(_FlowResampler):
         self,
         in_channels: int | None = None,
         guide_channels: int | None = None,
-        channels: int | None = None,
         align_corners: bool | None = None,
+        channels: int | None = None,
         convention: Convention = "exact",
     ) -> None:
         super().__init__(in_channels, guide_channels, align_corners, convention)
@@ -145,8 +145,8 @@ class GatedFlowAlign(FlowAlign):
     Args:
         in_channels: channels of ``x``.
         guide_channels: channels of ``like``, as many.
-        channels: width of the two reductions; half of ``in_channels`` as published.
         align_corners: pixel model of the inner resize and of the warps.
+        channels: width of the two reductions; half of ``in_channels`` as published.
         convention: as ``FlowAlign`` has it.
         gate: what the 3x3 convolution before the sigmoid reads. ``"spatial"``: both reduced features.
             ``"spatial_atten"``: the mean and maximum over channels of the reduced ``x`` and of the unreduced ``like``;
@@ -166,12 +166,12 @@ class GatedFlowAlign(FlowAlign):
         self,
         in_channels: int | None = None,
         guide_channels: int | None = None,
-        channels: int | None = None,
         align_corners: bool | None = None,
+        channels: int | None = None,
         convention: Convention = "exact",
         gate: Literal["spatial", "spatial_atten"] = "spatial_atten",
     ) -> None:
-        super().__init__(in_channels, guide_channels, channels, align_corners, convention)
+        super().__init__(in_channels, guide_channels, align_corners, channels, convention)
         if gate not in ("spatial", "spatial_atten"):
             raise ValueError(f"GatedFlowAlign: expected gate 'spatial' or 'spatial_atten', got {gate!r}.")
         self.gate_input = gate
@@ -210,8 +210,8 @@ class DualFlowAlign(_FlowResampler):
     Args:
         in_channels: channels of ``x``.
         guide_channels: channels of ``like``, as many.
-        channels: width of the branches; ``in_channels`` as published.
         align_corners: pixel model of the resize and of the warps.
+        channels: width of the branches; ``in_channels`` as published.
         convention: ``"exact"``: flow in output pixels, edges repeated. ``"alignseg"``: as the released code samples,
             that is a resize with ``align_corners=True`` and warps that read its [-1, 1] grid as half-pixel
             coordinates, flow in units of 1/size, zeros outside; zero flow darkens the border.
@@ -232,8 +232,8 @@ class DualFlowAlign(_FlowResampler):
         self,
         in_channels: int | None = None,
         guide_channels: int | None = None,
-        channels: int | None = None,
         align_corners: bool | None = None,
+        channels: int | None = None,
         convention: Convention = "exact",
         norm_cfg: dict[str, Any] | None = dict(type="BN"),  # noqa: B006  (mmcv's style; not modified)
         act_cfg: dict[str, Any] | None = dict(type="LeakyReLU", negative_slope=0.01),  # noqa: B006

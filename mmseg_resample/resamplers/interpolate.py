@@ -18,14 +18,14 @@ class Interpolate(Resampler):
     """``ops.resize`` to the size of ``like``, in any mode and under any pixel model.
 
     Args:
-        mode: as ``resize`` has it; ``"linear"`` is for sequences and ``"trilinear"`` for volumes.
+        in_channels: not used; for the interface.
+        guide_channels: not used; for the interface.
         align_corners: ignored by the modes that have no such choice, so that one config can set it for all of them.
+        mode: as ``resize`` has it; ``"linear"`` is for sequences and ``"trilinear"`` for volumes.
         coordinates: a convention by its ONNX name, or ``dict(scale=..., offset=...)``, one for all
             spatial axes or one each (source = scale * destination + offset), instead of ``align_corners``.
         antialias: low-pass before shrinking.
         warning: warn when the sizes met speak against ``align_corners``.
-        in_channels: not used; for the interface.
-        guide_channels: not used; for the interface.
 
     Raises:
         ValueError: an option that ``resize`` refuses, at construction.
@@ -33,13 +33,13 @@ class Interpolate(Resampler):
 
     def __init__(
         self,
-        mode: Mode = "bilinear",
+        in_channels: int | None = None,
+        guide_channels: int | None = None,
         align_corners: bool | None = None,
+        mode: Mode = "bilinear",
         coordinates: Coordinates | AxisMap | Sequence[AxisMap | dict[str, float]] | None = None,
         antialias: bool = False,
         warning: bool = True,
-        in_channels: int | None = None,
-        guide_channels: int | None = None,
     ) -> None:
         super().__init__(in_channels, guide_channels, align_corners)
         self.mode = mode

@@ -1,10 +1,13 @@
 """What every learned resampler promises: any size, either flag, any dtype and memory format, gradients, one graph."""
 
+import inspect
+
 import pytest
 import torch
 
+from mmseg_resample import resamplers
 from mmseg_resample.models import ResampleFPN
-from mmseg_resample.resamplers import build_resampler
+from mmseg_resample.resamplers import Resampler, build_resampler
 from tests.conftest import ONE_GRAPH, assert_close
 
 CONFIGS = [
@@ -30,6 +33,13 @@ def build(config, flag=False):
 
 def features(size=(9, 11), batch=2, dtype=torch.float32):
     return torch.randn(batch, 16, 5, 6, dtype=dtype), torch.randn(batch, 16, *size, dtype=dtype)
+
+
+def test_arguments_begin_alike():
+    classes = [each for each in vars(resamplers).values() if inspect.isclass(each) and issubclass(each, Resampler)]
+    assert len(classes) > 10
+    for each in classes:
+        assert list(inspect.signature(each).parameters)[:3] == ["in_channels", "guide_channels", "align_corners"], each
 
 
 @each_config

@@ -29,7 +29,7 @@ def test_config_wins_over_the_owner():
 def test_one_to_three_axes(mode, axes):
     x, like = torch.randn(1, 2, *[3] * axes), torch.randn(1, 1, *[5] * axes)
     torch.testing.assert_close(
-        Interpolate(mode, align_corners=False)(x, like), F.interpolate(x, 5, mode=mode, align_corners=False)
+        Interpolate(mode=mode, align_corners=False)(x, like), F.interpolate(x, 5, mode=mode, align_corners=False)
     )
 
 
