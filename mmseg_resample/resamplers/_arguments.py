@@ -1,10 +1,13 @@
 """Checks of constructor arguments that several resamplers share, and their wording."""
 
+from numbers import Integral
+
 
 def need_channels(owner: str, name: str, value: int | None, multiple_of: int = 1) -> int:
     """``value``, which a neck or head fills in.
 
     Raises:
+        TypeError: it is no integer.
         ValueError: it is missing or no multiple of ``multiple_of``.
     """
     if value is None:
@@ -12,6 +15,8 @@ def need_channels(owner: str, name: str, value: int | None, multiple_of: int = 1
             f"{owner}: expected {name}, got None. A neck or head fills it in; alone, pass the channels of "
             f"{'x' if name == 'in_channels' else 'like'}."
         )
+    if not isinstance(value, Integral):
+        raise TypeError(f"{owner}: expected {name} to be an integer, got {value!r}.")
     if multiple_of < 1 or value % multiple_of:
         raise ValueError(f"{owner}: expected {name} to be a multiple of {multiple_of}, got {value}.")
     return value

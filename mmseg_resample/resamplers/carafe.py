@@ -59,6 +59,7 @@ class CARAFE(Resampler):
         self.scale_factor = need_whole("CARAFE", "scale_factor", scale_factor)
         self.up_kernel = need_odd("CARAFE", "up_kernel", up_kernel)
         self.up_group = up_group
+        need_whole("CARAFE", "compressed_channels", compressed_channels)
         self.channel_compressor = nn.Conv2d(channels, compressed_channels, 1)
         self.content_encoder = nn.Conv2d(
             compressed_channels,

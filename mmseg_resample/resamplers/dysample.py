@@ -59,7 +59,7 @@ class DySample(Resampler):
             raise ValueError(f"DySample: expected style 'lp' or 'pl', got {style!r}.")
         self.scale_factor = need_whole("DySample", "scale_factor", scale_factor)
         self.style = style
-        self.groups = groups or {"lp": 4, "pl": 8}[style]
+        self.groups = need_whole("DySample", "groups", {"lp": 4, "pl": 8}[style] if groups is None else groups)
         channels = need_channels("DySample", "in_channels", in_channels, multiple_of=self.groups)
         cells = self.scale_factor**2
         outputs = 2 * self.groups

@@ -96,6 +96,7 @@ def test_kernels_start_near_uniform():
         (dict(in_channels=6, up_group=4), "multiple of 4, got 6"),
         (dict(in_channels=4, up_kernel=4), "up_kernel to be odd and >= 1, got 4"),
         (dict(in_channels=4, encoder_kernel=2), "encoder_kernel to be odd"),
+        (dict(in_channels=4, compressed_channels=0), "compressed_channels to be a whole number >= 1, got 0"),
         (dict(in_channels=4, scale_factor=1.5), "scale_factor to be a whole number >= 1, got 1.5"),
     ],
 )

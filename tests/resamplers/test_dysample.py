@@ -138,7 +138,9 @@ def test_sampling_starts_near_bilinear():
         (dict(in_channels=8, style="ps"), "'lp' or 'pl', got 'ps'"),
         (dict(in_channels=6), "multiple of 4, got 6"),
         (dict(in_channels=8, style="pl", scale_factor=3), "multiple of 9, got 8"),
-        (dict(in_channels=8, scale_factor=0), "whole number >= 1, got 0"),
+        (dict(in_channels=8, scale_factor=0), "scale_factor to be a whole number >= 1, got 0"),
+        (dict(in_channels=8, groups=0), "groups to be a whole number >= 1, got 0"),
+        (dict(in_channels=8, groups=2.0), "groups to be a whole number >= 1, got 2.0"),
     ],
 )
 def test_errors(kwargs, message):

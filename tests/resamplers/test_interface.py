@@ -43,6 +43,12 @@ def test_arguments_begin_alike():
 
 
 @each_config
+def test_channels_are_integers(config):
+    with pytest.raises(TypeError, match=r"expected in_channels to be an integer, got '16'\."):
+        build_resampler(config, in_channels="16", guide_channels=16, align_corners=False)
+
+
+@each_config
 @each_flag
 @pytest.mark.parametrize("size", [(10, 12), (9, 11), (5, 6), (3, 4), (1, 1), (1, 13), (23, 2)])
 def test_any_size(config, flag, size):
