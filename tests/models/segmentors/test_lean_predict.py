@@ -309,6 +309,7 @@ def features(x):
 
 
 def test_nothing_is_said_of_stock_models(monkeypatch):
+    lean_heads._say.cache_clear()  # what an earlier test caused would not be said again
     monkeypatch.setattr(lean_heads, "print_log", lambda *args: pytest.fail(str(args)))
     for head in HEADS:
         _, model = pair(head)
