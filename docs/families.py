@@ -44,7 +44,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     root = Path(get_installed_path("mmsegmentation")) / ".mim" / "configs"
     folders = [f for f in sorted(root.iterdir()) if f.is_dir() and not f.name.startswith("_")]
-    start = time.perf_counter()
+    start = time.process_time()
     rows, missing, notes = [], [], []
     for folder in track([f for f in folders if not args.only or f.name in args.only], description="auditing"):
         path = representative(folder)
@@ -55,15 +55,15 @@ def main() -> None:
             continue
         rows.append(row(folder.name, comparison))
         notes += [f"- `{folder.name}`, {place or 'segmentor'}: {what}" for place, what in unfollowed(comparison)]
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     text = HEAD + "\n".join(rows) + "\n"
-    text += f"\n{len(rows)} families, {seconds:.0f} s on one CPU core.\n"
+    text += f"\n{len(rows)} families, {seconds:.0f} s of CPU time.\n"
     if notes:
         text += "\n## Not followed\n\n" + "\n".join(dict.fromkeys(notes)) + "\n"
     if missing:
         text += "\n## Not audited here\n\n" + "\n".join(missing) + "\n"
     args.out.write_text(text)
-    print(f"{args.out}: {len(rows)} families in {seconds:.0f} s, {len(missing)} without their dependencies")
+    print(f"{args.out}: {len(rows)} families in {seconds:.0f} s of CPU time, {len(missing)} without their dependencies")
 
 
 def representative(folder: Path) -> Path:
