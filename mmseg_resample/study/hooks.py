@@ -41,7 +41,7 @@ class RandomStateHook(Hook):
             self._gathered = all_gather_object(_random_state())
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """The same."""
+        """Gather the states of all processes if a checkpoint follows the epoch."""
         if is_distributed() and _saves_after_epoch(runner):
             self._gathered = all_gather_object(_random_state())
 
@@ -208,11 +208,11 @@ class DivergenceHook(Hook):
         self._read(runner.iter)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """A resumed training is judged like an undisturbed one."""
+        """Keep the last losses, so that a resumed training is judged like an undisturbed one."""
         checkpoint["recent_losses"] = list(self._recent)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """The same."""
+        """Go on with the losses before the checkpoint."""
         self._recent.extend(checkpoint.get("recent_losses", []))
 
     def _read(self, last: int) -> None:

@@ -239,7 +239,7 @@ class ChannelsLastHook(Hook):
         _to_channels_last(runner.model)
 
     def before_test(self, runner: Runner) -> None:
-        """The same."""
+        """Convert the weights before a test, and from now on the images."""
         _to_channels_last(runner.model)
 
 
