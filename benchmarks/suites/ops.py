@@ -43,12 +43,11 @@ def cases(options: Options) -> list[Case]:
 
 def _resizes(options: Options) -> list[Case]:
     found = []
-    kernels = backends("resize", options.device)
     for step, (shape, size) in ((False, LOGITS), (True, NECK)):
         shape, size = QUICK if options.quick else (shape, size)
         for mode, arguments in MODES:
             for layout in (torch.contiguous_format, torch.channels_last):
-                found.append(_resize(mode, arguments, shape, size, layout, step, kernels, options.device))
+                found.append(_resize(mode, arguments, shape, size, layout, step, options.device))
     others: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
         ((8, 64, 256), (1024,)),
         ((1, 8, 16, 32, 32), (32, 64, 64)),
@@ -56,7 +55,7 @@ def _resizes(options: Options) -> list[Case]:
     for shape, size in others if not options.quick else [((1, 4, 8), (16,)), ((1, 4, 4, 8, 8), (8, 16, 16))]:
         mode = LINEAR[len(shape)]
         arguments = {"align_corners": False}
-        found.append(_resize(mode, arguments, shape, size, torch.contiguous_format, True, kernels, options.device))
+        found.append(_resize(mode, arguments, shape, size, torch.contiguous_format, True, options.device))
     return found
 
 
@@ -67,12 +66,11 @@ def _resize(
     size: tuple[int, ...],
     layout: torch.memory_format,
     step: bool,
-    kernels: list[str],
     device: str,
 ) -> Case:
     ways = ["F.interpolate", "same call", *(f"same call, {kernel}" for kernel in _replacing(mode, arguments, device))]
     if mode != "area" and not arguments.get("antialias"):
-        ways += [f"any map, {kernel}" for kernel in kernels]
+        ways += [f"any map, {kernel}" for kernel in _kernels(mode, device)]
     flags = [key for key, value in arguments.items() if value]
     words = [mode, *flags, *(["channels-last"] if layout is torch.channels_last else []), *(["step"] if step else [])]
     tiny = tuple(n if i < 2 else 8 for i, n in enumerate(shape)), tuple(16 for _ in size)
@@ -91,8 +89,11 @@ def _replacing(mode: str, arguments: Arguments, device: str) -> list[str]:
     """Backends that take the place of PyTorch's kernel where one is asked for by name."""
     if mode in ("nearest", "nearest-exact", "area") or arguments.get("antialias"):
         return []
-    others = [kernel for kernel in backends("resize", device) if kernel != "torch"]
-    return others + (["banded"] if mode == "bicubic" and device == "cpu" else [])
+    return [kernel for kernel in _kernels(mode, device) if kernel != "torch"]
+
+
+def _kernels(mode: str, device: str) -> list[str]:
+    return [kernel for kernel in backends("resize", device) if kernel != "banded" or mode == "bicubic"]
 
 
 def _numel(shape: tuple[int, ...]) -> int:
