@@ -12,14 +12,15 @@ from .policy import ResizePolicy
 
 
 @MODELS.register_module()
-def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str = "EncoderDecoder", **kwargs: Any) -> nn.Module:
+def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str | None = None, **kwargs: Any) -> nn.Module:
     """A segmentor of mmseg under a ``ResizePolicy``; its parameters and checkpoints are the stock ones.
 
     In a config, behind any stock base: ``model = dict(type='ResampledSegmentor', resize_policy=dict(exact=True))``.
 
     Args:
         resize_policy: arguments of ``ResizePolicy``; ``dict(exact=False)`` is the stock segmentor, for studies.
-        segmentor: the type that the config had before (``"CascadeEncoderDecoder"`` for PointRend and OCRNet).
+        segmentor: the type that the config had before. None: ``CascadeEncoderDecoder`` where there are stages, as for
+            PointRend and OCRNet, else ``EncoderDecoder``.
         **kwargs: the arguments of that type.
 
     Raises:
@@ -29,6 +30,8 @@ def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str = "EncoderD
     """
     for key in resize_policy:
         _check.one_of("ResampledSegmentor", "keys of resize_policy", key, ("exact", "rules", "sizes"))
+    if segmentor is None:
+        segmentor = "mmseg.CascadeEncoderDecoder" if "num_stages" in kwargs else "mmseg.EncoderDecoder"
     cls = MODELS.get(segmentor)
     if cls is None:
         raise KeyError(f"ResampledSegmentor: no segmentor {segmentor!r} in mmseg's registry. Check the type's name.")

@@ -327,8 +327,8 @@ class Sums(NamedTuple):
     """What one pass over the pixels gives.
 
     Args:
-        loss: (), float64, sum of the losses.
-        weight: (), float64, sum of the class weights of the pixels that are not ignored.
+        loss: (), float64 where the device has it, sum of the losses.
+        weight: (), the same dtype, sum of the class weights of the pixels that are not ignored.
         pixels: (), int64, how many are not ignored.
         correct: (), int64, how many of those have their class first, or None.
         losses: (N, H, W), or None.
@@ -363,7 +363,8 @@ def resize_cross_entropy(
     gradient = torch.zeros(logits.shape, dtype=compute, device=device) if "gradient" in want else None
     losses = torch.empty(target.shape, dtype=compute, device=device) if "losses" in want else None
     # Sums by column, added up at the end: no total depends on how threads share a reduction.
-    loss_sum = torch.zeros(width, dtype=torch.float64, device=device)
+    exact = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
+    loss_sum = torch.zeros(width, dtype=exact, device=device)
     weight_sum = torch.zeros_like(loss_sum)
     pixels, correct = torch.zeros(2, width, dtype=torch.int64, device=device)
     step = _band_height(channels, width, height, device)
@@ -382,7 +383,7 @@ def resize_cross_entropy(
                     _refuse_outside("resize_cross_entropy", labels, channels, ignore_index)
                 # A pixel's loss is own * (lse - v[label]) + smooth * (sum(w) * lse - sum(w * v)).
                 own = counted.to(compute) if weight is None else weight[labels] * counted
-                weight_sum += own.sum(0, dtype=torch.float64)
+                weight_sum += own.sum(0, dtype=exact)
                 pixels += counted.sum(0)
                 scale = counted.to(compute)
                 if pixel_weight is not None:
@@ -407,7 +408,7 @@ def resize_cross_entropy(
                 if every is not None:
                     loss += scale * (class_sum * lse - every)
                 loss = loss.masked_fill_(~counted, 0)  # an ignored pixel may hold anything
-                loss_sum += loss.sum(0, dtype=torch.float64)
+                loss_sum += loss.sum(0, dtype=exact)
                 if losses is not None:
                     losses[n, start:stop] = loss
                 if received is None:

@@ -109,7 +109,8 @@ def resize_cross_entropy(
             return 1.0
         if weight is not None:
             return sums.weight + _EPS
-        return (sums.pixels if avg_non_ignore else target.numel()) + _EPS
+        # In the dtype of the sums: a number of pixels plus a fraction would have PyTorch's default dtype.
+        return (sums.pixels.to(sums.loss.dtype) if avg_non_ignore else target.numel()) + _EPS
 
     fused = _PerPixel if reduction == "none" else _Reduced
     loss, accuracy = fused.apply(logits, target, pixel_weight, sums, divisor, return_accuracy, torch.is_grad_enabled())
@@ -121,7 +122,8 @@ def _accuracy(ctx: Any, sums: Any, batch: int) -> Tensor:
     if batch == 0:
         accuracy = torch.zeros_like(sums.pixels, dtype=torch.float32)
     else:
-        accuracy = ((sums.correct + _EPS) * 100 / (sums.pixels + _EPS)).float()
+        exact = sums.loss.dtype
+        accuracy = ((sums.correct.to(exact) + _EPS) * 100 / (sums.pixels.to(exact) + _EPS)).float()
     ctx.mark_non_differentiable(accuracy)
     return accuracy
 
@@ -195,7 +197,8 @@ class _Once(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         raise RuntimeError(
             "resize_cross_entropy: its gradient has no derivative. "
-            "Use F.cross_entropy(resize(logits, ...), target) where gradients are differentiated."
+            "Where gradients are differentiated use F.cross_entropy(resize(logits, ...), target), or in a config "
+            "LeanSegmentor with lean=dict(loss=False)."
         )
 
 

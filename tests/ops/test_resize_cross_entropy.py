@@ -331,3 +331,19 @@ def test_errors(change, error, message):
     good = dict(logits=torch.zeros(1, 3, 4, 4), target=torch.zeros(1, 8, 8).long())
     with pytest.raises(error, match=message):
         resize_cross_entropy(**(good | change))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_default_dtype_does_not_matter(dtype, backend):
+    logits, target = case(size=(300, 300), dtype=torch.float32)
+
+    def both():
+        return resize_cross_entropy(logits, target, avg_non_ignore=True, return_accuracy=True)
+
+    expected = both()
+    torch.set_default_dtype(dtype)
+    try:
+        actual = both()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))

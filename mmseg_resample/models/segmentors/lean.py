@@ -74,6 +74,11 @@ class LeanEncoderDecoder(EncoderDecoder):
         (crop_height, crop_width), (y_stride, x_stride) = self.test_cfg.crop_size, self.test_cfg.stride
         rows, row_count = _windows(height, crop_height, y_stride, inputs)
         columns, column_count = _windows(width, crop_width, x_stride, inputs)
+        if not (row_count.all() and column_count.all()):
+            raise ValueError(
+                f"slide_inference: expected windows that cover the image, got test_cfg.stride={(y_stride, x_stride)} "
+                f"with crop_size={(crop_height, crop_width)}. Lower the stride."
+            )
         total = inputs.new_zeros(batch, self.out_channels, height, width)
         for y in rows:
             for x in columns:
@@ -138,7 +143,7 @@ def _lean(cls: type[nn.Module], base: type[nn.Module]) -> type[nn.Module]:
 
 @MODELS.register_module()
 def LeanSegmentor(
-    lean: dict[str, bool] | None = None, segmentor: str | dict[str, Any] = "EncoderDecoder", **kwargs: Any
+    lean: dict[str, bool] | None = None, segmentor: str | dict[str, Any] | None = None, **kwargs: Any
 ) -> nn.Module:
     """A segmentor of mmseg without full-resolution logits; its parameters, checkpoints and results are the stock ones.
 
@@ -148,7 +153,8 @@ def LeanSegmentor(
     Args:
         lean: switches of ``Lean``; all are on by default.
         segmentor: the type that the config had before, or its config where that has more to say than its type, such as
-            ``dict(type='ResampledSegmentor', segmentor='CascadeEncoderDecoder')``.
+            ``dict(type='ResampledSegmentor', segmentor='DepthEstimator')``. None: ``ResampledSegmentor`` where there is
+            a ``resize_policy``, else ``CascadeEncoderDecoder`` or ``EncoderDecoder`` by whether there are stages.
         **kwargs: the arguments of that type.
 
     Raises:
@@ -158,6 +164,9 @@ def LeanSegmentor(
     for key in lean or {}:
         _check.one_of("LeanSegmentor", "keys of lean", key, switches)
     options = Lean(**(lean or {}))
+    if segmentor is None:
+        stock = "mmseg.CascadeEncoderDecoder" if "num_stages" in kwargs else "mmseg.EncoderDecoder"
+        segmentor = "ResampledSegmentor" if "resize_policy" in kwargs else stock
     model = MODELS.build(kwargs | (segmentor if isinstance(segmentor, dict) else dict(type=segmentor)))
     for name, module in model.named_modules():
         if isinstance(module, SegformerHead):
@@ -182,12 +191,25 @@ def _install(module: nn.Module, base: type[nn.Module], options: Lean) -> None:
 
 
 def _for_flow(segmentor: nn.Module, options: Lean) -> Lean:
-    """Labels come from small logits where a segmentor passes them on untouched, as mmseg's own two do."""
+    """Labels come from small logits where segmentor and head pass them on untouched, as mmseg's own do."""
     original, _ = recipe(type(segmentor))
     own = [method for method in _FLOW if getattr(original, method) is not getattr(EncoderDecoder, method)]
     if original.encode_decode not in (EncoderDecoder.encode_decode, CascadeEncoderDecoder.encode_decode):
         own.append("encode_decode")
+    if not own:
+        head = _last_head(segmentor)
+        original, _ = recipe(type(head))
+        own = _own_prediction(head, original)
     if options.labels and own:
         say_once(f"{original.__name__} has {', '.join(own)} of its own; its labels come from full-resolution logits.")
         return replace(options, labels=False)
     return options
+
+
+def _own_prediction(head: nn.Module, original: Any) -> list[str]:
+    """Methods that may work on what mmseg's base head predicts."""
+    if not isinstance(head, BaseDecodeHead):  # such as an average of several
+        return ["predict"] if any(isinstance(module, BaseDecodeHead) for module in head.modules()) else []
+    own = ["predict_by_feat"] if original.predict_by_feat is not BaseDecodeHead.predict_by_feat else []
+    known = original.predict.__module__.split(".")[0] in ("mmseg", "mmseg_resample")
+    return own if known else [*own, "predict"]

@@ -81,8 +81,9 @@ def _resize(x: Tensor, size: Sequence[int], pixel_model: PixelModel) -> Tensor:
 class LogitsOnRequest(PixelData):
     """The ``seg_logits`` of a data sample: holds the small logits of the head and resizes them when ``data`` is read.
 
-    ``data`` is (C, H, W), a new tensor at every reading: keep what you read. Whatever copies, moves or prints a whole
-    data sample reads it; ``to_dict``, through which mmengine hands samples to metrics, does not.
+    ``data`` is (C, H, W), computed at every reading: keep what you read, and assign what you change. Whatever copies,
+    moves or prints a whole data sample reads it; ``to_dict``, through which mmengine hands samples to metrics, does
+    not.
 
     Args:
         pending: logits of one image.
@@ -104,6 +105,18 @@ class LogitsOnRequest(PixelData):
     def data(self, value: Tensor) -> None:
         self.__dict__["_assigned"] = value
 
+    @data.deleter
+    def data(self) -> None:
+        self.__dict__.pop("_assigned", None)
+        self.__dict__["_pending"] = None
+
+    def pop(self, key: str, *default: Any) -> Any:
+        if key != "data" or key not in self:
+            return super().pop(key, *default)
+        value = self.data
+        del self.data
+        return value
+
     @property
     def shape(self) -> Size | None:
         """(H, W)."""
@@ -115,8 +128,8 @@ class LogitsOnRequest(PixelData):
         return _Fields(self)
 
 
-class _Fields(Mapping[str, Any]):
-    """A dict whose values are read when they are asked for."""
+class _Fields(Mapping[str, Any], dict):  # type: ignore[misc]  # what asks for a dict gets one
+    """A dict whose values are read when they are asked for. Copies and pickles are plain."""
 
     def __init__(self, element: PixelData) -> None:
         self._element = element
@@ -131,3 +144,9 @@ class _Fields(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._element.all_keys())
+
+    def __repr__(self) -> str:
+        return repr({**self})
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return dict, ({**self},)

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
+from mmengine.evaluator.metric import _to_cpu
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
+from mmseg.models.decode_heads import FCNHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.visualization import SegLocalVisualizer
@@ -16,7 +19,7 @@ from mmseg.visualization import SegLocalVisualizer
 from mmseg_resample.models.segmentors import LogitsOnRequest, lean, lean_heads, logits
 from mmseg_resample.ops import resize_argmax
 
-from .thin import CLASSES, FCN, HEADS, SIZE, TOP, Largest, batch, build, pair
+from .thin import CLASSES, FCN, HEADS, SIZE, TOP, Largest, batch, build, config, pair
 
 # 5 classes, and sizes whose sum exceeds 128: PyTorch's general kernel, bitwise that of the fused op.
 SLIDE = dict(mode="slide", crop_size=(48, 64), stride=(32, 40))
@@ -324,6 +327,83 @@ def test_heads_that_are_not_mmsegs_are_left_alone(monkeypatch):
     assert said == ["OwnHead is no head of mmseg's kind; its loss and logits stay as they are."]
     samples = predictions(model, *batch(ori_shape=(101, 140)))
     assert torch.equal(samples[0].pred_sem_seg.data, samples[0].seg_logits.data.argmax(0, keepdim=True))
+
+
+@MODELS.register_module()
+class ColderHead(FCNHead):
+    def predict_by_feat(self, seg_logits, batch_img_metas):
+        return super().predict_by_feat(seg_logits, batch_img_metas) / 2
+
+
+@MODELS.register_module()
+class SurerHead(FCNHead):
+    def predict(self, inputs, batch_img_metas, test_cfg):
+        return super().predict(inputs, batch_img_metas, test_cfg).softmax(1)
+
+
+@MODELS.register_module()
+class AverageHead(torch.nn.Module):
+    align_corners, num_classes, out_channels = False, CLASSES, CLASSES
+
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.heads = torch.nn.ModuleList(MODELS.build(dict(kwargs, type="FCNHead")) for _ in range(2))
+
+    def loss(self, inputs, batch_data_samples, train_cfg):
+        return self.heads[0].loss(inputs, batch_data_samples, train_cfg)
+
+    def predict(self, *args):
+        return sum(head.predict(*args) for head in self.heads)
+
+
+@pytest.mark.parametrize("head", ["ColderHead", "SurerHead", "AverageHead"])
+def test_heads_that_work_on_what_mmseg_predicts(head, fused, monkeypatch):
+    said = []
+    monkeypatch.setattr(lean, "say_once", said.append)
+    assert_same(*pair(dict(FCN, type=head)), *batch(ori_shape=(101, 140)))
+    assert not fused
+    assert said[-1].startswith(head) and said[-1].endswith("labels come from full-resolution logits.")
+
+
+def test_samples_as_dicts_hold_tensors_when_dumped():
+    """mmengine's ``DumpResults`` moves dicts of tensors to the CPU and pickles them."""
+    _, model = pair()
+    (sample,) = predictions(model, *batch(n=1, ori_shape=(101, 140)))
+    fields = sample.to_dict()["seg_logits"]
+    assert isinstance(fields, dict) and list(fields) == ["data"] and "tensor" in repr(fields)
+    for plain in (dict(fields), {**fields}, pickle.loads(pickle.dumps(fields)), _to_cpu(fields), copy.deepcopy(fields)):
+        assert type(plain) is dict and torch.equal(plain["data"], sample.seg_logits.data)
+
+
+def test_logits_can_be_taken_out():
+    _, model = pair()
+    samples = predictions(model, *batch(ori_shape=(101, 140)))
+    data = samples[0].seg_logits.data
+    assert torch.equal(samples[0].seg_logits.pop("data"), data)
+    del samples[1].seg_logits.data
+    for sample in samples:
+        assert "data" not in sample.seg_logits and not sample.to_dict()["seg_logits"]
+        assert sample.seg_logits.pop("data", None) is None
+
+
+def test_windows_with_gaps_are_refused():
+    _, model = pair(test_cfg=dict(mode="slide", crop_size=(16, 16), stride=(40, 16)))
+    with pytest.raises(ValueError, match=r"windows that cover the image, got test_cfg.stride=\(40, 16\)"):
+        predictions(model, *batch())
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_the_type_of_the_config_need_not_be_named(stages):
+    head = [FCN, dict(TOP, type="OCRHead", ocr_channels=8)] if stages > 1 else FCN
+    cfg = config(head, **(dict(num_stages=stages) if stages > 1 else {}))
+    cfg.update(type="LeanSegmentor")
+    init_default_scope("mmseg")
+    expected = "CascadeEncoderDecoder" if stages > 1 else "EncoderDecoder"
+    assert type(MODELS.build(cfg)).__name__ == expected
+    with_policy = dict(cfg, resize_policy=dict(rules=[dict(align_corners=True)]))
+    for type_ in ("LeanSegmentor", "ResampledSegmentor"):
+        model = MODELS.build(dict(with_policy, type=type_))
+        assert type(model).__name__ == expected and model.resize_policy.rules
 
 
 @MODELS.register_module()
