@@ -420,25 +420,50 @@ def read_weights(checkpoint: str) -> Shapes:
 
 
 def check_weights(runner: Runner, weights: Shapes, checkpoint: str) -> None:
-    """Refuses a checkpoint of which nothing fits the model; mmengine would log a warning and test random weights.
+    """Refuses a checkpoint that lacks weights of the model; mmengine would log a warning and test random ones.
+
+    Weights are parameters and floating-point buffers. What a test does not use may be missing: the counters of batch
+    norms and the auxiliary heads. Weights that the model lacks are left out, with a warning on stderr.
+
+    Args:
+        runner: with the model, before it loads.
+        weights: from ``read_weights`` or ``prepare_test``.
+        checkpoint: its name, for messages.
 
     Raises:
-        UsageError: no weight of the checkpoint has the name and shape of one of the model.
+        UsageError: a weight of the model is missing in the checkpoint, or has another shape there.
     """
     model = runner.model
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    if not weights.items() & expected.items():
+    state = {key: value for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    expected = {key: tuple(value.shape) for key, value in state.items() if value.is_floating_point()}
+    missing = {key: shape for key, shape in expected.items() if key not in weights}
+    unused = {key: shape for key, shape in weights.items() if key not in state and shape}
+    idle = {key for key in expected if key.startswith("auxiliary_head.")}
+    other = {key: shape for key, shape in expected.items() if weights.get(key, shape) != shape}
+    if missing.keys() - idle or other.keys() - idle:
         raise UsageError(
-            f"checkpoint {checkpoint}: none of its {len(weights)} weights fits the model, the test would score random "
-            f"weights.\n  checkpoint: {_sample(weights)}\n  model:      {_sample(expected)}\n"
-            f"Test it with the config it was trained with."
+            f"checkpoint {checkpoint}: {len(missing) + len(other)} of the {len(expected)} weights of the model "
+            f"cannot be loaded from it, and would be random."
+            + (f"\n  {len(missing)} missing: {_sample(missing)}" if missing else "")
+            + (f"\n  {len(other)} of another shape: {_sample(other, weights)}" if other else "")
+            + (f"\n  {len(unused)} that only the checkpoint has: {_sample(unused)}" if unused else "")
+            + "\nUse the config it was trained with."
         )
+    if missing or other:
+        _say(
+            f"warning: checkpoint {checkpoint}: {len(missing) + len(other)} weights of auxiliary heads are not in it; "
+            f"a test does not use them."
+        )
+    if unused:
+        _say(f"warning: checkpoint {checkpoint}: {len(unused)} left out, not in the model: {_sample(unused)}.")
 
 
-def _sample(shapes: Shapes) -> str:
-    return ", ".join(f"{key} {shape}" for key, shape in list(shapes.items())[:3]) + (", ..." if len(shapes) > 3 else "")
+def _sample(shapes: Shapes, found: Shapes | None = None) -> str:
+    """The first of them, each with the shape that was found instead."""
+    first = [f"{key} {shape}{f', not {found[key]}' if found else ''}" for key, shape in list(shapes.items())[:3]]
+    return "; ".join([*first, "..."] if len(shapes) > 3 else first)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Tests a checkpoint; mmseg's tools/test.py, which never scores weights that were not loaded."""
+"""Tests a checkpoint; mmseg's tools/test.py, which refuses a checkpoint that lacks weights of the model."""
 
 import argparse
 import sys

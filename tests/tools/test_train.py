@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmseg
 import numpy as np
@@ -302,8 +303,17 @@ def test_train_refuses_what_needs_a_gpu(monkeypatch, capsys, folder, arguments, 
                 reason="this torch, or this fork of mmengine, loads everything",
             ),
         ),
-        ("foreign.pth", r"none of its 2 weights fits the model(.|\n)*head.weight \(3,\)(.|\n)*backbone.stem.0.weight"),
-        ("other_shape.pth", "none of its 1 weights fits the model"),
+        (
+            "foreign.pth",
+            r"(\d+) of the \1 weights .* cannot be loaded(.|\n)*\1 missing: backbone.stem.0.weight"
+            r"(.|\n)*2 that only the checkpoint has: head.weight \(3,\)",
+        ),
+        (
+            "other_classes.pth",
+            r"2 of the \d+ weights of the model cannot be loaded(.|\n)*"
+            r"2 of another shape: decode_head.conv_seg.weight \(3, 4, 1, 1\), not \(19, 4, 1, 1\)",
+        ),
+        ("backbone.pth", r"(\d+) of the \d+ weights of the model cannot be loaded(.|\n)*\1 missing: decode_head"),
     ],
 )
 def test_test_refuses_checkpoints(monkeypatch, capsys, folder, trained, checkpoint, message):
@@ -312,9 +322,36 @@ def test_test_refuses_checkpoints(monkeypatch, capsys, folder, trained, checkpoi
     torch.save([1], folder / "list.pth")
     torch.save({"state_dict": {}, "callback": functools.partial(print)}, folder / "custom.pth")
     torch.save({"state_dict": {"head.weight": torch.ones(3), "head.bias": torch.ones(1)}}, folder / "foreign.pth")
-    torch.save({"decode_head.conv_seg.weight": torch.ones(19, 4, 1, 1)}, folder / "other_shape.pth")
+    weights = torch.load(folder / "trained" / "iter_4.pth")["state_dict"]
+    head = {"decode_head.conv_seg.weight": torch.ones(19, 4, 1, 1), "decode_head.conv_seg.bias": torch.ones(19)}
+    torch.save(weights | head, folder / "other_classes.pth")
+    backbone = {key: value for key, value in weights.items() if key.startswith("backbone") or value.ndim == 0}
+    torch.save(backbone, folder / "backbone.pth")
     err = refused(monkeypatch, capsys, folder, "test.py", "tiny.py", checkpoint, "--work-dir", "refused")
     assert re.search(message, err) and "Traceback" not in err
+
+
+class _Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.auxiliary_head = torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 2, 1)
+        self.register_buffer("index", torch.arange(3))
+
+
+def test_what_a_test_does_not_use_may_be_missing_or_left_over(capsys):
+    model = _Model()
+    runner = SimpleNamespace(model=model)
+    norm = {f"norm.{key}": (3,) for key in ("weight", "bias", "running_mean", "running_var")}
+    launch.check_weights(runner, {key: tuple(value.shape) for key, value in model.state_dict().items()}, "all.pth")
+    assert capsys.readouterr().err == ""
+    launch.check_weights(runner, norm | {"ema.weight": (7,), "ema.count": ()}, "some.pth")
+    assert capsys.readouterr().err == (
+        "warning: checkpoint some.pth: 2 weights of auxiliary heads are not in it; a test does not use them.\n"
+        "warning: checkpoint some.pth: 1 left out, not in the model: ema.weight (7,).\n"
+    )
+    del norm["norm.running_mean"]
+    with pytest.raises(launch.UsageError, match=r"3 of the 6 weights (.|\n)*missing: norm.running_mean \(3,\)"):
+        launch.check_weights(runner, norm, "some.pth")
 
 
 @pytest.mark.parametrize(
