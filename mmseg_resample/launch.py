@@ -4,6 +4,7 @@ Mistakes that a user can make on the command line raise ``UsageError`` as early 
 """
 
 import argparse
+import ast
 import difflib
 import inspect
 import numbers
@@ -31,6 +32,7 @@ __all__ = [
     "UsageError",
     "add_arguments",
     "add_config_arguments",
+    "add_policy_argument",
     "build_runner",
     "check_weights",
     "config_from_arguments",
@@ -82,12 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--work-dir",
         help="folder for logs, checkpoints and metrics (default: the config's, or work_dirs/<config name>)",
     )
-    parser.add_argument(
-        "--policy",
-        metavar="PIXEL_MODEL",
-        help="the pixel model of every resize, whatever the modules say: exact (as tools/audit.py finds it), "
-        "True, False (align_corners), or a convention such as asymmetric",
-    )
+    add_policy_argument(parser)
     parser.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
@@ -95,6 +92,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what started the processes of a distributed job (default: none, one process)",
     )
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by torch.distributed.launch")
+
+
+def add_policy_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--policy``, for ``set_policy``."""
+    parser.add_argument(
+        "--policy",
+        metavar="PIXEL_MODEL",
+        help="the pixel model of every resize, whatever the modules say: exact (as tools/audit.py finds it), "
+        "True, False (align_corners), or a convention such as asymmetric",
+    )
 
 
 class KeyValues(DictAction):
@@ -260,12 +267,16 @@ def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
         raise UsageError(f"--cfg-options {' '.join(options)}: {error.args[0]}") from error
 
 
-def dotted_keys(node: Any, prefix: str = "") -> Iterator[str]:
+def dotted_keys(node: Any) -> Iterator[str]:
     """The dotted keys of nested dicts and lists, as ``--cfg-options`` and the axes of a study write them."""
+    return (key for key, _ in _dotted_items(node))
+
+
+def _dotted_items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
     for key, value in items:
-        yield f"{prefix}{key}"
-        yield from dotted_keys(value, f"{prefix}{key}.")
+        yield f"{prefix}{key}", value
+        yield from _dotted_items(value, f"{prefix}{key}.")
 
 
 def _nearest(option: str, keys: Sequence[str]) -> str | None:
@@ -358,6 +369,8 @@ def prepare_test(
 ) -> Shapes:
     """Completes a config for testing, in place, and reads the checkpoint before anything is built.
 
+    Where the config that the checkpoint stores has another pixel model, a warning on stderr says in what they differ.
+
     Args:
         cfg: from ``load_config``.
         checkpoint: a path or a URL.
@@ -374,6 +387,7 @@ def prepare_test(
         UsageError: the config does not describe a test, lacks what an option needs, or the checkpoint is unreadable.
     """
     require(cfg, "testing", "model", "test_dataloader", "test_cfg", "test_evaluator")
+    model = cfg.to_dict()["model"]
     if show or show_dir:
         require(cfg, "showing predictions", "default_hooks.visualization", "visualizer")
         cfg.default_hooks.visualization.update(draw=True, interval=1, show=show, wait_time=wait_time)
@@ -392,7 +406,9 @@ def prepare_test(
             evaluator.update(output_dir=out, keep_results=True)
     cfg.load_from = checkpoint
     cfg.resume = False
-    return read_weights(checkpoint)
+    content = _read(checkpoint)
+    _compare_geometry(model, content, checkpoint)
+    return _shapes(content)
 
 
 def read_weights(checkpoint: str) -> Shapes:
@@ -401,12 +417,21 @@ def read_weights(checkpoint: str) -> Shapes:
     Raises:
         UsageError: there is no such file, or it is not a checkpoint, is truncated, or holds objects that torch refuses.
     """
+    return _shapes(_read(checkpoint))
+
+
+def _shapes(content: Mapping[str, Any]) -> Shapes:
+    weights = content.get("state_dict", content)
+    return {re.sub(r"^module\.", "", key): tuple(getattr(value, "shape", ())) for key, value in weights.items()}
+
+
+def _read(checkpoint: str) -> Mapping[str, Any]:
     if "://" not in checkpoint and not Path(checkpoint).is_file():
         raise UsageError(f"checkpoint {checkpoint}: no such file.{_suggest_file(Path(checkpoint))}")
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu", logger="silent")
-        weights = content.get("state_dict", content)
-        return {re.sub(r"^module\.", "", key): tuple(getattr(value, "shape", ())) for key, value in weights.items()}
+        _shapes(content)
+        return content
     except Exception as error:  # whatever a broken file makes torch raise
         refused = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
         if refused:
@@ -417,6 +442,74 @@ def read_weights(checkpoint: str) -> Shapes:
             ) from error
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise UsageError(f"checkpoint {checkpoint}: not a checkpoint, or truncated ({reason:.120}).") from error
+
+
+def _compare_geometry(model: Mapping[str, Any], content: Mapping[str, Any], checkpoint: str) -> None:
+    """Warns if ``model`` reads its features at other positions than the model that the checkpoint was trained as."""
+    meta = content.get("meta")
+    trained = _stored_model(meta.get("cfg") if isinstance(meta, Mapping) else None)
+    if trained is None:
+        return
+    before, now = _geometry(trained), _geometry(model)
+    keys = [key for key in {**before, **now} if (before.get(key) or None) != (now.get(key) or None)]
+    if keys:
+        differences = ", ".join(f"{key}={before.get(key)} (now {now.get(key)})" for key in keys)
+        _say(f"warning: checkpoint {checkpoint}: trained with {differences}.")
+
+
+def _stored_model(text: Any) -> Mapping[str, Any] | None:
+    """``model`` of a config as mmengine stores it in checkpoints, without running any of it; None if there is none."""
+    try:
+        tree = ast.parse(text if isinstance(text, str) else "")
+    except (SyntaxError, ValueError):
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "model":
+            model = _literal(node.value)
+            return model if isinstance(model, dict) else None
+    return None
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of nested literals and calls of ``dict``; None for any other expression."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        (first, *_) = [_literal(argument) for argument in node.args] or [None]
+        return {**(first or {}), **{item.arg: _literal(item.value) for item in node.keywords}}
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {ast.literal_eval(key): _literal(value) for key, value in pairs if isinstance(key, ast.Constant)}
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_literal(item) for item in node.elts]
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+def _geometry(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a model that decide where its features are read. Wrappers that change nothing are left out."""
+    model = dict(model)
+    if _type_name(model) == "LeanSegmentor":
+        below = model.pop("segmentor", "EncoderDecoder")
+        model.update(below if isinstance(below, Mapping) else dict(type=below))
+    segmentor, policy = _type_name(model), {}
+    if segmentor == "ResampledSegmentor":
+        segmentor, policy = model.get("segmentor", "EncoderDecoder"), model.pop("resize_policy", {})
+    active = {key: _as_lists(value) for key, value in policy.items() if value}
+    found = {"model.type": segmentor, "model.resize_policy": active if active.keys() & {"exact", "rules"} else None}
+    settings = {f"model.{key}": value for key, value in _dotted_items(model)}
+    return found | {
+        key: settings[key] for key in settings if key.rpartition(".")[2] in ("align_corners", "coordinates")
+    }
+
+
+def _type_name(model: Mapping[str, Any]) -> str:
+    kind = model.get("type")
+    return getattr(kind, "__name__", str(kind)).rpartition(".")[2]  # configs of mmengine's new style have classes
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def check_weights(runner: Runner, weights: Shapes, checkpoint: str) -> None:

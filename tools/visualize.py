@@ -27,6 +27,7 @@ def main() -> None:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     launch.add_config_arguments(parser)
+    launch.add_policy_argument(parser)
     parser.add_argument("checkpoint", help="a file, or a URL")
     parser.add_argument("image", nargs="+", help="files, or test:N for sample N of the test set, which has its label")
     parser.add_argument("--label", help="label map of the image, as the data set stores annotations")
@@ -39,7 +40,10 @@ def main() -> None:
         raise launch.UsageError(f"--label: expected one image with it, got {len(args.image)}.")
 
     cfg = launch.load_config(args.config, options=args.cfg_options, work_dir=args.out_dir)
+    if args.policy is not None:
+        launch.set_policy(cfg, args.policy)
     weights = launch.prepare_test(cfg, args.checkpoint)
+    cfg.custom_hooks = None  # of training; EMAHook cannot load without a loop that runs
     cfg.visualizer = dict(
         type="SegLocalVisualizer", vis_backends=[dict(type=b) for b in args.backend], save_dir=args.out_dir
     )

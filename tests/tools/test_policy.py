@@ -102,3 +102,54 @@ def test_the_command_line_refuses():
     below = dict(type="ResampledSegmentor", resize_policy=dict(exact=True))
     with pytest.raises(launch.UsageError, match="Keep one"):
         launch.set_policy(Config(dict(model=dict(type="LeanSegmentor", segmentor=below))), "True")
+
+
+HEAD = dict(type="FCNHead", align_corners=False)
+STOCK_MODEL = dict(type="EncoderDecoder", decode_head=HEAD)
+EXACT_MODEL = dict(type="ResampledSegmentor", resize_policy=dict(exact=True), decode_head=HEAD)
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "difference"),
+    [
+        (STOCK_MODEL, STOCK_MODEL, None),
+        (EXACT_MODEL, STOCK_MODEL, "model.resize_policy={'exact': True} (now None)"),
+        (EXACT_MODEL, EXACT_MODEL, None),
+        (EXACT_MODEL, dict(type="LeanSegmentor", segmentor=dict(EXACT_MODEL)), None),
+        (EXACT_MODEL, {**EXACT_MODEL, "type": "LeanSegmentor", "segmentor": "ResampledSegmentor"}, None),
+        (STOCK_MODEL, {**EXACT_MODEL, "resize_policy": dict(exact=False)}, None),
+        (STOCK_MODEL, {**STOCK_MODEL, "type": "LeanSegmentor"}, None),
+        (
+            STOCK_MODEL,
+            dict(type="CascadeEncoderDecoder", decode_head=[HEAD, dict(HEAD, align_corners=True)]),
+            "model.type=EncoderDecoder (now CascadeEncoderDecoder), model.decode_head.1.align_corners=None (now True)",
+        ),
+        (STOCK_MODEL, dict(type="EncoderDecoder", decode_head=dict(type="FCNHead")), None),  # False is the default
+        (
+            dict(STOCK_MODEL, decode_head=dict(HEAD, classes={0: "sky", "a b": dict(align_corners=True)})),
+            STOCK_MODEL,
+            "model.decode_head.classes.a b.align_corners=True (now None)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("formatted", [True, False])
+def test_another_pixel_model_than_in_training_is_a_warning(capsys, tmp_path, trained, tested, difference, formatted):
+    stored = Config(dict(model=trained, work_dir="x"), format_python_code=formatted).pretty_text
+    path = str(tmp_path / "iter_1.pth")
+    torch.save(dict(state_dict={}, meta=dict(cfg=stored)), path)
+    cfg = Config(dict(model=tested, test_dataloader={}, test_cfg={}, test_evaluator={}))
+    launch.prepare_test(cfg, path)
+    expected = f"warning: checkpoint {path}: trained with {difference}.\n" if difference else ""
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    "stored", [None, 3, "model = (", "a = 1", "model = build()", "model = dict(type=open('x', 'w'))"]
+)
+def test_a_stored_config_is_never_run(capsys, tmp_path, monkeypatch, stored):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(state_dict={}, meta=dict(cfg=stored)), "iter_1.pth")
+    cfg = Config(dict(model=STOCK_MODEL, test_dataloader={}, test_cfg={}, test_evaluator={}))
+    launch.prepare_test(cfg, "iter_1.pth")
+    assert [path.name for path in tmp_path.iterdir()] == ["iter_1.pth"]
+    assert "Traceback" not in capsys.readouterr().err

@@ -28,7 +28,7 @@ def trained(tmp_path_factory):
     config = folder / "sfnet.py"
     config.write_text(
         f"_base_ = [{str(CONFIG)!r}]\n"
-        "custom_hooks = [dict(type='FlowLoggerHook', interval=2)]\n"
+        "custom_hooks = [dict(type='FlowLoggerHook', interval=2), dict(type='EMAHook')]\n"
         "train_cfg = dict(max_iters=2, val_interval=2)\n"
         "train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(length=4))\n"
         "test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(length=4))\n"
@@ -52,8 +52,9 @@ def test_flows_are_logged_beside_the_losses(trained):
 def test_pictures_of_a_test_image(trained):
     config, checkpoint, folder = trained
     out = folder / "pictures"
-    done = tool("visualize", config, checkpoint, "test:1", "--out-dir", out)
+    done = tool("visualize", config, checkpoint, "test:1", "--out-dir", out, "--policy", "exact")
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "trained with model.resize_policy=None (now {'exact': True})" in done.stderr
     pictures = {path.name.removesuffix("_0.png"): cv2.imread(str(path)) for path in out.rglob("vis_image/*.png")}
     assert pictures.keys() == {"test1", "test1_boundaries", *(f"test1_{step}" for step in STEPS)}
     assert all(picture.std() > 10 for picture in pictures.values())
@@ -75,6 +76,7 @@ def test_any_image_with_and_without_its_label(trained):
     ("arguments", "message"),
     [
         (["test:9"], "samples test:0 to test:3"),
+        (["test:0", "--policy", "exakt"], "expected exact, True, False or one of"),
         (["nowhere.png"], "nowhere.png: no such file"),
         (["test:0", "test:1", "--label", "label.png"], "expected one image"),
     ],
