@@ -23,7 +23,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner
 from mmengine.utils import get_installed_path, is_installed
-from mmseg.registry import RUNNERS
+from mmseg.registry import DATASETS, RUNNERS
 
 from .ops import Coordinates
 
@@ -45,6 +45,7 @@ __all__ = [
     "read_weights",
     "report",
     "require",
+    "require_data",
     "run",
     "set_policy",
     "set_wrapper_for_cpu",
@@ -614,3 +615,39 @@ def require(cfg: Config, purpose: str, *keys: str) -> None:
     missing = [key for key in keys if key not in known]
     if missing:
         raise UsageError(f"{purpose} needs {', '.join(missing)} in the config, which does not have it.")
+
+
+def require_data(cfg: Config, *loaders: str) -> None:
+    """Refuses a config whose images are not where it says. Only local files are looked for.
+
+    Args:
+        cfg: from ``load_config``.
+        loaders: the keys of its data loaders; those that it does not set are skipped.
+
+    Raises:
+        UsageError: names a folder that is missing, and every ``data_root`` to set.
+    """
+    missing: dict[str, Path] = {}
+    how_to_get = ""
+    for loader in loaders:
+        for key, dataset in [(loader, cfg.get(loader)), *_dotted_items(cfg.get(loader), f"{loader}.")]:
+            folder = _image_folder(dataset)
+            if folder is not None and not folder.exists():
+                missing[key] = folder
+                how_to_get = getattr(DATASETS.get(str(dataset["type"])), "HOW_TO_GET", how_to_get)
+    if missing:
+        key, folder = next(iter(missing.items()))
+        settings = " ".join(f"{key}.data_root=<folder>" for key in missing)
+        raise UsageError(
+            f"{key}: there is no {folder}. Put the data there, or say where it is: --cfg-options {settings}."
+            + (f"\n{how_to_get}" if how_to_get else "")
+        )
+
+
+def _image_folder(dataset: Any) -> Path | None:
+    """Where the images of a data set's config are, if it is one that reads local files."""
+    if not isinstance(dataset, Mapping) or not isinstance(dataset.get("data_root"), str) or "type" not in dataset:
+        return None
+    folder = os.path.join(dataset["data_root"], (dataset.get("data_prefix") or {}).get("img_path") or "")
+    remote = (dataset.get("backend_args") or {}).get("backend", "local") != "local" or re.match(r"\w{2,}:", folder)
+    return None if remote else Path(folder)

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -49,7 +50,7 @@ def main() -> int:
     args = parser.parse_args(arguments[1:] if command is _report else arguments)
     try:
         return command(args, Console())
-    except plan.StudyError as error:
+    except (plan.StudyError, launch.UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except executors.WorkerError as error:
@@ -133,6 +134,9 @@ def _study(args: argparse.Namespace, console: Console) -> int:
     pending = execution.prepare(study, root, overwrite=args.overwrite)
     if args.dry_run:
         _print_plan(console, study, pending)
+    if args.executor in ("inline", "local"):  # other machines have files of their own
+        _require_data(pending)
+    if args.dry_run:
         _print_estimate(console, study, root, pending, args)
         return 0
     console.print(escape(f"{root}: {len(study.runs())} runs, {len(pending)} to do"), soft_wrap=True)
@@ -143,6 +147,13 @@ def _study(args: argparse.Namespace, console: Console) -> int:
         return 130
     _write_report(console, report.build(root), root)
     return int(failed)
+
+
+def _require_data(pending: list[plan.Run]) -> None:
+    for run in pending:
+        for evaluation in run.evaluations:
+            loaders = {"train_dataloader": run.config, "test_dataloader": evaluation.config}
+            launch.require_data(Config({key: config[key] for key, config in loaders.items()}), *loaders)
 
 
 def _run(console: Console, study: plan.Study, root: Path, total: int, args: argparse.Namespace) -> bool:

@@ -42,6 +42,7 @@ def main() -> None:
         wait_time=args.wait_time,
         tta=args.tta,
     )
+    launch.require_data(cfg, "test_dataloader")
     runner = launch.build_runner(cfg)
     launch.check_weights(runner, weights, args.checkpoint)
     launch.report(runner, runner.test())

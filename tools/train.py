@@ -33,6 +33,7 @@ def main() -> None:
 
     cfg = launch.config_from_arguments(args)
     launch.prepare_training(cfg, amp=args.amp, resume=args.resume)
+    launch.require_data(cfg, "train_dataloader", "val_dataloader")
     runner = launch.build_runner(cfg)
     launch.report(runner, launch.train(runner))
 

@@ -43,6 +43,8 @@ def main() -> None:
     if args.policy is not None:
         launch.set_policy(cfg, args.policy)
     weights = launch.prepare_test(cfg, args.checkpoint)
+    if any(image.startswith("test:") for image in args.image):
+        launch.require_data(cfg, "test_dataloader")
     cfg.custom_hooks = None  # of training; EMAHook cannot load without a loop that runs
     cfg.visualizer = dict(
         type="SegLocalVisualizer", vis_backends=[dict(type=b) for b in args.backend], save_dir=args.out_dir

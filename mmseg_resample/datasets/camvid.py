@@ -58,6 +58,7 @@ class CamVidDataset(BaseSegDataset):
     """
 
     METAINFO = dict(classes=tuple(_COLORS), palette=list(_COLORS.values()))
+    HOW_TO_GET = _HOW_TO_GET.format(destination="data/camvid")
 
     def __init__(self, img_suffix: str = ".jpg", seg_map_suffix: str = ".png", **kwargs) -> None:
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)

@@ -103,6 +103,20 @@ def test_dry_run_says_how_long(command, tmp_path, capsys):
     assert "About 60.0 min for 3 runs, 3 at a time: from the finished run of this study, 3600 s each (median)." in shown
 
 
+@pytest.mark.parametrize("arguments", [["--dry-run"], ["--dry-run", "--estimate"], []])
+def test_data_that_is_not_there_is_one_message(command, tmp_path, capsys, arguments):
+    dataset = {"type": "CityscapesDataset", "data_root": "gone", "data_prefix": {"img_path": "images"}}
+    path = write_study(tmp_path, {"train_dataloader.dataset": dataset, "test_dataloader.dataset": dataset})
+    assert command(path, *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err == (
+        "error: train_dataloader.dataset: there is no gone/images. Put the data there, or say where it is: "
+        "--cfg-options train_dataloader.dataset.data_root=<folder> test_dataloader.dataset.data_root=<folder>.\n"
+    )
+    assert ("to do" in captured.out) == ("--dry-run" in arguments)
+    assert list(Path.cwd().iterdir()) == []
+
+
 class TestReport:
     @pytest.fixture
     def studies(self, tmp_path):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.runner import checkpoint as checkpoints
 from PIL import Image
 
@@ -234,6 +235,7 @@ def refused(monkeypatch, capsys, folder, tool: str, *arguments: str, status: int
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(TOOLS / tool), run_name="__main__")
+    MMLogger._instance_dict.clear()  # a Runner's logger writes to the stderr of this test for ever
     assert stop.value.code == status
     return capsys.readouterr().err
 
@@ -352,6 +354,40 @@ def test_what_a_test_does_not_use_may_be_missing_or_left_over(capsys):
     del norm["norm.running_mean"]
     with pytest.raises(launch.UsageError, match=r"3 of the 6 weights (.|\n)*missing: norm.running_mean \(3,\)"):
         launch.check_weights(runner, norm, "some.pth")
+
+
+def test_data_that_is_not_there_is_one_message(monkeypatch, capsys, folder, trained):
+    for tool, arguments in (("train.py", ["tiny.py"]), ("test.py", ["tiny.py", "trained/iter_4.pth"])):
+        loaders = {"train.py": ("train_dataloader", "val_dataloader"), "test.py": ("test_dataloader",)}[tool]
+        options = [f"{loader}.dataset.data_root=gone" for loader in loaders]
+        err = refused(monkeypatch, capsys, folder, tool, *arguments, "--work-dir", "refused", "--cfg-options", *options)
+        settings = " ".join(f"{loader}.dataset.data_root=<folder>" for loader in loaders)
+        assert err == (
+            f"error: {loaders[0]}.dataset: there is no gone/images. Put the data there, or say where it is: "
+            f"--cfg-options {settings}.\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "missing"),
+    [
+        (dict(type="CamVidDataset", data_root="data/nowhere", data_prefix=dict(img_path="images/train")), ".dataset"),
+        (dict(type="ConcatDataset", datasets=[dict(type="ADE20KDataset", data_root="gone")]), ".dataset.datasets.0"),
+        (dict(type="RepeatDataset", times=2, dataset=dict(type="X", data_root="gone")), ".dataset.dataset"),
+        (dict(type="ADE20KDataset", data_root="s3://bucket/gone"), None),
+        (dict(type="ADE20KDataset", data_root="gone", backend_args=dict(backend="petrel")), None),
+        (dict(type="ADE20KDataset", data_root="."), None),
+        (dict(type="ShapesDataset", length=3), None),
+    ],
+)
+def test_where_data_is_looked_for(dataset, missing):
+    cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
+    if missing is None:
+        launch.require_data(cfg, "test_dataloader", "val_dataloader")
+        return
+    with pytest.raises(launch.UsageError, match=f"--cfg-options test_dataloader{missing}.data_root=<folder>") as error:
+        launch.require_data(cfg, "test_dataloader", "val_dataloader")
+    assert ("prepare_camvid.py" in str(error.value)) == (dataset["type"] == "CamVidDataset")
 
 
 @pytest.mark.parametrize(
