@@ -214,7 +214,7 @@ def load_config(
     try:
         cfg = Config.fromfile(path)
     except (ImportError, OSError, SyntaxError) as error:
-        raise UsageError(f"config {path} cannot be read: {error}") from error
+        raise UsageError(f"config {path} cannot be read: {_reason(error)}") from error
     if options:
         _merge(cfg, options)
     if launcher not in ("none", "pytorch") and get_device() not in _ACCELERATORS:
@@ -227,6 +227,15 @@ def load_config(
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or os.path.join("work_dirs", path.stem)
     return cfg
+
+
+def _reason(error: BaseException) -> str:
+    """The message; for an import that mmengine tried, what it did not find instead of where it looked."""
+    message, _, _ = str(error).partition(", the current sys.path is")
+    cause: BaseException | None = error
+    while isinstance(cause, ImportError):
+        innermost, cause = cause, cause.__cause__ or cause.__context__
+    return message if not isinstance(error, ImportError) or innermost is error else f"{message}: {innermost}"
 
 
 def find_config(config: str) -> Path:

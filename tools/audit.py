@@ -2,10 +2,14 @@
 
 import argparse
 import json
+import os
+import re
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
+from matplotlib.backend_bases import FigureCanvasBase
 from rich.console import Console
 
 from mmseg_resample import launch
@@ -53,6 +57,8 @@ def parse_args():
         parser.error(f"--size takes numbers of pixels >= 1, got {args.size}")
     if args.size and len(args.size) > 1 and len(args.size) % 2:
         parser.error(f"--size takes one number or pairs H W, got {len(args.size)} numbers: {args.size}")
+    if args.plot and args.plot.suffix[1:].lower() not in (formats := FigureCanvasBase.get_supported_filetypes()):
+        parser.error(f"--plot takes an image, {args.plot} has none of the endings {', '.join(sorted(formats))}")
     return args
 
 
@@ -62,9 +68,17 @@ def main():
     cfg = launch.load_config(args.config, options=args.cfg_options)
     launch.require(cfg, "an audit", "model")
     for path in filter(None, (args.plot, args.json)):  # before the work, not after it
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise launch.UsageError(f"{path} cannot be written: {error}") from error
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise launch.UsageError(f"{path} cannot be written: {'a folder' if path.is_dir() else 'no permission'}.")
     sizes = _sizes(args.size) or [input_size(cfg)]
-    comparison = compare(cfg, args.config, sizes, flags=args.compare == "align_corners")
+    try:
+        comparison = compare(cfg, args.config, sizes, flags=args.compare == "align_corners")
+    except Exception as error:  # whatever a model raises that cannot be built, or does not fit together
+        raise launch.UsageError(f"{args.config} cannot be audited: {_cause(cfg, error)}") from error
     console = Console()
     print_report(comparison, console, args.all)
     if args.plot:
@@ -77,6 +91,14 @@ def main():
         return 0
     audits = comparison.audits["config"]
     return int(any(a.final is None or a.worst > args.max_shift for a in audits))  # what is not judged does not pass
+
+
+def _cause(cfg, error):
+    for package in sorted(set(re.findall(r"'type': '(\w+)\.", str(cfg.model.to_dict())))):
+        if find_spec(package) is None:
+            return f"it needs the package {package}, which is not installed."
+    message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+    return f"{type(error).__name__}: {str(message).strip().partition(chr(10))[0]}"
 
 
 def _sizes(numbers):

@@ -1,7 +1,12 @@
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from mmseg_resample import launch
 
 TOOL = Path(__file__).parents[2] / "tools" / "audit.py"
 STUDY = Path(__file__).parents[2] / "configs" / "studies" / "align_corners_shapes.py"
@@ -24,6 +29,46 @@ def test_the_exit_status_is_a_check():
     common = (CONFIG, "--size", "128", "--compare", "none", "--max-shift")
     assert audit(*common, "3").returncode == 1
     assert audit(*common, "4").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            (CONFIG, "--cfg-options", "model.decode_head.type=Foo"),
+            "cannot be audited: KeyError: Foo is not in the",
+        ),
+        (
+            (CONFIG, "--cfg-options", "model.decode_head.pool_scale=3"),
+            "cannot be audited: TypeError: BaseDecodeHead.__init__() got an unexpected keyword argument 'pool_scale'",
+        ),
+        (
+            (CONFIG, "--cfg-options", "model.decode_head.in_channels=3"),
+            "expected input[1, 512, 1, 1] to have 3",
+        ),
+        ((CONFIG, "--cfg-options", "model.decode_head.type=nowhere.Head"), "needs the package nowhere, which is not"),
+        ((CONFIG, "--plot", "a.foo"), "--plot takes an image, a.foo has none of the endings"),
+        ((CONFIG, "--json", __file__ + "/a.json"), "a.json cannot be written"),
+        ((CONFIG, "--json", str(TOOL.parent)), "tools cannot be written: a folder."),
+    ],
+)
+def test_what_cannot_be_audited_is_one_message_and_status_2(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "argv", [str(TOOL), *arguments])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(TOOL), run_name="__main__")
+    captured = capsys.readouterr()
+    assert stop.value.code == 2 and captured.out == ""
+    *_, last = [line for line in captured.err.splitlines() if not line.startswith("warning: --cfg-options")]
+    assert "error: " in last and message in last and "Traceback" not in captured.err
+
+
+def test_an_import_of_a_config_that_fails_says_what_is_missing(tmp_path):
+    (tmp_path / "c.py").write_text(
+        "custom_imports = dict(imports='no_such_package.models', allow_failed_imports=False)"
+    )
+    with pytest.raises(launch.UsageError) as error:
+        launch.load_config(str(tmp_path / "c.py"))
+    assert str(error.value).endswith(": No module named 'no_such_package'") and "sys.path" not in str(error.value)
 
 
 def test_mistakes():
