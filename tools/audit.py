@@ -80,6 +80,8 @@ def main():
     except Exception as error:  # whatever a model raises that cannot be built, or does not fit together
         raise launch.UsageError(f"{args.config} cannot be audited: {_cause(cfg, error)}") from error
     console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
     print_report(comparison, console, args.all)
     if args.plot:
         plot(comparison, args.plot)

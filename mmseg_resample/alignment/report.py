@@ -31,8 +31,11 @@ def render(comparison: Comparison, everything: bool = False) -> Group:
         _levels(comparison.now),
     ]
     parts.append(_variants(comparison))
-    parts.append(_meetings(comparison, everything))
-    parts.append(_resizes(comparison, everything))
+    for table, empty in (
+        (_meetings(comparison, everything), "Meetings that are misregistered"),
+        (_resizes(comparison, everything), "Resizes that need a change"),
+    ):
+        parts.append(table if table.row_count else Text(f"{empty}: none at {_pair(comparison.now.size)}."))
     for title, entries in (
         ("could not be followed", comparison.now.trace.unknown),
         ("ends on purpose", comparison.now.trace.notes),
@@ -68,7 +71,7 @@ def _variants(comparison: Comparison) -> Table:
         ("prediction y", "right"),
         ("prediction x", "right"),
     ):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+        table.add_column(column, justify=justify, **_whole(column))  # type: ignore[arg-type]
     names = {"config": "as configured", "False": "align_corners=False", "True": "align_corners=True", "exact": "exact"}
     for i, size in enumerate(comparison.sizes):
         for key in ("config", "False", "True", "exact"):
@@ -106,7 +109,7 @@ def _meetings(comparison: Comparison, everything: bool) -> Table:
         header_style="bold",
     )
     for column in ("module", "op", "resized by", "y", "x", "times", "a resize can repair"):
-        table.add_column(column, justify="right" if column in ("y", "x", "times") else "left")
+        table.add_column(column, justify="right" if column in ("y", "x", "times") else "left", **_whole(column))
     left = {(m.path, m.op) for m in comparison.exact.trace.meetings if m.worst > TOLERANCE}
     for meeting, times in _grouped(kept):
         repairable = "" if meeting.worst <= TOLERANCE else "no" if (meeting.path, meeting.op) in left else "yes"
@@ -155,7 +158,7 @@ def _resizes(comparison: Comparison, everything: bool) -> Table:
         header_style="bold",
     )
     for column in ("module", "call", "sizes", "mode, flag", "source stride, offset", "result stride, offset", "exact"):
-        table.add_column(column)
+        table.add_column(column, **_whole(column))
     for resize in kept:
         exact = "; ".join(dict.fromkeys(f"{m.scale:.6g} i {m.offset:+.4g}" for m in changed.get(resize.site, ())))
         ignores = "  (hard-coded)" if resize.site in comparison.hard_coded else ""
@@ -169,6 +172,11 @@ def _resizes(comparison: Comparison, everything: bool) -> Table:
             exact,
         )
     return table
+
+
+def _whole(column: str) -> dict[str, Any]:
+    """How a narrow column shows what does not fit: in more lines, never cut; names that tell rows apart in one line."""
+    return {"overflow": "fold", "no_wrap": column in ("input", "resizes", "module")}
 
 
 def _grid(grid: Any) -> str:

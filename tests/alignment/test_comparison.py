@@ -79,6 +79,23 @@ def test_tables_json_and_pictures(upernet, tmp_path):
     assert (tmp_path / "fields.png").stat().st_size > 20000
 
 
+def test_narrow_tables_cut_nothing(upernet):
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(render(upernet))
+    text = console.export_text()
+    assert "…" not in text
+    for start in (" 512x1024  align_corners=False ", " 512x1024  align_corners=True ", " auxiliary_head  labels "):
+        assert any(line.startswith(start) for line in text.splitlines()), text
+
+
+def test_nothing_to_list_is_a_line():
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(render(compare(get_config(CONFIGS["unet"]), "unet", [(256, 256)])))
+    text = console.export_text()
+    assert "Meetings that are misregistered: none at 256x256.\nResizes that need a change: none at 256x256.\n" in text
+    assert "a resize can repair" not in text and "exact map" not in text
+
+
 @pytest.mark.parametrize(
     ("offset", "text"),
     [

@@ -20,6 +20,7 @@ def audit(*args):
 def test_a_name_of_mmseg_with_all_outputs(tmp_path):
     done = audit(CONFIG, "--size", "256", "512", "--json", tmp_path / "new" / "a.json", "--plot", tmp_path / "a.png")
     assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) == 120
     assert "reads 3.5 px up and left" in " ".join(done.stdout.replace("│", " ").split())
     assert json.loads((tmp_path / "new" / "a.json").read_text())["sizes"] == [[256, 512]]
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
