@@ -55,6 +55,7 @@ __all__ = [
 Shapes = dict[str, tuple[int, ...]]
 
 _ACCELERATORS = ("cuda", "musa", "npu", "mlu")  # that mmengine trains on in mixed precision, or on several
+_GIVES = {"IoUMetric": "aAcc", "ConfusionMatrixMetric": "aAcc", "DisplacementMetric": "dx"}  # whatever their options
 _RUNNER_ARGUMENTS = set(inspect.signature(Runner).parameters)  # may be set although a config does not mention them
 
 
@@ -313,10 +314,11 @@ def prepare_training(cfg: Config, *, amp: bool = False, resume: bool = False) ->
             there is none the run starts from the beginning, as mmengine does, and says so on stderr.
 
     Raises:
-        UsageError: the config does not describe a training, AMP without a GPU or with a special optimizer wrapper,
-            or the checkpoint to resume from cannot be read.
+        UsageError: the config does not describe a training, two of its metrics have equal names, AMP without a GPU or
+            with a special optimizer wrapper, or the checkpoint to resume from cannot be read.
     """
     require(cfg, "training", "model", "train_dataloader", "train_cfg", "optim_wrapper")
+    _check_metrics(cfg, "val_evaluator")
     wrapper = cfg.optim_wrapper
     if amp and wrapper.get("type", "OptimWrapper") != "AmpOptimWrapper":
         if wrapper.get("type", "OptimWrapper") != "OptimWrapper":
@@ -394,9 +396,11 @@ def prepare_test(
         The shape of each weight in the checkpoint, for ``check_weights``.
 
     Raises:
-        UsageError: the config does not describe a test, lacks what an option needs, or the checkpoint is unreadable.
+        UsageError: the config does not describe a test, lacks what an option needs, has two metrics of equal names,
+            or the checkpoint is unreadable.
     """
     require(cfg, "testing", "model", "test_dataloader", "test_cfg", "test_evaluator")
+    _check_metrics(cfg, "test_evaluator")
     model = cfg.to_dict()["model"]
     if show or show_dir:
         require(cfg, "showing predictions", "default_hooks.visualization", "visualizer")
@@ -624,6 +628,20 @@ def require(cfg: Config, purpose: str, *keys: str) -> None:
     missing = [key for key in keys if key not in known]
     if missing:
         raise UsageError(f"{purpose} needs {', '.join(missing)} in the config, which does not have it.")
+
+
+def _check_metrics(cfg: Config, key: str) -> None:
+    """Refuses metrics that are known to give equal names, which mmengine refuses when all images are done."""
+    seen: dict[Any, str] = {}
+    for evaluator in cfg.get(key) if isinstance(cfg.get(key), list | tuple) else [cfg.get(key) or {}]:
+        kind = _type_name(evaluator)
+        name, prefix = _GIVES.get(kind), evaluator.get("prefix")
+        if name is not None and (name, prefix) in seen:
+            raise UsageError(
+                f"{key}: {seen[name, prefix]} and {kind} both give {name}, and mmengine takes each name once. Give one "
+                f"of them a prefix, such as dict(type={kind!r}, prefix='second')."
+            )
+        seen[name, prefix] = kind
 
 
 def require_data(cfg: Config, *loaders: str) -> None:
