@@ -1,6 +1,8 @@
 """The nested bootstrap against slow loops, closed forms and mmseg's definitions."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from mmseg_resample.study.plan import METRICS
 from mmseg_resample.study.statistics import interaction_weights
 
 CLASSES = 4
+DOCUMENT = Path(__file__).parents[2] / "docs" / "statistics.md"
 
 
 def draw(n_arms=2, n_seeds=3, n_images=12, seed=0, spread=1.0):
@@ -203,6 +206,24 @@ def test_stored_images_must_be_the_same(tmp_path):
     np.savez(tmp_path / "classes.npz", confusion=confusion[0, 0], images=images, classes=list("wxyz"))
     with pytest.raises(ValueError, match=r"classes.npz does not have the classes of .*first.npz"):
         read_image_counts([[first], [tmp_path / "classes.npz"]])
+
+
+def test_the_snippets_of_the_document_run(tmp_path, monkeypatch):
+    """In an empty directory that holds the default study, with the figures that they print."""
+    monkeypatch.chdir(tmp_path)
+    first, second = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    for (arm, seed), confusion in zip(np.ndindex(2, 3), draw().reshape(6, 12, CLASSES, CLASSES), strict=True):
+        run = Path(f"work_dirs/align_corners_shapes/align_corners={('false', 'true')[arm]},input=128/seed-{seed}")
+        (run / "evaluations" / "own").mkdir(parents=True)
+        content = dict(confusion=confusion, images=[str(i) for i in range(12)], classes=list("abcd"))
+        np.savez(run / "evaluations" / "own" / "confusion.npz", **content)
+    found = {}
+    exec(first, found)
+    difference = found["difference"]
+    assert [round(x, 2) for x in (difference.mean, difference.low, difference.high)] == [-0.61, -0.88, -0.34]
+    assert found["significance"].sign_flip_test(difference.values).p == pytest.approx(0.03125)
+    exec(second, found)
+    assert [arm.shape for arm in found["arms"]] == [(3, 12, 3, CLASSES)] * 2
 
 
 @pytest.mark.parametrize(
