@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -604,11 +605,30 @@ def set_wrapper_for_cpu(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The ``Runner`` of a config, or what its ``runner_type`` names."""
+    """The ``Runner`` of a config, or what its ``runner_type`` names. Its log says if resizes are changed, or lean."""
     if cfg.launcher == "pytorch" and get_device() not in _ACCELERATORS:
         set_wrapper_for_cpu(cfg)
         init_processes()
-    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    for line in _in_force(runner.model):
+        runner.logger.info(line)
+    return runner
+
+
+def _in_force(model: torch.nn.Module) -> Iterator[str]:
+    """What changes the resizes of a model and how it computes, a line each."""
+    for module in model.modules():
+        policy = getattr(module, "resize_policy", None)
+        if policy is not None:
+            exact = [rule for rule in policy.rules if rule.coordinates == "exact"]
+            counts = ", ".join(f"{len(sites)} {what}" for what, sites in policy.report().items() if sites)
+            rules = len(policy.rules) - len(exact)
+            parts = [f"{rules} rule{'s' * (rules > 1)}"] * (rules > 0) + [f"resizes: {counts}"] * bool(exact)
+            yield f"ResizePolicy is in force, {', '.join(parts)}"
+    lean = [module.lean for module in model.modules() if is_dataclass(getattr(module, "lean", None))]
+    switches = [field.name for field in fields(lean[0]) if all(getattr(of, field.name) for of in lean)] if lean else []
+    if switches:
+        yield f"LeanSegmentor is in force: {', '.join(switches)}"
 
 
 def report(runner: Runner, metrics: Mapping[str, Any]) -> None:

@@ -145,6 +145,7 @@ def _study(args: argparse.Namespace, console: Console) -> int:
     except KeyboardInterrupt:
         print(f"interrupted; finished work is kept in {root}, the same command goes on", file=sys.stderr)
         return 130
+    console.print("Writing the report.")
     _write_report(console, report.build(root), root)
     return int(failed)
 

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmseg.apis import inference_model, init_model
 from mmseg.registry import MODELS
@@ -91,6 +92,36 @@ def test_lean_and_a_policy_of_the_command_line_are_built():
     init_default_scope("mmseg")
     model = MODELS.build(cfg.model)
     assert model.lean.labels and model.resize_policy.rules[0].coordinates == "asymmetric"
+
+
+@pytest.mark.parametrize(
+    ("model", "lines"),
+    [
+        (dict(), []),
+        (
+            dict(type="ResampledSegmentor", resize_policy=dict(exact=True)),
+            ["ResizePolicy is in force, resizes: 8 exact"],
+        ),
+        (
+            dict(
+                type="LeanSegmentor",
+                lean=dict(slide=False),
+                segmentor="ResampledSegmentor",
+                resize_policy=dict(rules=[dict(align_corners=True)]),
+            ),
+            ["ResizePolicy is in force, 1 rule", "LeanSegmentor is in force: loss, labels, fusion, seg_logits"],
+        ),
+    ],
+)
+def test_the_log_says_what_is_in_force(tmp_path, model, lines):
+    config = TOOLS.parent / "configs" / "shapes" / "fpn_r18-tiny_1xb8-400_shapes-128x128.py"
+    cfg = launch.load_config(str(config), work_dir=str(tmp_path))
+    cfg.model.update(model)
+    runner = launch.build_runner(cfg)
+    (log,) = tmp_path.glob("*/*.log")
+    MMLogger._instance_dict.clear()
+    said = [line.partition("INFO - ")[2] for line in log.read_text().splitlines() if "in force" in line]
+    assert said == lines and runner.model is not None
 
 
 def test_the_command_line_refuses():

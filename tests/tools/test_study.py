@@ -154,6 +154,7 @@ def test_runs_reports_failures_and_goes_on(command, tmp_path, capsys):
     assert "failed    align_corners=true size=s32 seed 0: RuntimeError: a fault after iteration 3" in shown
     assert f"{root}/align_corners=true,size=s32/seed-0/log.txt" in shown
     assert "finished  align_corners=false size=s32 seed 0  mIoU own" in shown
+    assert "Writing the report." in shown
     assert "1 planned run is missing" in " ".join(shown.split())
     assert "\x1b" not in shown  # no control characters where there is no terminal
 
