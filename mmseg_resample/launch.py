@@ -569,8 +569,11 @@ def check_weights(runner: Runner, weights: Shapes, checkpoint: str) -> None:
 
 
 def _sample(shapes: Shapes, found: Shapes | None = None) -> str:
-    """The first of them, each with the shape that was found instead."""
-    first = [f"{key} {shape}{f', not {found[key]}' if found else ''}" for key, shape in list(shapes.items())[:3]]
+    """The first of them, each with the shape that was found in the checkpoint instead, if any."""
+    first = [
+        f"{key} {shape}" + (f" in the model, {found[key]} in the checkpoint" if found else "")
+        for key, shape in list(shapes.items())[:3]
+    ]
     return "; ".join([*first, "..."] if len(shapes) > 3 else first)
 
 

@@ -321,7 +321,7 @@ def test_train_refuses_what_needs_a_gpu(monkeypatch, capsys, folder, arguments, 
         (
             "other_classes.pth",
             r"2 of the \d+ weights of the model cannot be loaded(.|\n)*"
-            r"2 of another shape: decode_head.conv_seg.weight \(3, 4, 1, 1\), not \(19, 4, 1, 1\)",
+            r"2 of another shape: decode_head.conv_seg.weight \(3, 4, 1, 1\) in the model, \(19, 4, 1, 1\) in the",
         ),
         ("backbone.pth", r"(\d+) of the \d+ weights of the model cannot be loaded(.|\n)*\1 missing: decode_head"),
     ],
