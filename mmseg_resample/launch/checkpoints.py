@@ -1,0 +1,162 @@
+"""What a checkpoint holds: whether it can be read, fits the model, and was trained with the same pixel model."""
+
+import ast
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import CheckpointLoader, Runner
+
+from .configs import dotted_items, suggest_file, type_name
+from .messages import UsageError, say
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def read_weights(checkpoint: str) -> Shapes:
+    """The shape of each weight in a checkpoint, by the name under which mmengine loads it.
+
+    Raises:
+        UsageError: there is no such file, or it is not a checkpoint, is truncated, or holds objects that torch refuses.
+    """
+    return shapes_of(read_checkpoint(checkpoint))
+
+
+def shapes_of(content: Mapping[str, Any]) -> Shapes:
+    weights = content.get("state_dict", content)
+    return {re.sub(r"^module\.", "", key): tuple(getattr(value, "shape", ())) for key, value in weights.items()}
+
+
+def read_checkpoint(checkpoint: str) -> Mapping[str, Any]:
+    if "://" not in checkpoint and not Path(checkpoint).is_file():
+        raise UsageError(f"checkpoint {checkpoint}: no such file.{suggest_file(Path(checkpoint))}")
+    try:
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu", logger="silent")
+        shapes_of(content)
+        return content
+    except Exception as error:  # whatever a broken file makes torch raise
+        refused = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+        if refused:
+            raise UsageError(
+                f"checkpoint {checkpoint}: it holds a {refused[1]}, and torch runs no code from a checkpoint. If you "
+                f"trust the file, import a module that calls torch.serialization.add_safe_globals([{refused[1]}]) in "
+                f"custom_imports of the config."
+            ) from error
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise UsageError(f"checkpoint {checkpoint}: not a checkpoint, or truncated ({reason:.120}).") from error
+
+
+def compare_geometry(model: Mapping[str, Any], content: Mapping[str, Any], checkpoint: str) -> None:
+    """Warns if ``model`` reads its features at other positions than the model that the checkpoint was trained as."""
+    meta = content.get("meta")
+    trained = _stored_model(meta.get("cfg") if isinstance(meta, Mapping) else None)
+    if trained is None:
+        return
+    before, now = _geometry(trained), _geometry(model)
+    keys = [key for key in {**before, **now} if (before.get(key) or None) != (now.get(key) or None)]
+    if keys:
+        differences = ", ".join(f"{key}={before.get(key)} (now {now.get(key)})" for key in keys)
+        say(f"warning: checkpoint {checkpoint}: trained with {differences}.")
+
+
+def _stored_model(text: Any) -> Mapping[str, Any] | None:
+    """``model`` of a config as mmengine stores it in checkpoints, without running any of it; None if there is none."""
+    try:
+        tree = ast.parse(text if isinstance(text, str) else "")
+    except (SyntaxError, ValueError):
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "model":
+            model = _literal(node.value)
+            return model if isinstance(model, dict) else None
+    return None
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of nested literals and calls of ``dict``; None for any other expression."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        (first, *_) = [_literal(argument) for argument in node.args] or [None]
+        return {**(first or {}), **{item.arg: _literal(item.value) for item in node.keywords}}
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {ast.literal_eval(key): _literal(value) for key, value in pairs if isinstance(key, ast.Constant)}
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_literal(item) for item in node.elts]
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+def _geometry(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a model that decide where its features are read. Wrappers that change nothing are left out."""
+    model = dict(model)
+    if type_name(model) == "LeanSegmentor":
+        below = model.pop("segmentor", "EncoderDecoder")
+        model.update(below if isinstance(below, Mapping) else dict(type=below))
+    segmentor, policy = type_name(model), {}
+    if segmentor == "ResampledSegmentor":
+        segmentor, policy = model.get("segmentor", "EncoderDecoder"), model.pop("resize_policy", {})
+    active = {key: _as_lists(value) for key, value in policy.items() if value}
+    found = {"model.type": segmentor, "model.resize_policy": active if active.keys() & {"exact", "rules"} else None}
+    settings = {f"model.{key}": value for key, value in dotted_items(model)}
+    return found | {
+        key: settings[key] for key in settings if key.rpartition(".")[2] in ("align_corners", "coordinates")
+    }
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def check_weights(runner: Runner, weights: Shapes, checkpoint: str) -> None:
+    """Refuses a checkpoint that lacks weights of the model; mmengine would log a warning and test random ones.
+
+    Weights are parameters and floating-point buffers. What a test does not use may be missing: the counters of batch
+    norms and the auxiliary heads. Weights that the model lacks are left out, with a warning on stderr.
+
+    Args:
+        runner: with the model, before it loads.
+        weights: from ``read_weights`` or ``prepare_test``.
+        checkpoint: its name, for messages.
+
+    Raises:
+        UsageError: a weight of the model is missing in the checkpoint, or has another shape there.
+    """
+    model = runner.model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    state = {key: value for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    expected = {key: tuple(value.shape) for key, value in state.items() if value.is_floating_point()}
+    missing = {key: shape for key, shape in expected.items() if key not in weights}
+    unused = {key: shape for key, shape in weights.items() if key not in state and shape}
+    idle = {key for key in expected if key.startswith("auxiliary_head.")}
+    other = {key: shape for key, shape in expected.items() if weights.get(key, shape) != shape}
+    if missing.keys() - idle or other.keys() - idle:
+        raise UsageError(
+            f"checkpoint {checkpoint}: {len(missing) + len(other)} of the {len(expected)} weights of the model "
+            f"cannot be loaded from it, and would be random."
+            + (f"\n  {len(missing)} missing: {_sample(missing)}" if missing else "")
+            + (f"\n  {len(other)} of another shape: {_sample(other, weights)}" if other else "")
+            + (f"\n  {len(unused)} that only the checkpoint has: {_sample(unused)}" if unused else "")
+            + "\nUse the config it was trained with."
+        )
+    if missing or other:
+        say(
+            f"warning: checkpoint {checkpoint}: {len(missing) + len(other)} weights of auxiliary heads are not in it; "
+            f"a test does not use them."
+        )
+    if unused:
+        say(f"warning: checkpoint {checkpoint}: {len(unused)} left out, not in the model: {_sample(unused)}.")
+
+
+def _sample(shapes: Shapes, found: Shapes | None = None) -> str:
+    """The first of them, each with the shape that was found in the checkpoint instead, if any."""
+    first = [
+        f"{key} {shape}" + (f" in the model, {found[key]} in the checkpoint" if found else "")
+        for key, shape in list(shapes.items())[:3]
+    ]
+    return "; ".join([*first, "..."] if len(shapes) > 3 else first)

@@ -1,0 +1,237 @@
+"""From the name of a config to a config that can be used, and what is checked before anything is built."""
+
+import difflib
+import inspect
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.runner import Runner
+from mmengine.utils import get_installed_path, is_installed
+from mmseg.registry import DATASETS
+
+from ..ops import Coordinates
+from .messages import UsageError, say
+
+ACCELERATORS = ("cuda", "musa", "npu", "mlu")  # that mmengine trains on in mixed precision, or on several
+_GIVES = {"IoUMetric": "aAcc", "ConfusionMatrixMetric": "aAcc", "DisplacementMetric": "dx"}  # whatever their options
+_RUNNER_ARGUMENTS = set(inspect.signature(Runner).parameters)  # may be set although a config does not mention them
+
+
+def load_config(
+    config: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    work_dir: str | None = None,
+    launcher: str = "none",
+) -> Config:
+    """Reads a config and completes it from the command line.
+
+    Args:
+        config: a path, or ``package::path`` for a config of an installed OpenMMLab package.
+        options: dotted key to value, merged into the config. A key that the config does not have is added, with a
+            warning on stderr that names the nearest one.
+        work_dir: where the run writes; default: the config's ``work_dir``, else ``./work_dirs/<config name>``.
+        launcher: as in ``Runner``.
+
+    Raises:
+        UsageError: no such config, it cannot be read, an option does not fit it, or the launcher has no GPU to use.
+    """
+    path = find_config(config)
+    try:
+        cfg = Config.fromfile(path)
+    except (ImportError, OSError, SyntaxError) as error:
+        raise UsageError(f"config {path} cannot be read: {_reason(error)}") from error
+    if options:
+        _merge(cfg, options)
+    if launcher not in ("none", "pytorch") and get_device() not in ACCELERATORS:
+        raise UsageError(
+            f"--launcher {launcher}: mmengine gives every process a GPU, and torch finds none. On the CPU use torchrun "
+            f"and --launcher pytorch."
+        )
+    if launcher == "pytorch" and "RANK" not in os.environ:
+        raise UsageError("--launcher pytorch: the command must be started by torchrun, which sets RANK. Drop it.")
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get("work_dir") or os.path.join("work_dirs", path.stem)
+    return cfg
+
+
+def _reason(error: BaseException) -> str:
+    """The message; for an import that mmengine tried, what it did not find instead of where it looked."""
+    message, _, _ = str(error).partition(", the current sys.path is")
+    cause: BaseException | None = error
+    while isinstance(cause, ImportError):
+        innermost, cause = cause, cause.__cause__ or cause.__context__
+    return message if not isinstance(error, ImportError) or innermost is error else f"{message}: {innermost}"
+
+
+def find_config(config: str) -> Path:
+    """The file of a config given as a path or as ``package::path`` (``.py`` may be left out).
+
+    Raises:
+        UsageError: there is no such file; the message suggests names that are there.
+    """
+    package, separator, name = config.rpartition("::")
+    if separator and not is_installed(package):
+        raise UsageError(f"{config}: the package {package!r} is not installed; `mmseg` is, try mmseg::{name}.")
+    path = Path(get_installed_path(package), ".mim", "configs", name) if separator else Path(config)
+    if separator and not path.suffix:
+        path = path.with_suffix(".py")
+    if path.is_file():
+        return path
+    raise UsageError(f"config {config}: there is no file {path}.{suggest_file(path)}")
+
+
+def suggest_file(path: Path) -> str:
+    if path.is_dir():
+        return " It is a folder."
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    missing = path.relative_to(folder).parts[0]
+    close = difflib.get_close_matches(missing, sorted(os.listdir(folder)), n=3, cutoff=0.6)
+    return f" Did you mean {', or '.join(close)}?" if close else f" Nothing in {folder.resolve()} is called {missing}."
+
+
+def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
+    keys = list(dotted_keys(cfg.to_dict()))
+    for option in options:
+        if option not in keys and option.split(".")[0] not in _RUNNER_ARGUMENTS - set(keys):
+            nearest = _nearest(option, keys)
+            hint = f" Did you mean {nearest}?" if nearest else ""
+            say(f"warning: --cfg-options: the config has no {option}, so it is added.{hint}")
+    try:
+        cfg.merge_from_dict(dict(options))
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"--cfg-options {' '.join(options)}: {error.args[0]}") from error
+
+
+def dotted_keys(node: Any) -> Iterator[str]:
+    """The dotted keys of nested dicts and lists, as ``--cfg-options`` and the axes of a study write them."""
+    return (key for key, _ in dotted_items(node))
+
+
+def dotted_items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
+    for key, value in items:
+        yield f"{prefix}{key}", value
+        yield from dotted_items(value, f"{prefix}{key}.")
+
+
+def _nearest(option: str, keys: Sequence[str]) -> str | None:
+    """The key with the most similar spelling that ends alike (max_iters: train_cfg.max_iters) or begins alike."""
+    parent, _, name = option.rpartition(".")
+    namesakes = [key for key in keys if key.rpartition(".")[2] == name]
+    siblings = [key for key in keys if key.rpartition(".")[0] == parent]
+    near = difflib.get_close_matches(name, [key.rpartition(".")[2] for key in siblings], n=1)
+    close = difflib.get_close_matches(option, namesakes, n=1, cutoff=0) if namesakes else []
+    return close[0] if close else f"{parent}.{near[0]}".lstrip(".") if near else None
+
+
+def set_policy(cfg: Config, pixel_model: str) -> None:
+    """Puts every resize of ``cfg.model`` under one pixel model, through ``ResampledSegmentor``.
+
+    ``LeanSegmentor`` stays outermost: the policy goes to the segmentor that it wraps.
+
+    Args:
+        cfg: from ``load_config``; its ``model`` is changed in place.
+        pixel_model: ``exact``, ``True``, ``False``, or a convention that ``ops.resize`` knows.
+
+    Raises:
+        UsageError: another word, or the config has a policy already.
+    """
+    wrapped = cfg.model.get("segmentor")
+    if isinstance(wrapped, str) or wrapped is None:
+        wrapped = dict(type=wrapped or "EncoderDecoder")
+    for given in (cfg.model.get("resize_policy", {}), wrapped.get("resize_policy", {})):
+        if given.get("exact") or given.get("rules"):
+            raise UsageError(f"--policy {pixel_model}: the config has resize_policy={given}. Keep one of them.")
+    flags = {"True": True, "False": False}
+    if pixel_model == "exact":
+        policy: dict[str, Any] = dict(exact=True)
+    elif pixel_model in flags:
+        policy = dict(rules=[dict(align_corners=flags[pixel_model])])
+    elif pixel_model in get_args(Coordinates):
+        policy = dict(rules=[dict(coordinates=pixel_model)])
+    else:
+        known = ", ".join(get_args(Coordinates))
+        raise UsageError(f"--policy {pixel_model}: expected exact, True, False or one of {known}.")
+    if cfg.model.type == "LeanSegmentor":
+        cfg.model.pop("resize_policy", None)
+        cfg.model.segmentor = _under_policy(wrapped, policy)
+    else:
+        cfg.model.update(_under_policy(cfg.model, policy))
+
+
+def _under_policy(model: Mapping[str, Any], policy: dict[str, Any]) -> dict[str, Any]:
+    stock = {} if model["type"] == "ResampledSegmentor" else dict(segmentor=model["type"])
+    return {**model, **stock, "type": "ResampledSegmentor", "resize_policy": policy}
+
+
+def require(cfg: Config, purpose: str, *keys: str) -> None:
+    """Refuses a config that lacks a dotted key.
+
+    Raises:
+        UsageError: names the missing keys and the ``purpose`` that needs them.
+    """
+    known = set(dotted_keys(cfg.to_dict()))
+    missing = [key for key in keys if key not in known]
+    if missing:
+        raise UsageError(f"{purpose} needs {', '.join(missing)} in the config, which does not have it.")
+
+
+def check_metrics(cfg: Config, key: str) -> None:
+    """Refuses metrics that are known to give equal names, which mmengine refuses when all images are done."""
+    seen: dict[Any, str] = {}
+    for evaluator in cfg.get(key) if isinstance(cfg.get(key), list | tuple) else [cfg.get(key) or {}]:
+        kind = type_name(evaluator)
+        name, prefix = _GIVES.get(kind), evaluator.get("prefix")
+        if name is not None and (name, prefix) in seen:
+            raise UsageError(
+                f"{key}: {seen[name, prefix]} and {kind} both give {name}, and mmengine takes each name once. Give one "
+                f"of them a prefix, such as dict(type={kind!r}, prefix='second')."
+            )
+        seen[name, prefix] = kind
+
+
+def require_data(cfg: Config, *loaders: str) -> None:
+    """Refuses a config whose images are not where it says. Only local files are looked for.
+
+    Args:
+        cfg: from ``load_config``.
+        loaders: the keys of its data loaders; those that it does not set are skipped.
+
+    Raises:
+        UsageError: names a folder that is missing, and every ``data_root`` to set.
+    """
+    missing: dict[str, Path] = {}
+    how_to_get = ""
+    for loader in loaders:
+        for key, dataset in [(loader, cfg.get(loader)), *dotted_items(cfg.get(loader), f"{loader}.")]:
+            folder = _image_folder(dataset)
+            if folder is not None and not folder.exists():
+                missing[key] = folder
+                how_to_get = getattr(DATASETS.get(str(dataset["type"])), "HOW_TO_GET", how_to_get)
+    if missing:
+        key, folder = next(iter(missing.items()))
+        settings = " ".join(f"{key}.data_root=<folder>" for key in missing)
+        raise UsageError(
+            f"{key}: there is no {folder}. Put the data there, or say where it is: --cfg-options {settings}."
+            + (f"\n{how_to_get}" if how_to_get else "")
+        )
+
+
+def _image_folder(dataset: Any) -> Path | None:
+    """Where the images of a data set's config are, if it is one that reads local files."""
+    if not isinstance(dataset, Mapping) or not isinstance(dataset.get("data_root"), str) or "type" not in dataset:
+        return None
+    folder = os.path.join(dataset["data_root"], (dataset.get("data_prefix") or {}).get("img_path") or "")
+    remote = (dataset.get("backend_args") or {}).get("backend", "local") != "local" or re.match(r"\w{2,}:", folder)
+    return None if remote else Path(folder)
+
+
+def type_name(model: Mapping[str, Any]) -> str:
+    kind = model.get("type")
+    return getattr(kind, "__name__", str(kind)).rpartition(".")[2]  # configs of mmengine's new style have classes
