@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.logging import MMLogger
 
 from mmseg_resample import launch
 
@@ -57,6 +58,7 @@ def test_what_cannot_be_audited_is_one_message_and_status_2(monkeypatch, capsys,
     monkeypatch.setattr(sys, "argv", [str(TOOL), *arguments])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(TOOL), run_name="__main__")
+    MMLogger._instance_dict.clear()  # a logger writes to the stderr of the test that made it for ever
     captured = capsys.readouterr()
     assert stop.value.code == 2 and captured.out == ""
     *_, last = [line for line in captured.err.splitlines() if not line.startswith("warning: --cfg-options")]
