@@ -149,15 +149,17 @@ def test_testing_the_checkpoint_reproduces_the_validation(folder, trained):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a GPU for each process where there are any")
 def test_two_processes_on_the_cpu(folder, trained):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=localhost"]
-    run = [*torchrun, "--nproc-per-node=2"]
-    tool = [str(TOOLS / "test.py"), "tiny.py", "trained/iter_4.pth", "--work-dir", "tested", "--launcher", "pytorch"]
-    out = subprocess.run([*run, *tool], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+
+    def run(*tool):
+        command = [*torchrun, "--nproc-per-node=2", *tool, "--launcher", "pytorch"]
+        done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return metrics(done.stdout)
+
     expected = metrics(trained)
     del expected["iter"]
-    assert metrics(out) == expected
-    tool = [str(TOOLS / "train.py"), "tiny.py", "--work-dir", "trained_by_two", "--launcher", "pytorch"]
-    out = subprocess.run([*run, *tool], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
-    assert metrics(out)["iter"] == 4
+    assert run(str(TOOLS / "test.py"), "tiny.py", "trained/iter_4.pth", "--work-dir", "tested") == expected
+    assert run(str(TOOLS / "train.py"), "tiny.py", "--work-dir", "trained_by_two")["iter"] == 4
 
 
 @pytest.mark.slow
