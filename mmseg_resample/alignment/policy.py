@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any, get_args
 
 import torch
@@ -23,7 +24,7 @@ from ..ops import AxisMap, Coordinates, Mode, PixelGrid, _check
 from ..ops.grid import axis_maps
 from .audit import Audit, FakeCopy
 from .intercept import COMPILES, PixelModel, Size, intercept, mark, marks_restored, running, take_bilinear, with_policy
-from .track import Resize, Site
+from .track import Resize, Site, scopes
 
 _EVEN, _ODD = (512, 512), (523, 677)  # along one axis or both, every stride has an odd number of samples
 _EVEN_TOO = (736, 608)  # for networks that cannot take _ODD
@@ -145,6 +146,7 @@ class ResizePolicy:
         owners = {resize.path for result in after for resize in result.trace.resizes}
         mark(model, self, owners)
         intercept()
+        self._warn_of_idle_rules(model)
 
     def _audits(self, audited: "FakeCopy") -> list[Audit]:
         if self.sizes is not None:
@@ -154,6 +156,14 @@ class ResizePolicy:
             return [first, audited.audit_exact(_ODD)]
         except Exception:  # whatever a network raises at a size that it cannot take
             return [first, audited.audit_exact(_EVEN_TOO)]
+
+    def _warn_of_idle_rules(self, model: nn.Module) -> None:
+        paths = {path for name, module in model.named_modules() for path in scopes(name, module).values()}
+        for rule in self.rules:
+            if not any(fnmatch.fnmatchcase(path, rule.path) for path in paths):
+                near = get_close_matches(rule.path, paths, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                self._warn(rule.path, f"no module is at {rule.path!r}; that rule changes nothing.{hint}")
 
     def _known_at(self, size: Size | None) -> "_Known":
         if self._audit is None or size is None or (COMPILES and torch.compiler.is_compiling()):

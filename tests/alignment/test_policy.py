@@ -427,6 +427,16 @@ def test_a_rule_changes_what_it_names():
         assert torch.equal(model(x, mode="tensor"), stock(x, mode="tensor"))
 
 
+def test_a_rule_that_names_no_module_is_said(monkeypatch):
+    said = []
+    monkeypatch.setattr(policy, "print_log", lambda message, *_: said.append(message))
+    right = [dict(path=path, align_corners=True) for path in ("decode_head*", "postprocess", "auxiliary_head.logits")]
+    build(dict(rules=[*right, dict(path="decode_heed", source_size=[4, 4], align_corners=True)]))
+    assert said == [
+        "ResizePolicy: no module is at 'decode_heed'; that rule changes nothing. Did you mean 'decode_head'?"
+    ]
+
+
 @pytest.mark.parametrize(
     ("sizes", "matched"),
     [
