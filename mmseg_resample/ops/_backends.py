@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from . import _check, _deform, _fused, _torch
+from . import _check, _deform, _fastest, _fused, _torch
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -146,7 +146,7 @@ def _numba_is_best(input: Tensor) -> bool:
 
 def _triton_is_best(input: Tensor) -> bool:
     """One launch, where plain PyTorch launches dozens and writes what it resized."""
-    return _check.is_on_a_gpu(input) and _is_installed("triton") and _triton_works(str(input.device))
+    return _fastest.is_on_a_gpu(input) and _is_installed("triton") and _triton_works(str(input.device))
 
 
 def is_best(backend: str, input: Tensor) -> bool:

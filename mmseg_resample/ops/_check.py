@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 
 def one_of(op: str, name: str, value: Any, names: tuple[str, ...]) -> None:
@@ -46,8 +45,3 @@ def spatial_size(op: str, name: str, value: Any, axes: int) -> tuple[int, ...]:
 def floating(op: str, name: str, tensor: Tensor) -> None:
     if not tensor.is_floating_point():
         raise TypeError(f"{op}: expected {name} of a floating dtype, got {tensor.dtype}. Convert it with .float().")
-
-
-def is_on_a_gpu(input: Tensor) -> bool:
-    """Whether kernels can be tried out on it: it is on a CUDA device, and no fake tensor."""
-    return input.is_cuda and torch.cuda.is_available() and not isinstance(input, FakeTensor)

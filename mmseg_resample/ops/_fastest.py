@@ -5,13 +5,17 @@ from collections.abc import Callable, Hashable, Mapping
 
 import torch
 from torch import Tensor
-
-from . import _check
+from torch._subclasses.fake_tensor import FakeTensor
 
 _ROUNDS, _CALLS = 3, 3
 _MARGIN = 1.1  # what is slower than the first, or hardly faster, is not worth other roundings
 
 _winners: dict[Hashable, str] = {}
+
+
+def is_on_a_gpu(input: Tensor) -> bool:
+    """Whether kernels for CUDA can be tried out on ``input``: it is there, and no fake tensor."""
+    return input.is_cuda and torch.cuda.is_available() and not isinstance(input, FakeTensor)
 
 
 def is_wanted(input: Tensor) -> bool:
@@ -20,7 +24,7 @@ def is_wanted(input: Tensor) -> bool:
     mmengine sets it from ``env_cfg=dict(cudnn_benchmark=True)``, which mmseg's configs have.
     """
     return (
-        _check.is_on_a_gpu(input)
+        is_on_a_gpu(input)
         and input.is_floating_point()
         and torch.backends.cudnn.benchmark
         and not torch.backends.cudnn.deterministic
