@@ -20,6 +20,7 @@ from mmseg_resample.study import estimate, execution, executors, loading, plan, 
 from mmseg_resample.study.display import Display
 from mmseg_resample.study.executors import slots
 from mmseg_resample.study.messages import Done
+from mmseg_resample.study.significance import seeds_for_significance
 
 EXAMPLES = """\
 examples:
@@ -134,6 +135,7 @@ def _study(args: argparse.Namespace, console: Console) -> int:
     pending = execution.prepare(study, root, overwrite=args.overwrite)
     if args.dry_run:
         _print_plan(console, study, pending)
+    _print_what_seeds_allow(console, study)
     if args.executor in ("inline", "local"):  # other machines have files of their own
         _require_data(pending)
     if args.dry_run:
@@ -148,6 +150,16 @@ def _study(args: argparse.Namespace, console: Console) -> int:
     console.print("Writing the report.")
     _write_report(console, report.build(root), root)
     return int(failed)
+
+
+def _print_what_seeds_allow(console: Console, study: plan.Study) -> None:
+    declared, seeds = len(study.family), len(study.seeds)
+    if declared and seeds < (needed := seeds_for_significance(family=declared)):
+        comparisons = f"{declared} declared comparison{'s' * (declared > 1)}"
+        console.print(
+            f"{seeds} seed{'s' * (seeds > 1)} cannot make a finding of {comparisons}, whatever the numbers: that takes "
+            f"{needed}. More can be added later with --seeds, or fewer comparisons declared (family)."
+        )
 
 
 def _require_data(pending: list[plan.Run]) -> None:

@@ -30,7 +30,7 @@ train = [
     dict(input='128'),
     dict(input='129', align_corners=['false', 'true']),
 ]
-seeds = [0, 1, 2, 3, 4, 5]
+seeds = list(range(8))  # what five comparisons take
 evaluations = dict(
     own=dict(),
     twice=dict(input={'128': '256', '129': '257'}),

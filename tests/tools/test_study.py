@@ -35,6 +35,17 @@ def test_dry_run_shows_the_plan_and_writes_nothing(command, tmp_path, capsys):
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_seeds_that_cannot_decide_are_said_before_the_runs(command, tmp_path, capsys):
+    path = write_study(tmp_path)  # compares one pair
+    for seeds, said in ((1, "1 seed cannot"), (5, "5 seeds cannot"), (6, None)):
+        assert command(path, "--dry-run", "--seeds", *range(seeds)) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        if said is None:
+            assert "whatever the numbers" not in shown
+        else:
+            assert f"{said} make a finding of 1 declared comparison, whatever the numbers: that takes 6." in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
