@@ -68,8 +68,8 @@ def resize(
             always, with values equal to rounding: ``"banded"`` computes ``"bicubic"`` on CPUs by matrix products,
             several times faster forward and backward (in the precision that ``torch.set_float32_matmul_precision``
             allows), and ``"triton"`` computes the linear family and bicubic on GPUs, deterministic; under autocast it
-            reads and writes half precision, where the others make float32 of it.
-            Where PyTorch has a ``"nearest"`` or ``"nearest-exact"`` of these coordinates, that one runs.
+            reads and writes half precision, where the others make float32 of it. Where PyTorch has
+            a ``"nearest"`` or ``"nearest-exact"`` of these coordinates, that one runs.
 
     Returns:
         The resized tensor, dtype of ``input``; images keep their memory format.
@@ -105,8 +105,9 @@ def resize(
         if warning and align_corners is not None and not compiling:
             _warn_of_misfit(tuple(input.shape[2:]), size, align_corners)
     factors = None if scale_factor is None else _check_factors(scale_factor, axes)
-    if not only_native:
-        backend = _backends.named("resize", backend, input)
+    wish = _backends.named("resize", backend, input)
+    if not only_native and (wish != "banded" or mode == "bicubic"):
+        backend = wish
     native = backend in ("auto", "torch") and not _needs_determinism(input, mode, antialias)
     policy_decides = _policy_decides()
     by_clock = backend == "auto" and native and not (only_native or compiling or policy_decides)

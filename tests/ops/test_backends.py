@@ -8,6 +8,7 @@ from mmseg_resample.ops import _backends, _fastest, _torch, resize, resize_argma
 from tests.ops.test_resize import Calls
 
 X = torch.zeros(1, 3, 4, 4)
+LINEAR = dict(mode="bilinear", align_corners=True, warning=False)
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +35,10 @@ def test_the_environment_names_a_backend_where_the_op_has_it(monkeypatch):
     assert not torch.equal(banded, resize(x, (9, 7), mode="bicubic", backend="torch"))
     assert torch.equal(resize(x, (9, 7), mode="bicubic"), banded)
     assert torch.equal(resize_argmax(x, (9, 7)), resize_argmax(x, (9, 7), backend="torch"))
-    for options in (dict(mode="area"), dict(mode="bicubic", antialias=True), dict(mode="nearest")):
-        assert torch.equal(resize(x, (9, 7), **options), resize(x, (9, 7), **options, backend="torch"))
+    for options in (dict(mode="area"), dict(mode="bicubic", antialias=True), dict(mode="nearest"), LINEAR):
+        with Calls() as calls:
+            assert torch.equal(resize(x, (9, 7), **options), resize(x, (9, 7), **options, backend="torch"))
+        assert not any("mmseg_resample" in name for name in calls.names)
     assert _backends.select("resize", "auto", x.to("meta")) is _torch.resample  # banded is for CPUs
 
 
