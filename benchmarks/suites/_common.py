@@ -1,7 +1,5 @@
 """What several suites need."""
 
-import importlib
-import importlib.util
 from collections.abc import Callable
 
 import torch
@@ -9,25 +7,7 @@ from torch import Tensor
 
 from mmseg_resample.ops import _backends
 
-# Backends are named after the package that runs them; these two run on one kind of device.
-_ONLY_ON = {"numba": "cpu", "triton": "cuda"}
-
-
-def backends(op: str, device: str) -> list[str]:
-    """Those of ``op`` that are installed and run on ``device``."""
-    return [name for name in _backends._KERNELS[op] if _ONLY_ON.get(name, device) == device and _is_installed(name)]
-
-
-def _is_installed(backend: str) -> bool:
-    if backend not in ("numba", "triton", "torchvision"):
-        return True
-    if importlib.util.find_spec(backend) is None:
-        return False
-    try:
-        importlib.import_module(backend)
-    except (ImportError, OSError, RuntimeError):  # built for another torch, or for another numpy
-        return False
-    return True
+backends = _backends.available
 
 
 def memcpy(size: float, device: str) -> Callable[[], object]:

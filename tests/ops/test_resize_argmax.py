@@ -31,15 +31,19 @@ BACKENDS = [
 ]
 
 
-@pytest.fixture(autouse=True, params=BACKENDS)
-def backend(request, monkeypatch):
-    """What ``auto`` takes."""
-    name, *off_cpu = request.param.split(", ")
+def use(backend, monkeypatch):
+    """Make ``auto`` take one of ``BACKENDS``; returns its name."""
+    name, *off_cpu = backend.split(", ")
     monkeypatch.setenv("MMSEG_RESAMPLE_BACKEND", name)
     if off_cpu:
         monkeypatch.setattr(_fused, "_is_by_slabs", lambda device: True)
         monkeypatch.setattr(_fused, "_LARGE_BAND", 500)  # several bands of most cases
     return name
+
+
+@pytest.fixture(autouse=True, params=BACKENDS)
+def backend(request, monkeypatch):
+    return use(request.param, monkeypatch)
 
 
 def bilinear(x, size, align_corners=False):

@@ -9,7 +9,7 @@ from mmseg.models.losses import CrossEntropyLoss, accuracy
 
 from mmseg_resample.ops import AxisMap, _fused, resize, resize_cross_entropy
 from tests.conftest import assert_close
-from tests.ops.test_resize_argmax import BACKENDS, Largest
+from tests.ops.test_resize_argmax import BACKENDS, Largest, use
 
 SIZES = [
     ((8, 8), (32, 32)),
@@ -23,13 +23,7 @@ SIZES = [
 
 @pytest.fixture(autouse=True, params=BACKENDS)
 def backend(request, monkeypatch):
-    """What ``auto`` takes."""
-    name, *off_cpu = request.param.split(", ")
-    monkeypatch.setenv("MMSEG_RESAMPLE_BACKEND", name)
-    if off_cpu:
-        monkeypatch.setattr(_fused, "_is_by_slabs", lambda device: True)
-        monkeypatch.setattr(_fused, "_LARGE_BAND", 500)  # several bands of most cases
-    return name
+    return use(request.param, monkeypatch)
 
 
 def case(source=(5, 7), size=(23, 40), channels=5, ignored=0.2, batch=2, dtype=torch.float64):
