@@ -236,7 +236,7 @@ def environment(options: Options) -> dict[str, Any]:
         "threads": options.threads,
         "rounds": options.rounds,
         "clock": options.clock,
-        "git": git_state(Path(__file__).parent),
+        "git": git_state(Path(__file__).parent, results="benchmarks/results"),
     }
 
 

@@ -254,15 +254,20 @@ def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
         yield
 
 
-def git_state(path: Path) -> dict[str, Any] | None:
-    """Commit of the repository that holds ``path`` and whether tracked files differ from it; None outside of one."""
+def git_state(path: Path, results: str | None = None) -> dict[str, Any] | None:
+    """Commit of the repository that holds ``path`` and whether tracked files differ from it; None outside of one.
+
+    Files below ``results``, a folder of the repository, do not count: a run before this one wrote them.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", "-C", str(path), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+        paths = [":/"] if results is None else [":/", f":(top,exclude){results}"]
+        changes = git("status", "--porcelain", "--untracked-files=no", "--", *paths)
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changes)}
     except (OSError, subprocess.CalledProcessError):
         return None
 
