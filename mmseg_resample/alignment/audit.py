@@ -132,17 +132,28 @@ class FakeCopy:
             else:
                 with FakeCopyMode(self._mode):
                     fake = copy.deepcopy(model)
-        self._model: nn.Module = fake.eval()
+        self._model: nn.Module | None = fake.eval()
 
     def __deepcopy__(self, memo: Any) -> "FakeCopy":
-        return self
+        return self  # nobody changes it
+
+    def __reduce__(self) -> Any:
+        return _unpickled, ()  # fake tensors cannot be pickled
 
     def audit_exact(self, size: tuple[int, ...]) -> Audit:
         """``audit_exact`` of the copy, from wherever it is called."""
+        if self._model is None:
+            raise RuntimeError("the model was unpickled: build it from its config")
         height, width = size
         logger = logging.getLogger("torch._subclasses.fake_tensor")  # prints what it raises
         with _disable_current_modes(), fake_tensors(self._mode), torch.inference_mode(False), _silenced(logger):
             return audit_exact(self._model, (height, width))
+
+
+def _unpickled() -> FakeCopy:
+    lost = FakeCopy.__new__(FakeCopy)
+    lost._model = None
+    return lost
 
 
 def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:

@@ -176,9 +176,6 @@ class ResizePolicy:
                 self._at[size] = self._known
         return self._at[size]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_audit": self._audit and _lost}
-
     def running(self) -> AbstractContextManager[None]:
         """Apply the policy to what runs inside; nested uses start their own count."""
         return running(self)
@@ -295,10 +292,6 @@ class ResizePolicy:
         if about not in self._warned:
             self._warned.add(about)
             print_log(f"ResizePolicy: {message}", "current", logging.WARNING)
-
-
-def _lost(size: Size) -> Audit:
-    raise RuntimeError("the model was unpickled: build it from its config")
 
 
 @dataclass

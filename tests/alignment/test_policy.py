@@ -382,6 +382,15 @@ def test_audits_every_size_where_maps_depend_on_it(odd_model, monkeypatch):
 
 
 @torch.no_grad()
+def test_a_deep_copy_audits_new_sizes_itself(odd_model):
+    x = torch.randn(1, 3, 64, 84)
+    again = copy.deepcopy(odd_model)
+    out = again.extract_feat(x)[0]
+    assert (64, 84) in again.resize_policy._at and (64, 84) not in odd_model.resize_policy._at
+    assert torch.equal(odd_model.extract_feat(x)[0], out)
+
+
+@torch.no_grad()
 def test_an_unpickled_model_says_that_it_cannot_be_audited(odd_model, monkeypatch):
     said = []
     monkeypatch.setattr(policy, "print_log", lambda message, *_: said.append(message))
