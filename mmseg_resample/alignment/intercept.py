@@ -18,15 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..derive import derived
-from ..ops import AxisMap, Coordinates, resize
+from ..ops import Coordinates, PixelModel, resize
 from .track import scopes
 
 if TYPE_CHECKING:
     from .policy import ResizePolicy
 
 Size = tuple[int, ...]
-PixelModel = Coordinates | tuple[AxisMap, ...]
-"""What ``ops.resize`` takes as ``coordinates``: a convention's name, or one map per axis."""
 
 COMPILES = torch.__version__ >= "2.7"
 """Older torch cannot compile a policy: it runs between two graphs there."""

@@ -20,10 +20,10 @@ from mmengine.logging import print_log
 from mmseg.models.segmentors import BaseSegmentor
 from torch import nn
 
-from ..ops import AxisMap, Coordinates, Mode, PixelGrid, _check
+from ..ops import AxisMap, Coordinates, Mode, PixelGrid, PixelModel, _check
 from ..ops.grid import axis_maps
 from .audit import Audit, FakeCopy
-from .intercept import COMPILES, PixelModel, Size, intercept, mark, marks_restored, running, take_bilinear, with_policy
+from .intercept import COMPILES, Size, intercept, mark, marks_restored, running, take_bilinear, with_policy
 from .track import Resize, Site, scopes
 
 _EVEN, _ODD = (512, 512), (523, 677)  # along one axis or both, every stride has an odd number of samples

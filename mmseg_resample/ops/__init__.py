@@ -2,7 +2,7 @@
 
 from .deform_conv2d import deform_conv2d
 from .flow_warp import FlowUnit, PaddingMode, flow_warp
-from .grid import AxisMap, Coordinates, PixelGrid
+from .grid import AxisMap, Coordinates, PixelGrid, PixelModel
 from .resize import Mode, resize
 from .resize_argmax import Segmentation, resize_argmax
 from .resize_cross_entropy import resize_cross_entropy
@@ -14,6 +14,7 @@ __all__ = [
     "Mode",
     "PaddingMode",
     "PixelGrid",
+    "PixelModel",
     "Segmentation",
     "deform_conv2d",
     "flow_warp",

@@ -81,6 +81,10 @@ class AxisMap:
         return cls(step, offset)
 
 
+PixelModel = Coordinates | tuple[AxisMap, ...]
+"""What ``ops.resize`` takes as ``coordinates``: a convention's name, or one map per axis."""
+
+
 @dataclass(frozen=True)
 class PixelGrid:
     """The positions of a tensor's samples in input pixels, per spatial axis.

@@ -19,8 +19,8 @@ from mmseg.structures import OHEMPixelSampler
 from mmseg.utils import SampleList
 from torch import Tensor, nn
 
-from ...ops import resize_cross_entropy
-from .logits import PendingLogits, PixelModel
+from ...ops import PixelModel, resize_cross_entropy
+from .logits import PendingLogits
 
 if TYPE_CHECKING:
     from .lean import Lean

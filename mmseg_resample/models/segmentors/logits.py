@@ -8,10 +8,9 @@ import torch
 from mmengine.structures import PixelData
 from torch import Tensor
 
-from ...ops import AxisMap, Coordinates, resize, resize_argmax
+from ...ops import PixelModel, resize, resize_argmax
 
 Size = tuple[int, int]
-PixelModel = Coordinates | tuple[AxisMap, ...]
 
 
 @dataclass(frozen=True)
