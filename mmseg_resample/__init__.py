@@ -7,7 +7,7 @@ from . import compat  # first: lets mmseg import on today's torch, numpy, setupt
 
 compat.apply()
 
-from . import alignment, datasets, evaluation, models, resamplers, visualization  # noqa: E402, F401  (only registration)
+from . import datasets, evaluation, models, resamplers, visualization  # noqa: E402, F401  (only registration)
 from .version import __version__  # noqa: E402
 
 __all__ = ["__version__"]
