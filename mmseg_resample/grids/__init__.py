@@ -1,6 +1,7 @@
 """Pixel grids: which ones a network really has, and where its features meet apart."""
 
-from .audit import Audit, audit
+from .audit import Audit, audit, image_size
+from .build import build
 from .coverage import Uncovered
 from .fake import FakeCopy, fake_tensors
 from .forward_pass import ForwardPass, follow, follow_exact
@@ -24,8 +25,10 @@ __all__ = [
     "Tracker",
     "Uncovered",
     "audit",
+    "build",
     "fake_tensors",
     "follow",
     "follow_exact",
+    "image_size",
     "network_of",
 ]

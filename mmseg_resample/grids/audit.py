@@ -138,7 +138,7 @@ def audit(model: nn.Module, size: int | Sequence[int] | None = None, name: str |
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"audit: expected an nn.Module, got {type(model).__name__}.")
-    wanted = _size(size)
+    wanted = _DEFAULT_SIZE if size is None else image_size(size)
     copied = FakeCopy(model)
     try:
         passes = {
@@ -154,9 +154,12 @@ def audit(model: nn.Module, size: int | Sequence[int] | None = None, name: str |
     return Audit(name or type(model).__name__, [wanted], passes)
 
 
-def _size(size: int | Sequence[int] | None) -> Size:
-    if size is None:
-        return _DEFAULT_SIZE
+def image_size(size: int | Sequence[int]) -> Size:
+    """Return the (h, w) that ``size`` means.
+
+    Raises:
+        TypeError: it is neither a positive number of pixels nor two of them.
+    """
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
         raise TypeError(f"audit: expected size to be a number of pixels or (h, w), got {size!r}.")

@@ -164,7 +164,8 @@ def _summarise(
     network = network_of(model)
     judged = [m for m in tracker.trace.meetings if m.op == "labels" and network.prediction in (None, m.path)]
     extractor = network.levels(model)
-    levels = tracker.outputs.get(extractor, []) if extractor else list(tracker.returned.values())
+    features = [grid for grid in tracker.returned.values() if grid is None or grid.size != size]
+    levels = tracker.outputs.get(extractor, []) if extractor else features
     return ForwardPass(
         size,
         tracker.trace,

@@ -108,11 +108,12 @@ def current_site() -> Site | None:
 @contextmanager
 def new_pass(handle: Handler | None = None, input_size: Size | None = None) -> Iterator[None]:
     """Count anew inside. Nested passes have counts of their own."""
-    outer, _here.now = _here.now, Pass(handle, input_size)
+    outer, site = _here.now, _here.site
+    _here.now, _here.site = Pass(handle, input_size), None
     try:
         yield
     finally:
-        _here.now = outer
+        _here.now, _here.site = outer, site
 
 
 @contextmanager
@@ -150,13 +151,14 @@ class _Interception(TorchFunctionMode):
         if call is None:
             return func(*args, **kwargs)
         now = _here.now
-        _here.site = now.count()
+        site = now.count()
+        _here.site, _here.seen = site, False  # nothing is seen in here, nor counted, unless by a pass that begins here
         try:
-            source = args[0] if args else kwargs["input"]
-            changed = None if now.handle is None else now.handle(_here.site, call, source)
+            source = args[0] if args else kwargs.get("input", kwargs.get("self"))
+            changed = None if now.handle is None else now.handle(site, call, source)
             return func(*args, **kwargs) if changed is None else changed
         finally:
-            _here.site = None
+            _here.site, _here.seen = None, True
 
 
 # --- what is called, read off the arguments ---------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def test_tables_json_and_pictures(upernet, tmp_path):
     console = Console(width=140, record=True, file=io.StringIO())
     console.print(render(upernet, everything=True))
     text = console.export_text()
-    for part in ("Backbone levels", "16x32 -> 128x256 bilinear False", "0.125 i +0", "-14"):
+    for part in ("Levels", "16x32 -> 128x256 bilinear False", "0.125 i +0", "-14"):
         assert part in text
     found = json.loads(json.dumps(to_json(upernet)))
     assert found["schema"] == 1 and len(found["audits"]["config"]) == 2
