@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from . import _check, _deform, _fastest, _fused, _torch
+from . import _check, _deform, _fused, _torch
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -131,7 +131,7 @@ def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., 
     if isinstance(input, FakeTensor):  # all are equal to one without data, and audits know one of them
         backend = "torch"
     elif backend == "auto":
-        backend = next((name for name in _KERNELS[op] if input is not None and is_best(name, input)), "torch")
+        backend = next((name for name in _KERNELS[op] if input is not None and _is_best(name, input)), "torch")
     kernel = _KERNELS[op][backend]
     return kernel.load(op, backend, input) if isinstance(kernel, _Optional) else kernel
 
@@ -146,11 +146,11 @@ def _numba_is_best(input: Tensor) -> bool:
 
 def _triton_is_best(input: Tensor) -> bool:
     """One launch, where plain PyTorch launches dozens and writes what it resized."""
-    return _fastest.is_on_a_gpu(input) and _is_installed("triton") and _triton_works(str(input.device))
+    return input.is_cuda and torch.cuda.is_available() and _is_installed("triton") and _triton_works(str(input.device))
 
 
-def is_best(backend: str, input: Tensor) -> bool:
-    """Whether ``"auto"`` takes ``backend`` for what has no kernel of PyTorch's own."""
+def _is_best(backend: str, input: Tensor) -> bool:
+    """Tell whether ``"auto"`` takes ``backend`` for what PyTorch has no kernel of its own for."""
     if backend == "numba":
         return _numba_is_best(input)
     if backend == "triton":

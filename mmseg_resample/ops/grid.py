@@ -37,6 +37,10 @@ class AxisMap:
     def __call__(self, destination: float) -> float:
         return self.scale * destination + self.offset
 
+    def is_close(self, other: "AxisMap", tolerance: float = 1e-6) -> bool:
+        """Tell whether scale and offset differ from those of ``other`` by less than ``tolerance`` in sum."""
+        return abs(self.scale - other.scale) + abs(self.offset - other.offset) < tolerance
+
     @classmethod
     def from_convention(
         cls,

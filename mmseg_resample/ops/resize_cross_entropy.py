@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import _backends, _check
 from .grid import AxisMap, Coordinates
@@ -70,6 +71,24 @@ def resize_cross_entropy(
         IndexError: on a CPU, a label that is neither a class nor ignored.
         RuntimeError: when the gradient is differentiated.
     """
+    if has_torch_function_variadic(logits, target, weight, pixel_weight):
+        return handle_torch_function(
+            resize_cross_entropy,
+            (logits, target, weight, pixel_weight),
+            logits,
+            target,
+            size=size,
+            align_corners=align_corners,
+            coordinates=coordinates,
+            weight=weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            reduction=reduction,
+            avg_non_ignore=avg_non_ignore,
+            pixel_weight=pixel_weight,
+            return_accuracy=return_accuracy,
+            backend=backend,
+        )
     op = "resize_cross_entropy"
     check_logits(op, logits)
     if target.ndim != 3:
@@ -85,18 +104,7 @@ def resize_cross_entropy(
     _check.one_of(op, "reduction", reduction, _REDUCTIONS)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{op}: expected label_smoothing in [0, 1], got {label_smoothing}.")
-    if weight is not None:
-        weight = torch.as_tensor(weight, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
-        if tuple(weight.shape) != (logits.shape[1],):
-            raise ValueError(
-                f"{op}: expected weight with one factor for each of the {logits.shape[1]} classes, "
-                f"got {tuple(weight.shape)}."
-            )
-    if pixel_weight is not None and pixel_weight.shape != target.shape:
-        raise ValueError(f"{op}: expected pixel_weight {tuple(target.shape)}, got {tuple(pixel_weight.shape)}.")
-    for name, factor in (("weight", weight), ("pixel_weight", pixel_weight)):
-        if factor is not None and factor.requires_grad:
-            raise ValueError(f"{op}: {name} gets no gradient, but requires one. Pass {name}.detach().")
+    weight = _checked_weights(op, weight, pixel_weight, logits, target)
     rules = linear_rules(op, logits.shape[2:], (height, width), align_corners, coordinates)
     axes = [(n, out, rule) for n, out, rule in zip(logits.shape[2:], (height, width), rules, strict=True)]
     kernel = _backends.select(op, backend, logits)
@@ -115,6 +123,25 @@ def resize_cross_entropy(
     fused = _PerPixel if reduction == "none" else _Reduced
     loss, accuracy = fused.apply(logits, target, pixel_weight, sums, divisor, return_accuracy, torch.is_grad_enabled())
     return (loss, accuracy) if return_accuracy else loss
+
+
+def _checked_weights(
+    op: str, weight: Tensor | Sequence[float] | None, pixel_weight: Tensor | None, logits: Tensor, target: Tensor
+) -> Tensor | None:
+    """Check both weights and return the one of the classes as a tensor."""
+    if weight is not None:
+        weight = torch.as_tensor(weight, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
+        if tuple(weight.shape) != (logits.shape[1],):
+            raise ValueError(
+                f"{op}: expected weight with one factor for each of the {logits.shape[1]} classes, "
+                f"got {tuple(weight.shape)}."
+            )
+    if pixel_weight is not None and pixel_weight.shape != target.shape:
+        raise ValueError(f"{op}: expected pixel_weight {tuple(target.shape)}, got {tuple(pixel_weight.shape)}.")
+    for name, factor in (("weight", weight), ("pixel_weight", pixel_weight)):
+        if factor is not None and factor.requires_grad:
+            raise ValueError(f"{op}: {name} gets no gradient, but requires one. Pass {name}.detach().")
+    return weight
 
 
 def _accuracy(ctx: Any, sums: Any, batch: int) -> Tensor:
