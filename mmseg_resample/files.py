@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """A path beside ``path`` to write to; what is there when the block ends takes the place of ``path``.
+    """Yield a path beside ``path`` to write to; its file takes the place of ``path`` when the block ends.
 
     If the block raises, ``path`` stays as it was and what was written is removed. A kill can leave that behind, as a
     hidden file with another ending.

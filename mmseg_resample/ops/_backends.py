@@ -22,7 +22,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def _once(function: _Function) -> _Function:
-    """Keep the result; a compiler that traces an op calls ``function`` and goes on with what it returns."""
+    """Keep the result; a compiler that traces an op calls ``function`` and goes on with the value that it returns."""
     cached = lru_cache(function)
 
     @torch.compiler.assume_constant_result
@@ -101,7 +101,7 @@ _KERNELS: dict[str, dict[str, Callable[..., Any] | _Optional]] = {
 
 
 def available(op: str, device: str) -> list[str]:
-    """The backends of ``op`` that are installed and run on ``device``, ``"cpu"`` or ``"cuda"``."""
+    """List the backends of ``op`` that are installed and run on ``device``, ``"cpu"`` or ``"cuda"``."""
     works: dict[str, Callable[[], bool]] = {
         "numba": lambda: _is_installed("numba") and _numba_works(),
         "triton": lambda: _is_installed("triton"),
@@ -111,7 +111,7 @@ def available(op: str, device: str) -> list[str]:
 
 
 def named(op: str, backend: str, input: Tensor | None) -> str:
-    """``backend``; for ``"auto"`` what the environment variable names, or ``"auto"`` where that is no kernel for it."""
+    """Return ``backend``; for ``"auto"``, what the environment names if that can compute ``op``, else ``"auto"``."""
     kernels = _KERNELS[op]
     if backend != "auto":
         _check.one_of(op, "backend", backend, ("auto", *kernels))
@@ -121,7 +121,7 @@ def named(op: str, backend: str, input: Tensor | None) -> str:
 
 
 def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., Any]:
-    """The kernel of ``op`` for ``backend``; ``input`` is what it will run on, where that decides.
+    """Return the kernel of ``op`` for ``backend``; ``input`` is the tensor that it will run on, where that decides.
 
     Raises:
         ValueError: the op has no such backend, or the backend cannot run on the device of ``input``.
@@ -131,7 +131,7 @@ def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., 
     if isinstance(input, FakeTensor):  # all are equal to one without data, and audits know one of them
         backend = "torch"
     elif backend == "auto":
-        backend = next((name for name in _KERNELS[op] if input is not None and _is_best(name, input)), "torch")
+        backend = "torch" if input is None else _best(op, input)
     kernel = _KERNELS[op][backend]
     return kernel.load(op, backend, input) if isinstance(kernel, _Optional) else kernel
 
@@ -140,13 +140,21 @@ def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., 
 
 
 def _numba_is_best(input: Tensor) -> bool:
-    """Faster wherever logits of a network were measured; PyTorch's bands win where two classes grow thirty times."""
+    """Prefer Numba on CPUs, faster for every network measured; PyTorch's bands win where two classes grow 30 times."""
     return input.device.type == "cpu" and _is_installed("numba") and _numba_works()
 
 
 def _triton_is_best(input: Tensor) -> bool:
-    """One launch, where plain PyTorch launches dozens and writes what it resized."""
+    """Prefer Triton on GPUs: one launch, where plain PyTorch launches dozens and writes the resized logits."""
     return input.is_cuda and torch.cuda.is_available() and _is_installed("triton") and _triton_works(str(input.device))
+
+
+def _best(op: str, input: Tensor) -> str:
+    """Return the kernel of ``op`` that ``"auto"`` takes for ``input``."""
+    for name in _KERNELS[op]:  # not `next`, whose default torch 2.6 cannot compile
+        if _is_best(name, input):
+            return name
+    return "torch"
 
 
 def _is_best(backend: str, input: Tensor) -> bool:
@@ -160,7 +168,7 @@ def _is_best(backend: str, input: Tensor) -> bool:
 
 @_once
 def _numba_works() -> bool:
-    """Numba refuses to be imported next to a numpy that is newer than it."""
+    """Import Numba, which refuses a numpy that is newer than itself."""
     try:
         _numba_module()
     except Exception as error:
@@ -171,7 +179,7 @@ def _numba_works() -> bool:
 
 @_once
 def _triton_works(device: str) -> bool:
-    """Its kernels are compiled for whatever GPU and driver there are: see whether they give PyTorch's values there."""
+    """Check that Triton's kernels, compiled for whatever GPU and driver there are, give PyTorch's values there."""
     try:
         _triton_module().check(torch.device(device))
     except Exception as error:

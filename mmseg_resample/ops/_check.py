@@ -24,7 +24,7 @@ def did_you_mean(value: str, names: Iterable[str]) -> str:
 
 
 def per_axis(op: str, name: str, value: Any, axes: int) -> tuple[Any, ...]:
-    """``value`` once per spatial axis: a scalar is repeated, a sequence must have the right length."""
+    """Return ``value`` once per spatial axis: a scalar is repeated, a sequence must have the right length."""
     if (isinstance(value, Tensor) and value.ndim == 0) or not isinstance(value, Iterable):
         return (value,) * axes
     values = tuple(value)
@@ -37,7 +37,7 @@ def per_axis(op: str, name: str, value: Any, axes: int) -> tuple[Any, ...]:
 
 
 def spatial_size(op: str, name: str, value: Any, axes: int) -> tuple[int, ...]:
-    """``value`` as one whole number >= 1 per spatial axis. Symbolic and traced sizes pass as they are."""
+    """Return ``value`` as one whole number >= 1 per spatial axis. Symbolic and traced sizes pass as they are."""
     sizes = per_axis(op, name, value, axes)
     for size in sizes:
         if isinstance(size, (torch.SymInt, Tensor)):

@@ -30,7 +30,7 @@ _CONFUSION_PIXELS = 2**18
 
 
 class Axis(NamedTuple):
-    """How one axis is resized: by PyTorch's coordinates (``rule`` is its align_corners), or by an ``AxisMap``."""
+    """The resize of one axis: by PyTorch's coordinates (``rule`` is its align_corners), or by an ``AxisMap``."""
 
     source_size: int
     size: int
@@ -41,7 +41,7 @@ class Axis(NamedTuple):
         return self.source_size == self.size and self.rule in (False, True, AxisMap(1.0, 0.0))
 
     def table(self, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """Index and weight of the second and of the first neighbour, (2, size) each."""
+        """Return index and weight of the second and of the first neighbour, (2, size) each."""
         if isinstance(self.rule, AxisMap):
             index, weight = _table("linear", self.rule.scale, self.rule.offset, self.source_size, self.size)
             return index[::-1].copy(), weight[::-1].copy()
@@ -68,7 +68,7 @@ Step = tuple[Axis, Axis, tuple[Range, Range]]
 def steps_needed(
     axes: Sequence[Sequence[tuple[int, int, bool | AxisMap]]], keeps: Sequence[Sequence[Range]]
 ) -> list[Step]:
-    """The resizes that change something, or the last one where none does; arguments as for ``resize_argmax``."""
+    """Keep the resizes that change something, or the last one where none does; arguments as for ``resize_argmax``."""
     steps: list[Step] = [
         (Axis(*h), Axis(*w), (rows, columns)) for (h, w), (rows, columns) in zip(axes, keeps, strict=True)
     ]
@@ -111,27 +111,27 @@ class Stage:
         return torch.from_numpy(index).to(self.device), torch.from_numpy(weight).to(self.device, self.dtype)
 
     def read_by(self, start: int, stop: int) -> tuple[int, int]:
-        """The range of source rows that rows ``start`` to ``stop`` read."""
+        """Return the range of source rows that rows ``start`` to ``stop`` read."""
         return int(self.neighbours[:, start:stop].min()), int(self.neighbours[:, start:stop].max()) + 1
 
     def row_table(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Index among the source rows they read, and weight, of rows ``start`` to ``stop``."""
+        """Return index, among the source rows they read, and weight of rows ``start`` to ``stop``."""
         low, _ = self.read_by(start, stop)
         return self._on_device((self.neighbours[:, start:stop] - low, self.shares[:, start:stop]))
 
     def row_adjoint(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """The transpose of ``row_table``."""
+        """Return the transpose of ``row_table``."""
         low, high = self.read_by(start, stop)
         table = self.neighbours[:, start:stop] - low, self.shares[:, start:stop]
         return self._on_device(_transpose(table, high - low))
 
     @property
     def _gathers(self) -> bool:
-        """Whether PyTorch lacks a one-dimensional kernel of this map, or has a slow one without a fixed order."""
+        """True where PyTorch lacks a one-dimensional kernel of this map, or has a slow one without a fixed order."""
         return isinstance(self.columns.rule, AxisMap) or _is_by_slabs(self.device)
 
     def widen(self, rows: Tensor) -> Tensor:
-        """(..., w) to (..., W), the columns that are kept."""
+        """Resize (..., w) to (..., W), the columns that are kept."""
         if not self.columns.is_identity:
             if self._gathers:
                 rows = _gather(rows, -1, *self._column_table)
@@ -146,7 +146,7 @@ class Stage:
         return rows[..., start:stop]
 
     def narrow(self, grad: Tensor) -> Tensor:
-        """The transpose of ``widen`` for an uncropped, unflipped stage, deterministic on every device."""
+        """Apply the transpose of ``widen`` for an uncropped, unflipped stage, deterministic on every device."""
         if self.columns.is_identity:
             return grad
         if self._gathers:
@@ -157,7 +157,7 @@ class Stage:
         return narrow.view(*grad.shape[:-1], -1)
 
     def cells(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Ranges of consecutive rows with the same two neighbours."""
+        """Yield ranges of consecutive rows with the same two neighbours."""
         inside = self.neighbours[:, start:stop]
         cuts = np.flatnonzero((inside[:, 1:] != inside[:, :-1]).any(0)) + start + 1
         bounds = [start, *cuts.tolist(), stop]
@@ -184,7 +184,7 @@ class Rows:
         return self._wide[wanted[0]], self._wide[wanted[1]]
 
     def band(self, start: int, stop: int) -> Tensor:
-        """Rows ``start`` to ``stop``, (C, stop - start, W), overwritten by the next call."""
+        """Return rows ``start`` to ``stop``, (C, stop - start, W), overwritten by the next call."""
         for begin, end in self.stage.cells(start, stop):
             second, first = self._pair(begin)
             part = self.out[:, begin - start : end - start]
@@ -204,7 +204,7 @@ class Rows:
 
 
 class Slabs:
-    """What ``Rows`` computes, by few calls; ``source(i, j)`` are rows ``i`` to ``j`` of the image, (C, j - i, w)."""
+    """The rows of ``Rows`` by few calls; ``source(i, j)`` are rows ``i`` to ``j`` of the image, (C, j - i, w)."""
 
     def __init__(self, source: Callable[[int, int], Tensor], stage: Stage) -> None:
         self.source, self.stage = source, stage
@@ -218,7 +218,7 @@ class Slabs:
 
 
 def _bands_of(image: Tensor, stages: Sequence[Stage], height: int) -> Rows | Slabs:
-    """``image``, (C, h, w), through all ``stages``, in bands of up to ``height`` rows."""
+    """Resize ``image``, (C, h, w), by all ``stages``, in bands of up to ``height`` rows."""
     dtype = stages[0].dtype
     if _is_by_slabs(image.device):
         slabs = Slabs(lambda i, j: image[:, i:j].to(dtype), stages[0])
@@ -237,7 +237,7 @@ def _is_by_slabs(device: torch.device) -> bool:
 
 
 def _exactly(device: torch.device) -> AbstractContextManager:
-    """No half precision behind our back."""
+    """Switch off autocast: no half precision behind our back."""
     return torch.autocast(device.type, enabled=False)
 
 
@@ -247,7 +247,7 @@ def _band_height(channels: int, width: int, height: int, device: torch.device) -
 
 
 def _largest(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of the classes, and the first that is."""
+    """Return the largest logit of all classes and the first class that has it."""
     if _is_by_slabs(values.device):
         largest, best = values.max(0)
         return largest, best
@@ -272,8 +272,9 @@ def resize_argmax(
     target: Tensor | None,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """``axes[k]`` are the fields of the ``Axis`` (h, w) of resize ``k``, ``keeps[k]`` the ``keep`` of its ``Stage``.
+    """Compute ``Segmentation``'s fields in PyTorch, a band of rows at a time.
 
+    ``axes[k]`` are the fields of the ``Axis`` (h, w) of resize ``k``, ``keeps[k]`` the ``keep`` of its ``Stage``.
     Returns labels, confidence and confusion matrix, the last two where they are wanted.
     """
     compute = torch.promote_types(logits.dtype, torch.float32)
@@ -324,7 +325,7 @@ def _refuse_outside(op: str, target: Tensor, classes: int, ignore_index: int) ->
 
 
 class Sums(NamedTuple):
-    """What one pass over the pixels gives.
+    """The results of one pass over the pixels.
 
     Args:
         loss: (), float64 where the device has it, sum of the losses.
@@ -353,7 +354,10 @@ def resize_cross_entropy(
     pixel_weight: Tensor | None,
     want: Sequence[str],
 ) -> Sums:
-    """``axes`` are the fields of the ``Axis`` (h, w); ``want`` the optional fields of ``Sums`` to compute."""
+    """Compute ``Sums`` in PyTorch, a band of rows at a time.
+
+    ``axes`` are the fields of the ``Axis`` (h, w); ``want`` the optional fields of ``Sums`` to compute.
+    """
     compute = torch.promote_types(logits.dtype, torch.float32)
     device = logits.device
     batch, channels = logits.shape[:2]

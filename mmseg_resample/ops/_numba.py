@@ -40,7 +40,7 @@ def resize_argmax(
     target: Tensor | None,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """``_fused.resize_argmax`` for CPUs."""
+    """Compute ``_fused.resize_argmax`` on CPUs."""
     batch, channels = logits.shape[:2]
     if channels == 1:
         return _fused.resize_argmax(logits, axes, keeps, dtype, threshold, with_confidence, target, ignore_index)
@@ -84,7 +84,7 @@ def resize_cross_entropy(
     pixel_weight: Tensor | None,
     want: Sequence[str],
 ) -> Sums:
-    """``_fused.resize_cross_entropy`` for CPUs."""
+    """Compute ``_fused.resize_cross_entropy`` on CPUs."""
     compute = torch.promote_types(logits.dtype, torch.float32)
     real = np.float64 if compute == torch.float64 else np.float32
     batch, channels = logits.shape[:2]
@@ -133,7 +133,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _labels(target: Tensor) -> np.ndarray:
-    """Of few dtypes: each is a kernel to compile."""
+    """Convert labels to one of few dtypes: each is a kernel to compile."""
     return _array(target if target.dtype == torch.uint8 else target.long())
 
 
@@ -175,7 +175,7 @@ def _stage(rows: AxisFields, columns: AxisFields, kept_rows: Range, kept_columns
 
 
 def _starts(neighbours: np.ndarray) -> np.ndarray:
-    """Where bands start, and the number of rows.
+    """Return the rows where bands start, then the number of rows.
 
     A band shares at most its last source row with the next one, and none with any other, where the order of the rows
     permits; where it does not, there is one band.

@@ -75,7 +75,7 @@ def flow_warp(
 
 
 def _grid_step(length: int, unit: FlowUnit, align_corners: bool) -> float:
-    """What a flow of 1 adds on the [-1, 1] grid of ``F.grid_sample``."""
+    """Return what a flow of 1 adds on the [-1, 1] grid of ``F.grid_sample``."""
     if unit == "sfnet":
         return 1 / length
     return 2 / max(length - 1, 1) if align_corners else 2 / length

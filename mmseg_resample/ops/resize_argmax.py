@@ -16,7 +16,7 @@ _LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
 class Segmentation(NamedTuple):
-    """Labels, and what was asked for beside them.
+    """Labels, with their confidence and confusion matrix where asked for.
 
     Args:
         labels: (N, H, W).
@@ -48,7 +48,7 @@ def resize_argmax(
     ignore_index: int = 255,
     backend: str = "auto",
 ) -> Tensor | Segmentation:
-    """The class with the largest logit after a bilinear resize, without the resized logits.
+    """Return the class with the largest logit after a bilinear resize, without the resized logits.
 
     The labels of mmseg's inference in one pass: resize to ``first_size``, cut off ``crop``, flip, resize to ``size``,
     argmax. Both resizes are evaluated, none is approximated by the other; one between equal sizes is skipped. Memory
@@ -174,7 +174,7 @@ def linear_rules(
     align_corners: bool | None,
     coordinates: Coordinates | AxisMap | Sequence[AxisMap] | None,
 ) -> tuple[bool | AxisMap, ...]:
-    """Per axis, the value of align_corners whose coordinates PyTorch computes, or an explicit map."""
+    """Return per axis the value of align_corners whose coordinates PyTorch computes, or an explicit map."""
     if coordinates is None:
         return (bool(align_corners),) * 2
     if align_corners is not None:
@@ -218,7 +218,7 @@ def _crop(op: str, crop: Sequence[int] | None, size: Sequence[int]) -> tuple[int
 
 
 def _kept(start: int, stop: int, flipped: bool) -> tuple[int, int, int]:
-    """Arguments of ``range``."""
+    """Return the arguments of ``range`` for the samples that are kept."""
     return (stop - 1, start - 1, -1) if flipped else (start, stop, 1)
 
 

@@ -33,7 +33,7 @@ def resize_cross_entropy(
     return_accuracy: bool = False,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Cross entropy between ``target`` and bilinearly resized ``logits``, without the resized logits.
+    """Compute the cross entropy between ``target`` and bilinearly resized ``logits``, without the resized logits.
 
     The loss of mmseg's decode heads, ``CrossEntropyLoss(...)(resize(logits, size), target, weight=pixel_weight)``, with
     its gradient and, in the same pass, its accuracy. For ``"mean"`` and ``"sum"`` the forward pass computes the
@@ -145,7 +145,7 @@ def _checked_weights(
 
 
 def _accuracy(ctx: Any, sums: Any, batch: int) -> Tensor:
-    """In percent, as mmseg has it; an output of ``ctx`` without a gradient."""
+    """Return the accuracy in percent, as mmseg has it; an output of ``ctx`` without a gradient."""
     if batch == 0:
         accuracy = torch.zeros_like(sums.pixels, dtype=torch.float32)
     else:
@@ -156,7 +156,7 @@ def _accuracy(ctx: Any, sums: Any, batch: int) -> Tensor:
 
 
 class _Reduced(torch.autograd.Function):
-    """The gradient of a sum is known up to one factor in the forward pass."""
+    """The loss as a sum, whose gradient is known up to one factor in the forward pass."""
 
     @staticmethod
     def forward(
@@ -188,7 +188,7 @@ class _Reduced(torch.autograd.Function):
 
 
 class _PerPixel(torch.autograd.Function):
-    """The gradient that comes from above weighs the pixels of a second pass."""
+    """The loss of every pixel; the gradient that comes from above weighs the pixels of a second pass."""
 
     @staticmethod
     def forward(
@@ -230,5 +230,5 @@ class _Once(torch.autograd.Function):
 
 
 def _once(result: Tensor, logits: Tensor) -> Tensor:
-    """``result`` as a gradient that raises when it is differentiated."""
+    """Return ``result`` as a gradient that raises when it is differentiated."""
     return _Once.apply(result, logits) if torch.is_grad_enabled() else result

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Resampler(nn.Module, ABC):
-    """Brings a feature map to the spatial size of another: ``forward(x, like)``.
+    """Base of modules that bring a feature map to the spatial size of another: ``forward(x, like)``.
 
     Unguided resamplers read only ``like.shape``, guided ones its content too. Every resampler takes any target size.
 
@@ -38,10 +38,11 @@ class Resampler(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
-        """``x`` (N, in_channels, h, w) with the spatial size of ``like`` (N, guide_channels, H, W)."""
+        """Bring ``x`` (N, in_channels, h, w) to the spatial size of ``like`` (N, guide_channels, H, W)."""
 
     def explain(self, x: Tensor, like: Tensor) -> dict[str, Tensor]:
-        """What ``forward`` does with these inputs, for pictures: ``flow``, ``offset``, ``kernel``, ``gate`` as apply.
+        """Return what ``forward`` does with these inputs, for pictures: those of ``flow``, ``offset``, ``kernel``, ``gate``
+        that it has.
 
         A flow is in pixels of the output, (dx, dy), relative to the resize of the module's pixel model.
         """
@@ -52,7 +53,7 @@ class Resampler(nn.Module, ABC):
 
 
 def fuse(resampler: nn.Module, x: Tensor, like: Tensor) -> Tensor:
-    """The sum of ``like`` and of ``x`` brought to its size, whichever of the two the resampler returns."""
+    """Return the sum of ``like`` and of ``x`` brought to its size, whichever of the two the resampler returns."""
     out = resampler(x, like)
     return out if getattr(resampler, "fuses", False) else like + out
 

@@ -12,7 +12,7 @@ from .explain import Explanations, explanations
 
 @HOOKS.register_module()
 class FlowLoggerHook(Hook):
-    """Logs the mean flow of every flow-aligning resampler while training, in pixels of its output.
+    """A hook that logs the mean flow of every flow-aligning resampler while training, in pixels of its output.
 
     ``flow/<module>.dx`` and ``.dy`` are means over batch and positions, ``.spread`` the standard deviation of the
     flow vectors around them. A flow that only makes up for a misregistration is a constant: its mean is the shift that

@@ -79,7 +79,7 @@ class LeanDecodeHead(BaseDecodeHead):
         return list(self.loss_decode) if isinstance(self.loss_decode, nn.ModuleList) else [self.loss_decode]
 
     def _needs_resized(self, seg_logits: Tensor) -> str | None:
-        """What of this head's loss the fused op does not compute."""
+        """List what the fused op does not compute of this head's loss."""
         if self.sampler is not None and type(self.sampler) is not OHEMPixelSampler:
             return type(self.sampler).__name__
         classes = seg_logits.shape[1]
@@ -107,7 +107,7 @@ class LeanDecodeHead(BaseDecodeHead):
 
     @torch.no_grad()
     def _hard_pixels(self, seg_logits: Tensor, target: Tensor, pixel_model: PixelModel) -> Tensor:
-        """What ``OHEMPixelSampler.sample`` returns, (N, H, W), from losses instead of logits."""
+        """Compute what ``OHEMPixelSampler.sample`` returns, (N, H, W), from losses instead of logits."""
         counted = target != self.ignore_index
         kept = self.sampler.min_kept * target.shape[0]
         if self.sampler.thresh is None:
@@ -157,7 +157,7 @@ class LeanSegformerHead(SegformerHead, LeanDecodeHead):
 
 
 def _is_one_by_one(module: Any) -> bool:
-    """Whether a ``ConvModule`` is a plain 1x1 convolution, then normalisation and activation, that nothing observes."""
+    """Tell whether a ``ConvModule`` is a plain 1x1 convolution, normalisation and activation that nothing observes."""
     conv = module.conv
     return (
         type(conv) is nn.Conv2d
@@ -171,17 +171,17 @@ def _is_one_by_one(module: Any) -> bool:
 
 
 def is_plain(x: Any) -> bool:
-    """A tensor with values: not fake, not being traced."""
+    """Tell whether a tensor has values: neither fake nor being traced."""
     return type(x) is Tensor and not torch.jit.is_tracing()
 
 
 def policy_of(module: nn.Module) -> Any:
-    """The ``ResizePolicy`` that was installed on ``module``, if any."""
+    """Return the ``ResizePolicy`` that was installed on ``module``, if any."""
     return module.__dict__.get("_resample_policy")
 
 
 def next_pixel_model(module: nn.Module, align_corners: bool, source_size: Any, size: Any) -> PixelModel | None:
-    """The pixel model of the bilinear resize that ``module`` does next; None if its policy wants another mode."""
+    """Return the pixel model of the next bilinear resize in ``module``; None if its policy wants another mode."""
     policy = policy_of(module)
     if policy is None:
         return "align_corners" if align_corners else "half_pixel"
