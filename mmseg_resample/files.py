@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; its file takes the place of ``path`` when the block ends.
 
     If the block raises, ``path`` stays as it was and what was written is removed. A kill can leave that behind, as a

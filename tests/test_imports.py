@@ -18,7 +18,7 @@ ALLOWED = {
     "datasets": {"files"},
     "evaluation": {"files"},
     "study": {"alignment", "evaluation", "files", "launch"},
-    "compat": set(),
+    "compat": {"ops"},
     "derive": set(),
     "files": set(),
     "launch": {"ops"},

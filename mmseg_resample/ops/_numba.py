@@ -112,7 +112,7 @@ def resize_cross_entropy(
         counts,
     )
     # Neighbouring bands share one row of the gradient.
-    _in_threads(lambda *some: _numba_kernels.lose(*arguments, *some), bands, apart="gradient" in want)
+    _in_threads(lambda *some: _numba_kernels.accumulate_loss(*arguments, *some), bands, apart="gradient" in want)
     if counts[:, 2].any():
         labels = target.long()
         _fused._refuse_outside("resize_cross_entropy", labels[labels != ignore_index], channels, ignore_index)

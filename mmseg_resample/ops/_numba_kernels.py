@@ -437,7 +437,7 @@ def _hand_over(gradient, n, i, parts, start):
 
 
 @_compiled
-def lose(
+def accumulate_loss(
     logits,
     stage,
     starts,

@@ -41,8 +41,7 @@ class Resampler(nn.Module, ABC):
         """Bring ``x`` (N, in_channels, h, w) to the spatial size of ``like`` (N, guide_channels, H, W)."""
 
     def explain(self, x: Tensor, like: Tensor) -> dict[str, Tensor]:
-        """Return what ``forward`` does with these inputs, for pictures: those of ``flow``, ``offset``, ``kernel``, ``gate``
-        that it has.
+        """Return ``flow``, ``offset``, ``kernel`` and ``gate`` of ``forward`` on these inputs, where it has them.
 
         A flow is in pixels of the output, (dx, dy), relative to the resize of the module's pixel model.
         """

@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from ...derive import derived, make, recipe
 from ...ops import _check
-from .lean_heads import Deferring, LeanDecodeHead, LeanSegformerHead, is_plain, next_pixel_model, policy_of, say_once
+from .lean_heads import (
+    DeferredMetas,
+    LeanDecodeHead,
+    LeanSegformerHead,
+    is_plain,
+    next_pixel_model,
+    policy_of,
+    say_once,
+)
 from .logits import LogitsOnRequest, PendingLogits
 
 _FLOW = ("predict", "inference", "whole_inference", "postprocess_result")
@@ -56,9 +64,9 @@ class LeanEncoderDecoder(EncoderDecoder):
         size = inputs.shape[2:]
         if data_samples is None:
             whole = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0, 0, 0, 0])
-            metas = Deferring(dict(whole) for _ in range(inputs.shape[0]))
+            metas = DeferredMetas(dict(whole) for _ in range(inputs.shape[0]))
         else:
-            metas = Deferring(sample.metainfo for sample in data_samples)
+            metas = DeferredMetas(sample.metainfo for sample in data_samples)
         return self.postprocess_result(self.inference(inputs, metas), data_samples)
 
     def _defers(self) -> bool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .lean import Lean
 
 
-class Deferring(list):
+class DeferredMetas(list):
     """Metadata of images for a ``predict`` whose caller takes logits that are still to be resized."""
 
 
@@ -64,7 +64,7 @@ class LeanDecodeHead(BaseDecodeHead):
         return losses
 
     def predict_by_feat(self, seg_logits: Tensor, batch_img_metas: list[dict]) -> Tensor | PendingLogits:
-        if not isinstance(batch_img_metas, Deferring) or not is_plain(seg_logits):
+        if not isinstance(batch_img_metas, DeferredMetas) or not is_plain(seg_logits):
             return super().predict_by_feat(seg_logits, batch_img_metas)
         meta = batch_img_metas[0]
         size = meta["img_shape"]
