@@ -1,6 +1,7 @@
 """A function's docstring begins with a verb, a class's with a noun: neither is the end of a sentence about its name."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,18 +11,24 @@ import mmseg_resample
 
 ROOT = Path(mmseg_resample.__file__).parent
 
-ROOMS = ["ops", "resamplers", "models", "datasets", "evaluation", "visualization", "derive.py", "files.py", "compat.py"]
+ROOMS = ["ops", "resamplers", "models", "datasets", "evaluation", "visualization", "derive.py", "files.py"]
 
 QUESTIONS = {"how", "what", "when", "where", "whether", "which", "who", "why"}
 PREPOSITIONS = set(
-    "above across after against along among around as at before behind below beneath beside between beyond by down "
-    "during for from if in inside into like of off on onto out over per since through to toward towards under until up "
-    "upon via while with within without".split()
+    re.findall(
+        r"\w+",
+        """above across after against along among around as at before behind below beneath beside between beyond by down
+        during for from if in inside into like of off on onto out over per since through to toward towards under until
+        up upon via while with within without""",
+    )
 )
 PRONOUNS = set(
-    "all another any anything both each either every everything he her his i it its less many more most much neither "
-    "no none nothing one other others our ours own same she some something such that their them there these they this "
-    "those those we you your".split()
+    re.findall(
+        r"\w+",
+        """all another any anything both each either every everything he her his i it its less many more most much
+        neither no none nothing one other others our ours own same she some something such that their them there these
+        they this those we you your""",
+    )
 )
 ARTICLES = {"a", "an", "the"}
 NOT_FOR_FUNCTIONS = QUESTIONS | PREPOSITIONS | PRONOUNS | ARTICLES
@@ -79,11 +86,10 @@ def of_function(docstring: str, decorator: str = "") -> bool:
         "(N, C, H, W) to (N, C).",
         "``x`` at these rows.",
         "1x1 convolution.",
-        "",
     ],
 )
 def test_the_check_can_fail(docstring):
-    assert of_function(docstring) == bool(docstring)
+    assert of_function(docstring)
 
 
 def test_the_check_can_pass():
