@@ -1,7 +1,7 @@
 """Classes made at run time for modules that exist already.
 
-They go by the name of the original class, and their instances are copied and pickled by how the class was made: from
-which original, by which steps.
+They have the name of the original class. Their instances are copied and pickled by the recipe of the class: the
+original and the steps from there.
 """
 
 from collections.abc import Callable

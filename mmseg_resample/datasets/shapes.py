@@ -248,7 +248,7 @@ class LoadShapes(BaseTransform):
     Added keys: img (uint8, BGR), img_shape, ori_shape, gt_seg_map (uint8).
 
     Args:
-        cache: Keep what was drawn: 4 bytes a pixel for every scene of the data set, in every worker process. Worth it
+        cache: keep the drawn scenes: 4 bytes a pixel for every scene of the data set, in every worker process. Worth it
             where scenes return, that is when training for more than one epoch.
     """
 

@@ -1,4 +1,4 @@
-"""Intersections and areas of every class, by bins of pixels: what every kind of IoU is made of."""
+"""Intersections and areas of every class, by bins of pixels: the counts behind every kind of IoU."""
 
 from collections.abc import Sequence
 

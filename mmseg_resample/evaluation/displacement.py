@@ -1,12 +1,12 @@
-"""By how many pixels predictions are displaced from the labels, in sub-pixels: what a registration error looks like.
+"""Displacement of predictions from the labels, to a fraction of a pixel: the trace of a registration error.
 
 Where the label has an edge between two classes, look at the prediction at every shift (dy, dx) from there: does it have
 the edge? Two neighbouring pixels of classes (a, b) in the label and (c, d) in the shifted prediction agree
 by ``[c = a] + [d = b] - [c = b] - [d = a]``: 2 for the same edge, -2 for the opposite one, 0 on average for
 anything that is not related. Summed over edges and images, this is a correlogram with a peak at the displacement.
 
-Why so: errors that have nothing to do with the shift (noise, missing or invented objects) add zero on average, where a
-search for the nearest matching edge takes them for displacement; and both axes are searched at once, because an edge
+Errors that have nothing to do with the shift (noise, missing or invented objects) add zero on average, where a search
+for the nearest matching edge takes them for displacement. And both axes are searched at once, because an edge
 that is not vertical also seems to move along x when it moves along y. docs/metrics.md has the comparison.
 """
 
@@ -107,7 +107,7 @@ def edge_counts(
     pred, label = encode("edge_counts", pred, label, num_classes, ignore_index)
     reach = max_displacement + _WINDOW
     along_x = _count_along_rows(pred, label, num_classes, reach, bins)
-    # Along columns is along rows of the transposed maps; then y and x change places in what comes back, too.
+    # Columns are rows of the transposed maps; y and x change places in their counts, too.
     along_y = _count_along_rows(pred.T.contiguous(), label.T.contiguous(), num_classes, reach, bins)
     return EdgeCounts(
         along_x.pred + along_y.pred.permute(1, 0, 3, 2),
@@ -122,7 +122,7 @@ def displacement(counts: EdgeCounts) -> Displacement:
     A line along each axis, x displacements against x and y against y, is fitted to the peaks of the correlograms of all
     cells; a region then gets the mean deviation of its cells from the line. A peak is the mean of the shifts around it,
     with weights that fall to nothing at four pixels: a displacement by a fraction shows as a mixture of whole shifts,
-    of which the mean is right where a parabola is biased by up to 0.09 px. What the label with itself gives is
+    whose mean is right where a parabola is biased by up to 0.09 px. The result for the label against itself is
     subtracted, so that a perfect prediction has exactly 0 whatever the scene.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the metrics have in common: counts of every image, kept apart until the end."""
+"""The base of the metrics: counts of every image, kept apart until the end."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""IoU by where pixels are: their distance from the frame of the image, and the size of the object they belong to."""
+"""IoU by the place of pixels: their distance from the frame of the image, and the size of the object they belong to."""
 
 import itertools
 import math

@@ -128,7 +128,7 @@ def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., 
         ModuleNotFoundError: the backend needs a package that is not installed.
     """
     backend = named(op, backend, input)
-    if isinstance(input, FakeTensor):  # all are equal to one without data, and audits know one of them
+    if isinstance(input, FakeTensor):  # no data to compute; audits know the op of PyTorch's kernel
         backend = "torch"
     elif backend == "auto":
         backend = "torch" if input is None else _best(op, input)

@@ -2,10 +2,10 @@
 
 A bilinear resize is two steps. A source row is *widened* to the output's width; an output row is the weighted sum of
 two wide rows. Bands are visited in order. On a CPU a band is small enough for its cache, and computed row by row, so
-that each source row is widened once and two of them are alive (``Rows``). Elsewhere a call costs more than what it
-computes: bands are large, and all rows of a band are computed at once (``Slabs``).
+that each source row is widened once and two wide rows exist at a time (``Rows``). Elsewhere the launch of a call costs
+more than its arithmetic: bands are large, and all rows of a band are computed at once (``Slabs``).
 
-Both steps have the operations of PyTorch's general float32 kernel for CPUs in their order and rounding: the second
+Both steps repeat the operations of PyTorch's general float32 kernel for CPUs, in its order and rounding: the second
 neighbour times its weight, plus the first times its own in one fused multiply-add. So the values, and with them the
 labels, are bitwise those of ``F.interpolate`` where it runs that kernel, built with fused multiply-adds.
 """
@@ -24,7 +24,7 @@ from torch import Tensor
 from ._torch import _gather, _table, _transpose
 from .grid import AxisMap
 
-BAND = 2**19  # values of a band on a CPU: it and what is computed from it stay in a core's cache
+BAND = 2**19  # values of a band on a CPU: the band and its intermediate results stay in a core's cache
 _LARGE_BAND = 2**24  # elsewhere, where a few such bands are small beside a GPU's memory: not tuned
 _CONFUSION_PIXELS = 2**18
 
@@ -59,10 +59,10 @@ class Axis(NamedTuple):
 
 
 Range = tuple[int, int, int]
-"""Arguments of ``range``: what is kept of an axis, backwards where it is flipped."""
+"""Arguments of ``range`` for the kept part of an axis, backwards where it is flipped."""
 
 Step = tuple[Axis, Axis, tuple[Range, Range]]
-"""Rows, columns, and what is kept of both after the resize."""
+"""Rows, columns, and the part of both that is kept after the resize."""
 
 
 def steps_needed(
@@ -85,7 +85,7 @@ class Stage:
     Args:
         rows: the vertical axis.
         columns: the horizontal axis.
-        keep: what is left of the result, as (start, stop, step) along both axes: a crop, a flip.
+        keep: the part of the result that is kept, as (start, stop, step) along both axes: a crop, a flip.
     """
 
     def __init__(

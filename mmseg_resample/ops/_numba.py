@@ -1,11 +1,11 @@
 """Resize to labels, or to a loss, on CPUs: one pass over the pixels, compiled by Numba when first called.
 
-A task is a *band* of output rows of one image. Bands depend on the sizes alone, and the order of every sum with them:
-equal inputs give equal bits for every number of threads. Values, and with them labels, have the operations and the
-rounding of ``_fused``, which serves what is rare: labels of one channel.
+A task is a *band* of output rows of one image. Bands, and with them the order of every sum, depend on the sizes alone:
+equal inputs give equal bits for every number of threads. The operations and their rounding are those of ``_fused``, and
+so are the labels. The rare case, labels of one channel, is left to ``_fused``.
 
-Threads are Python's, since the kernels run without the interpreter's lock: nothing to clash with PyTorch's own pool,
-with a fork, or with several callers at once.
+The threads are Python's, since the kernels run without the interpreter's lock: they clash neither with PyTorch's own
+pool, nor with a fork, nor with several callers at once.
 """
 
 import os

@@ -1,13 +1,12 @@
 # mypy: allow-untyped-defs
-"""What ``_numba`` compiles: vectors for Numba, and two kernels built of them.
+"""The kernels of ``_numba``: vectors for Numba, and two kernels built of them.
 
 The work is laid out for vector units. ``LANES`` output pixels of one row that read consecutive source samples are a
 *strip*: lane ``l`` interpolates between samples ``base + l`` and ``base + l + 1``. So a strip is read and, in the
 gradient, written as whole vectors, whatever the ratio of the sizes. While the classes of a strip are visited its
 maximum stays in registers.
 
-All of it is one file because Numba renews what it has cached on disk when the file of a kernel changes, not when
-another one does.
+All of it is one file because Numba renews its cache on disk when the file of a kernel changes, not when another does.
 """
 
 import operator
@@ -175,7 +174,7 @@ def exp(typing: Any, a: Any) -> Any:
     With n the whole number next to a / log(2), exp(a) is exp(a - n log(2)) * 2**n.
     """
     real, form = _REAL[a.dtype], _FORMATS[a.dtype]
-    shift = 1.5 * 2.0**form.mantissa  # what is added to it is rounded to a whole number, and that is in its lowest bits
+    shift = 1.5 * 2.0**form.mantissa  # rounds a number added to it, and holds the result in its lowest bits
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         x = args[0]

@@ -111,7 +111,7 @@ def _bands(scale: float, offset: float, source_size: int, size: int, adjoint: bo
     np.add.at(matrix, (np.broadcast_to(np.arange(size), index.shape), index), weight)
     if adjoint:
         matrix = matrix.T
-    height = 64 if matrix.shape[0] > matrix.shape[1] else 32  # what was fastest
+    height = 64 if matrix.shape[0] > matrix.shape[1] else 32  # the fastest ones measured
     bands = []
     with torch.inference_mode(False):
         for start in range(0, len(matrix), height):
@@ -235,7 +235,7 @@ def _linear_op(
     return op
 
 
-_library = torch.library.Library("mmseg_resample", "FRAGMENT")  # what it holds lives as long as it does
+_library = torch.library.Library("mmseg_resample", "FRAGMENT")  # its registrations live as long as it does
 
 
 def _op_before_custom_op(

@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs
-"""What runs on the GPU, in Triton. ``_triton`` makes the tables, allocates and launches.
+"""The kernels of ``_triton``, which makes the tables, allocates and launches.
 
 The table of a bilinear axis holds the second neighbour before the first, (2, size), as ``_fused.Axis.table`` has it.
 Its values are computed by the operations of ``_fused`` in their order, with the fused multiply-adds spelled out, so

@@ -13,7 +13,7 @@ from .resize_argmax import check_logits, check_target, linear_rules
 
 Reduction = Literal["mean", "sum", "none"]
 _REDUCTIONS = get_args(Reduction)
-_EPS = torch.finfo(torch.float32).eps  # what mmseg adds to divisors
+_EPS = torch.finfo(torch.float32).eps  # mmseg adds it to divisors
 
 
 @torch.compiler.disable  # a loop over rows: compiled, it would be unrolled
@@ -97,7 +97,7 @@ def resize_cross_entropy(
         )
     height, width = target.shape[1:]
     if size is not None and _check.spatial_size(op, "size", size, 2) != (height, width):
-        raise ValueError(f"{op}: expected size to be that of target, {(height, width)}, got {size}. Drop size.")
+        raise ValueError(f"{op}: expected size to be the size of target, {(height, width)}, got {size}. Drop size.")
     if min(height, width) < 1:
         raise ValueError(f"{op}: expected target (N, H, W) with H, W >= 1, got {tuple(target.shape)}.")
     check_target(op, target, (logits.shape[0], height, width), logits.device)

@@ -19,7 +19,7 @@ class Resampler(nn.Module, ABC):
 
     Attributes:
         guided: it reads the content of ``like``, not only its size.
-        fuses: what it returns already contains ``like``; ``fuse`` does not add it again.
+        fuses: the result of ``forward`` already contains ``like``; ``fuse`` does not add it again.
     """
 
     guided = False

@@ -30,7 +30,7 @@ def max_pool(x: Tensor, size: tuple[int, int], align_corners: bool = False) -> t
         ValueError: ``size`` is larger than ``x``.
     """
     if size[0] > x.shape[2] or size[1] > x.shape[3]:
-        raise ValueError(f"max_pool: expected a size of at most {tuple(x.shape[2:])}, that of x, got {size}.")
+        raise ValueError(f"max_pool: expected a size of at most {tuple(x.shape[2:])}, the size of x, got {size}.")
     cell = _window(x, size, align_corners)
     if cell is not None:
         return F.max_pool2d(x, cell, cell, return_indices=True)
@@ -48,7 +48,7 @@ def max_unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
         size: (H, W) of the result.
     """
     batch, channels, height, width = x.shape
-    spare = int(height > size[0] or width > size[1])  # a place for what is dropped: only then cells can be empty
+    spare = int(height > size[0] or width > size[1])  # a place for dropped values: only then cells can be empty
     out = x.new_zeros(batch, channels, size[0] * size[1] + spare)
     if spare:
         indices = torch.where(indices < 0, size[0] * size[1], indices)

@@ -1,4 +1,4 @@
-"""``FlowLoggerHook``: what flows a model learns, as scalars beside the losses."""
+"""``FlowLoggerHook``: the flows that a model learns, as scalars beside the losses."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ class FlowLoggerHook(Hook):
             self._found = self._collecting.__enter__()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Log what was collected."""
+        """Log the collected flows."""
         if self._collecting is None:
             return
         self._collecting.__exit__(None, None, None)

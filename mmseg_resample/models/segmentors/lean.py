@@ -53,7 +53,7 @@ class LeanEncoderDecoder(EncoderDecoder):
     """mmseg's ``EncoderDecoder``, inserted beneath its subclasses, which keep what they override.
 
     Attributes:
-        lean: what to do without full-resolution logits.
+        lean: the steps to do without full-resolution logits.
     """
 
     lean: Lean
@@ -184,7 +184,7 @@ def LeanSegmentor(
         elif isinstance(module, EncoderDecoder):
             _install(module, LeanEncoderDecoder, _for_flow(module, options))
         elif isinstance(module, BaseSegmentor):
-            say_once(f"{type(module).__name__} is no EncoderDecoder; it predicts as ever.")
+            say_once(f"{type(module).__name__} is no EncoderDecoder; its predictions come from full-resolution logits.")
         elif name.split(".")[0] == "decode_head" and hasattr(module, "loss_by_feat"):
             say_once(f"{type(module).__name__} is no head of mmseg's kind; its loss and logits stay as they are.")
     return model

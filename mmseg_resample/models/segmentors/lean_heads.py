@@ -1,7 +1,7 @@
-"""What goes below mmseg's heads: their loss and their prediction without full-resolution logits.
+"""Base classes inserted beneath mmseg's heads: their loss and their prediction without full-resolution logits.
 
-The classes here stand between a head's class and mmseg's base class, so that a head that overrides a method keeps its
-own, and gets these where its own calls mmseg's.
+They stand between a head's class and mmseg's base class: a head that overrides a method keeps its own, and ``super()``
+there calls the methods here.
 """
 
 import logging
@@ -34,7 +34,7 @@ class LeanDecodeHead(BaseDecodeHead):
     """mmseg's base head, on the fused ops.
 
     Attributes:
-        lean: what to do without full-resolution logits.
+        lean: the steps to do without full-resolution logits.
     """
 
     lean: "Lean"
@@ -44,7 +44,7 @@ class LeanDecodeHead(BaseDecodeHead):
             return super().loss_by_feat(seg_logits, batch_data_samples)
         reader = self._needs_resized(seg_logits)
         if reader is not None:
-            say_once(f"{type(self).__name__}: {reader} needs full-resolution logits; the loss is computed as ever.")
+            say_once(f"{type(self).__name__}: {reader} needs full-resolution logits; the loss is computed from them.")
             return super().loss_by_feat(seg_logits, batch_data_samples)
         target = self._stack_batch_gt(batch_data_samples).squeeze(1)
         pixel_model = next_pixel_model(self, self.align_corners, seg_logits.shape[2:], target.shape[1:])
@@ -53,7 +53,7 @@ class LeanDecodeHead(BaseDecodeHead):
         weight = None if self.sampler is None else self._hard_pixels(seg_logits, target, pixel_model)
         losses: dict[str, Tensor] = {}
         for criterion in self._criteria():
-            # The accuracy comes out of the pass of the first.
+            # The pass of the first criterion computes the accuracy too.
             options = dict(pixel_weight=weight, return_accuracy=not losses)
             loss = self._cross_entropy(criterion, seg_logits, target, pixel_model, **options)
             if not losses:
@@ -79,7 +79,7 @@ class LeanDecodeHead(BaseDecodeHead):
         return list(self.loss_decode) if isinstance(self.loss_decode, nn.ModuleList) else [self.loss_decode]
 
     def _needs_resized(self, seg_logits: Tensor) -> str | None:
-        """List what the fused op does not compute of this head's loss."""
+        """Name the part of this head's loss that the fused op does not compute, if there is one."""
         if self.sampler is not None and type(self.sampler) is not OHEMPixelSampler:
             return type(self.sampler).__name__
         classes = seg_logits.shape[1]
@@ -146,7 +146,7 @@ class LeanSegformerHead(SegformerHead, LeanDecodeHead):
         total: Tensor | None = None
         for level, conv, weight in zip(levels, self.convs, fuse.conv.weight.split(self.channels, 1), strict=True):
             x = F.conv2d(conv(level), weight)
-            if x.shape[2:] != size or policy_of(self) is not None:  # which counts the resize that changes nothing, too
+            if x.shape[2:] != size or policy_of(self) is not None:  # a policy counts resizes between equal sizes too
                 x = resize(x, size, mode=self.interpolate_mode, align_corners=self.align_corners)
             total = x if total is None else total + x
         if fuse.conv.bias is not None:

@@ -1,4 +1,4 @@
-"""Logits on their way to labels: what is still to be done to them, done to labels directly or when somebody asks."""
+"""Logits on their way to labels, with the steps that are still to come: taken for labels at once, or on request."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
