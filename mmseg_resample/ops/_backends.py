@@ -116,8 +116,13 @@ def named(op: str, backend: str, input: Tensor | None) -> str:
     if backend != "auto":
         _check.one_of(op, "backend", backend, ("auto", *kernels))
         return backend
-    wish = os.environ.get("MMSEG_RESAMPLE_BACKEND", "")
+    wish = _wish()
     return wish if wish in kernels and (input is None or _runs_on(wish, input.device.type)) else "auto"
+
+
+@torch.compiler.assume_constant_result  # torch 2.1 cannot compile a look into the environment
+def _wish() -> str:
+    return os.environ.get("MMSEG_RESAMPLE_BACKEND", "")
 
 
 def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., Any]:
