@@ -83,14 +83,15 @@ def make(
         if by_torch:
             return Native(target.size, target.factors, mode, align_corners, target.recompute, antialias)
         coordinates = "align_corners" if align_corners else "half_pixel"
-    target, maps = _maps(tuple(input.shape[2:]), target, coordinates)
-    assert target.size is not None
-    native = _native(mode, maps, tuple(input.shape[2:]), target.size, target.factors, antialias) if by_torch else None
+    source = tuple(input.shape[2:])
+    out, factors = _size_and_factors(source, target, coordinates)
+    maps = axis_maps(coordinates, source, out, factors)
+    native = _native(mode, maps, source, out, factors, antialias) if by_torch else None
     if native is not None:
         return native
     if mode not in CORNERLESS:
         _check.floating("resize", f"input for mode={mode!r} with these coordinates", input)
-    return Mapped(backend, target.size, maps, _kernel(mode))
+    return Mapped(backend, out, maps, _kernel(mode))
 
 
 # --- what is wanted ---------------------------------------------------------------------------------------------------
@@ -107,22 +108,20 @@ def _target(size: Any, scale_factor: Any, recompute: bool | None, axes: int) -> 
     return _Target(_check.spatial_size("resize", "size", size, axes), None, recompute)
 
 
-def _maps(
+def _size_and_factors(
     source: tuple[int, ...], target: _Target, coordinates: Coordinates | AxisMap | Sequence[AxisMap]
-) -> tuple[_Target, tuple[AxisMap, ...]]:
-    """Return ``target`` with its size, and the map of every axis from there to ``source``."""
+) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
+    """Return the output size, and the factors where they, and not the two sizes, fix the scale."""
     if min(source) < 1:
         raise ValueError(f"resize: expected at least one sample along every spatial axis, got spatial size {source}.")
-    size, factors, recompute = target
-    if factors is not None:
-        if not isinstance(coordinates, str):
-            raise ValueError("resize: explicit AxisMaps fix the scale themselves. Give size instead of scale_factor.")
-        floors = tuple(int(n * float(f)) for n, f in zip(source, factors, strict=True))
-        size = _check.spatial_size("resize", "floor(n * scale_factor)", floors, len(source))
-        if recompute:
-            factors = None
-    assert size is not None
-    return _Target(size, factors, recompute), axis_maps(coordinates, source, size, factors)
+    if target.factors is None:
+        assert target.size is not None
+        return target.size, None
+    if not isinstance(coordinates, str):
+        raise ValueError("resize: explicit AxisMaps fix the scale themselves. Give size instead of scale_factor.")
+    floors = tuple(int(n * float(f)) for n, f in zip(source, target.factors, strict=True))
+    size = _check.spatial_size("resize", "floor(n * scale_factor)", floors, len(source))
+    return size, None if target.recompute else target.factors
 
 
 def _kernel(mode: Mode) -> str:
