@@ -17,9 +17,9 @@ def one_of(op: str, name: str, value: Any, names: tuple[str, ...]) -> None:
         )
 
 
-def did_you_mean(value: str, names: Iterable[str]) -> str:
-    """Return the end of an error message that names the closest of ``names``, or "" where none is close."""
-    near = get_close_matches(value, list(names), n=1)
+def did_you_mean(value: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return the end of an error message that names the closest of ``names``, or "" if all are less alike."""
+    near = get_close_matches(value, list(names), n=1, cutoff=cutoff)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

@@ -10,3 +10,4 @@ from mmseg_resample.ops import _check
 def test_did_you_mean(value, hint):
     assert _check.did_you_mean(value, ("bilinear", "bicubic")) == hint
     assert _check.did_you_mean(value, iter(["bilinear", "bicubic"])) == hint
+    assert _check.did_you_mean(value, ("bilinear", "bicubic"), cutoff=1.0) == ""
