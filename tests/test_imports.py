@@ -14,7 +14,7 @@ ROOT = Path(mmseg_resample.__file__).parent
 # What each part may import from the package, beside itself.
 ALLOWED = {
     "api": {"grids", "launch", "policy"},
-    "compat": set(),
+    "compat": {"ops"},
     "datasets": {"files", "grids"},
     "deploy": set(),
     "derive": set(),

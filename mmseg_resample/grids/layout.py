@@ -81,7 +81,7 @@ class Dim:
         return (y, x)
 
     def index_at(self, axis: int, where: float) -> int:
-        """Return the index with loops along ``axis`` at the fraction ``where`` of their length, others in the middle."""
+        """Return the index with loops along ``axis`` at ``where`` of their length, others in the middle."""
         start = 0
         part = self.parts[0]
         for part, size in zip(self.parts, self._sizes, strict=True):

@@ -30,7 +30,7 @@ class Conversion:
     dropped: dict[str, str]
 
     def config(self, convention: Convention = "sfsegnets") -> dict[str, Any]:
-        """``dict(backbone=..., decode_head=...)`` of the model that these weights are for, read off their shapes.
+        """Return ``dict(backbone=..., decode_head=...)`` of the model of these weights, read off their shapes.
 
         Args:
             convention: how the flows are sampled, see ``FlowAlign``; nothing in a checkpoint tells.
@@ -140,7 +140,7 @@ def convert(source: Mapping[str, Tensor]) -> Conversion:
 
 
 def _pooled_last(weight: Tensor) -> Tensor:
-    """There the bottleneck reads the pooled branches, then the features; here the features come first."""
+    """Reorder a bottleneck that reads the pooled branches, then the features; here the features come first."""
     out = weight.shape[0]
     pooled = 4 * out
     return torch.cat([weight[:, pooled:], weight[:, :pooled]], dim=1)
@@ -161,7 +161,7 @@ def _backbone(key: str, blocks: Mapping[int, str]) -> str | None:
 
 
 def _stdc_blocks(source: Mapping[str, Tensor]) -> dict[int, str]:
-    """Position in the flat list of STDC blocks -> stage and position in it; a block with a stride begins a stage."""
+    """Map positions in the flat list of STDC blocks to stage and position there; a stride begins a stage."""
     found = {int(match[1]) for key in source if (match := re.match(r"backbone\.features\.(\d+)\.", key))}
     blocks, stage, position = {}, -1, 0
     for index in sorted(found):
