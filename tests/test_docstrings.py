@@ -11,7 +11,10 @@ import mmseg_resample
 
 ROOT = Path(mmseg_resample.__file__).parent
 
-ROOMS = ["ops", "resamplers", "models", "datasets", "evaluation", "visualization", "derive.py", "files.py"]
+ROOMS = [
+    *("ops", "grids", "policy", "resamplers", "models", "datasets", "evaluation", "visualization"),
+    *("api.py", "derive.py", "files.py"),
+]
 
 QUESTIONS = {"how", "what", "when", "where", "whether", "which", "who", "why"}
 PREPOSITIONS = set(

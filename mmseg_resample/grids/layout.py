@@ -184,7 +184,7 @@ class Layout:
 
     @classmethod
     def image(cls, shape: Sequence[int]) -> "Layout":
-        """(N, C, H, W) at the positions of the network's input."""
+        """Place (N, C, H, W) at the positions of the network's input."""
         *front, height, width = (int(size) for size in shape)
         dims = [Dim.plain(size) for size in front]
         return cls((*dims, Dim.of(Atom(height, (1.0, 0.0))), Dim.of(Atom(width, (0.0, 1.0)))), (1.0, 1.0))

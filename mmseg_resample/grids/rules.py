@@ -390,7 +390,7 @@ def adaptive_pool(t: "Tracker", args: Args, out: Any) -> Any:
 
 
 def _coarsened(layout: Layout, index: int) -> Layout:
-    """After averaging over bins, the evidence is as coarse as the samples are apart."""
+    """Make the evidence as coarse as the samples are apart, which averaging over bins does."""
     step = layout.dims[index].single("a pooling").step
     y, x = (max(n, abs(s)) for n, s in zip(layout.native, step, strict=True))
     return replace(layout, native=(y, x), pooled=True)
@@ -445,7 +445,7 @@ def pixel_unshuffle(t: "Tracker", args: Args, out: Tensor) -> Layout:
 
 
 def _interpolation(name: str) -> Rule:
-    """``aten::upsample_*``: names of scales differ by the number of axes."""
+    """Make the rule of ``aten::upsample_*``, whose names of scales differ by the number of axes."""
     kind = name.removeprefix("_").removeprefix("upsample_").rstrip("123d").rstrip("_")
     mode = {
         "nearest_exact": "nearest-exact",
