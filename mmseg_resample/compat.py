@@ -142,7 +142,7 @@ def _psamask_backward(grad_output: Any, grad_input: Any, *, psa_type: int, h_mas
 
 
 _PSA_KINDS: tuple[Kind, Kind] = ("collect", "distribute")  # by mmcv's number
-_IN_PYTORCH = {"psamask_forward": _psamask_forward, "psamask_backward": _psamask_backward}
+_IN_PYTORCH: dict[str, Any] = {"psamask_forward": _psamask_forward, "psamask_backward": _psamask_backward}
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def allow_mmengine_checkpoints() -> None:
     histories, numpy numbers and arrays of them (under the module names of numpy 1 or 2, whichever wrote the file),
     dicts of the config, and functions of its own classes. Any other global in a checkpoint is still refused.
     """
-    if torch.__version__ < (2, 6):
+    if torch.__version__ < "2.6":
         return
     from mmengine.config import ConfigDict
     from mmengine.logging import HistoryBuffer
