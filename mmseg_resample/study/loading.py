@@ -45,7 +45,8 @@ from mmengine.config import Config
 
 from mmseg_resample.launch import dotted_keys
 
-from . import hooks, measures, throughput
+from . import hooks, throughput
+from .evaluators import CONFUSION, DEFAULT_EVALUATORS, scalar_names
 from .plan import METRICS, DeclaredComparison, Study, StudyError, Variants, merged, trained_variants
 
 _KEYS = (
@@ -91,7 +92,7 @@ class _Loader:
         axes = self.axes(content["axes"], base_config, options)
         combinations = self.train(content.get("train", {}), axes)
         train = trained_variants(axes, combinations)
-        evaluators, scalars = self.evaluators(content.get("evaluators", measures.DEFAULT_EVALUATORS))
+        evaluators, scalars = self.evaluators(content.get("evaluators", DEFAULT_EVALUATORS))
         compare = self.compare(content["compare"], combinations, axes)
         evaluations = self.evaluations(content.get("evaluations", {"own": {}}), axes, train)
         study = Study(
@@ -232,17 +233,17 @@ class _Loader:
     def evaluators(self, evaluators: Any) -> tuple[dict[str, dict[str, Any]], dict[str, str] | None]:
         """The evaluators, and scalar -> evaluator that returns it, None if some are only known after an evaluation."""
         self.mapping("evaluators", evaluators, "names to configs of metrics")
-        owners, complete = dict.fromkeys(METRICS, measures.CONFUSION), True
+        owners, complete = dict.fromkeys(METRICS, CONFUSION), True
         for name, config in evaluators.items():
             where = f"evaluators.{name}"
             self.name(where, name)
-            if name == measures.CONFUSION:
+            if name == CONFUSION:
                 self.fail(where, "is the name of the evaluator that every study has.", "Use another name.")
             self.mapping(where, config, "argument names to values", empty=False)
             if "out_file" in config:
                 self.fail(where, "sets out_file, which the study sets.", "Remove it.")
             try:
-                names = measures.scalar_names(config)
+                names = scalar_names(config)
             except Exception as error:  # whatever the metric raises for its arguments
                 self.fail(where, f"cannot be built: {type(error).__name__}: {error}", "Correct its arguments.")
             complete &= names is not None

@@ -37,7 +37,7 @@ from mmengine.config import Config
 
 from mmseg_resample.files import whole
 
-from .measures import CONFUSION
+from .evaluators import CONFUSION
 from .plan import Evaluation, Run, StudyError
 
 SCHEMA = 2

@@ -24,7 +24,9 @@ from mmengine.visualization import Visualizer
 from mmseg_resample import launch
 from mmseg_resample.evaluation.confusion import scores
 
-from . import measures, records
+from . import records
+from .audit import predicted_shift
+from .evaluators import evaluator_configs
 from .hooks import DivergenceHook, ExactWeightsHook, InputSizeHook, ProgressHook, RandomStateHook
 from .messages import Progress
 from .plan import METRICS, Evaluation, Run
@@ -141,7 +143,7 @@ def _evaluate(
     if is_main_process():
         records.discard_evaluation(evaluation, files)
     config = _unformatted(evaluation.config)
-    config.test_evaluator = measures.test_evaluators(
+    config.test_evaluator = evaluator_configs(
         evaluation.evaluators, _ignore_index(config), files.counts(evaluation.name)
     )
     if is_distributed():  # mmengine would collect the results in the working directory
@@ -169,7 +171,7 @@ def _evaluate(
                 "metrics": {name: _json_number(value) for name, value in scalars.items()},
                 "images": len(confusion),
                 "seconds": round(seconds, 3),
-                "audit": measures.predicted_shift(evaluation.config, inputs.size),
+                "audit": predicted_shift(evaluation.config, inputs.size),
             },
         )
     if evaluation.metric not in metrics:

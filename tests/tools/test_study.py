@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_resample.study import loading, measures, records
+from mmseg_resample.study import evaluators, loading, records
 from tests.study.tiny import write_study
 
 
@@ -106,7 +106,7 @@ def test_dry_run_says_how_long(command, tmp_path, capsys):
     assert command(path, "--dry-run") == 0
     assert "No run has finished, so the time is not known; --estimate times some iterations." in capsys.readouterr().out
     run, *_ = loading.load(path).runs()
-    result = {"seconds": 300.0, "metrics": {"mIoU": 50.0}, "evaluators": dict(measures.DEFAULT_EVALUATORS)}
+    result = {"seconds": 300.0, "metrics": {"mIoU": 50.0}, "evaluators": dict(evaluators.DEFAULT_EVALUATORS)}
     metrics = {"training": {"seconds": 3000.0}, "evaluations": {"own": result, "larger": result}}
     records.write_json(Path("work_dirs/tiny", run.directory, "metrics.json"), metrics)
     assert command(path, "--dry-run", "--workers", 3) == 0

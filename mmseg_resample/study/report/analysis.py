@@ -11,9 +11,9 @@ import numpy as np
 from ..design import outlook
 from ..image_bootstrap import NestedBootstrap, nested_bootstrap
 from ..intervals import bca_interval, effect_size
+from ..paired import PairedDifference, caveat, interaction, interaction_weights, paired_difference
 from ..plan import METRICS, DeclaredComparison, Variants
 from ..significance import equivalence_test, holm, sign_flip_test
-from ..statistics import PairedDifference, caveat, interaction, interaction_weights, paired_difference
 from . import cells, displacement, gather, verdict
 from .gather import Directory, Scores
 from .results import Breakdown, Comparison, Interaction, Report, TestedDifference, Transfer, VariantDisplacement

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..image_bootstrap import NestedBootstrap
-from ..statistics import PairedDifference, mean_and_sd, mean_interval
+from ..paired import PairedDifference, mean_and_sd, mean_interval
 from .gather import Scores
 
 

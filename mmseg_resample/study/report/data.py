@@ -6,7 +6,7 @@ from typing import Any
 
 from ..image_bootstrap import NestedBootstrap
 from ..intervals import Interval
-from ..statistics import PairedDifference, mean_and_sd, mean_interval
+from ..paired import PairedDifference, mean_and_sd, mean_interval
 from .gather import Scores
 from .results import Comparison, Report, Shift, TestedDifference, VariantDisplacement
 

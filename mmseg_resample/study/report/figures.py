@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from ..statistics import SEEDS_FOR_SIGNIFICANCE, mean_and_sd, mean_interval
+from ..paired import SEEDS_FOR_SIGNIFICANCE, mean_and_sd, mean_interval
 from .cells import interaction_label, signed, where
 from .gather import Scores, tested_as
 from .panels import BAND, INK, MUTED, SERIES, Panel, Plot, marker_size, series_colour, series_marker

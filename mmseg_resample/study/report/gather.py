@@ -13,8 +13,8 @@ import numpy as np
 from mmseg_resample.evaluation.displacement import Displacement, EdgeCounts, displacement
 
 from .. import records
+from ..evaluators import CONFUSION
 from ..image_bootstrap import read_image_counts
-from ..measures import CONFUSION
 from ..plan import DeclaredComparison, StudyError, Variants
 
 Scores = Mapping[int, float]

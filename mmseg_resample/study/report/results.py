@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..intervals import EffectSize, Interval
+from ..paired import PairedDifference
 from ..plan import DeclaredComparison, Variants
-from ..statistics import PairedDifference
 from .cells import Unit
 from .gather import Scores
 from .verdict import Evidence, Verdict

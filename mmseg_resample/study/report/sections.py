@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..statistics import SEEDS_FOR_SIGNIFICANCE, PairedDifference, mean_and_sd
+from ..paired import SEEDS_FOR_SIGNIFICANCE, PairedDifference, mean_and_sd
 from . import figures
 from .cells import (
     count_cell,

@@ -24,8 +24,8 @@ from typing import Literal
 
 from ..design import Outlook
 from ..image_bootstrap import NestedBootstrap
+from ..paired import SEEDS_FOR_SIGNIFICANCE, PairedDifference
 from ..significance import seeds_for_significance
-from ..statistics import SEEDS_FOR_SIGNIFICANCE, PairedDifference
 from .cells import Unit, interval, p_value, signed
 
 ALPHA = 0.05

@@ -1,7 +1,7 @@
 """Simulated studies with known effects: do 95 % intervals cover 95 %, do tests of level 5 % err in 5 %?
 
 The tables of docs/statistics.md are measured here, and the tests hold fresh simulations against them. To measure again:
-``python -m tests.study.test_statistics_simulation``, which prints the rows.
+``python -m tests.study.test_simulation``, which prints the rows.
 """
 
 import functools

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmseg_resample.study.statistics import (
+from mmseg_resample.study.paired import (
     SEEDS_FOR_SIGNIFICANCE,
     caveat,
     contrast,

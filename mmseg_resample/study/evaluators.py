@@ -1,18 +1,14 @@
-"""What an evaluation measures beside the confusion matrix, and what the audit predicts for it."""
+"""The evaluators of a study: the confusion matrix that every evaluation has, and the metrics beside it."""
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from mmseg.registry import METRICS
 
-from mmseg_resample.alignment import audit, build_fake, fake_tensors
 from mmseg_resample.evaluation.per_image import PerImageMetric
 
 CONFUSION = "confusion"
@@ -24,8 +20,6 @@ DEFAULT_EVALUATORS: Mapping[str, Mapping[str, Any]] = {
     "trimap": {"type": "TrimapIoUMetric"},
 }
 """Name -> config of the evaluators of a study that does not say which."""
-
-_audits: dict[tuple[str, tuple[int, int]], dict[str, Any]] = {}
 
 
 def scalar_names(config: Mapping[str, Any]) -> list[str] | None:
@@ -48,7 +42,7 @@ def scalar_names(config: Mapping[str, Any]) -> list[str] | None:
         return list(metric.evaluate(1))
 
 
-def test_evaluators(
+def evaluator_configs(
     evaluators: Mapping[str, Mapping[str, Any]], ignore_index: int, directory: Path
 ) -> list[dict[str, Any]]:
     """The confusion matrix and ``evaluators``, as a ``test_evaluator`` that leaves ``<name>.npz`` in ``directory``."""
@@ -65,36 +59,6 @@ def is_per_image(config: Mapping[str, Any]) -> bool:
     """Whether an evaluator counts every image by itself and can store the counts."""
     kind = METRICS.get(config["type"])
     return isinstance(kind, type) and issubclass(kind, PerImageMetric)
-
-
-def predicted_shift(config: Config, size: tuple[int, int]) -> dict[str, Any]:
-    """Misregistration of the prediction with the labels, as ``alignment.audit`` has it for an input of ``size``.
-
-    Args:
-        config: its ``model`` is audited, once per process for the same model and size.
-        size: (h, w) of the input of the network.
-
-    Returns:
-        ``size``, and along ``x`` and ``y`` the shift in pixels at the first, middle and last position: a network whose
-        logits read evidence e px to the right has e, and without training predicts e px to the left. Or ``error``,
-        where the audit cannot follow the network.
-    """
-    key = json.dumps([config.get("default_scope"), config.model.to_dict()], default=repr), size
-    if key not in _audits:
-        _audits[key] = _audit(config, size)
-    return _audits[key]
-
-
-def _audit(config: Config, size: tuple[int, int]) -> dict[str, Any]:
-    try:
-        with fake_tensors():
-            final = audit(build_fake(config), size).final
-    except Exception as error:  # an aid to read the scores: whatever it cannot do must not cost them
-        return {"error": f"{type(error).__name__}: {error}"}
-    if final is None or final.x is None or final.y is None:
-        return {"error": "The positions of the prediction could not be followed."}
-    x, y = ([float(value) for value in asdict(offset).values()] for offset in (final.x, final.y))
-    return {"size": list(size), "x": x, "y": y}
 
 
 @contextmanager
