@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def execute(
     workers: int | None = None,
     executor: Executor | None = None,
     overwrite: bool = False,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Perform the runs of ``study`` that are not finished, and yield what happens.
 
     It can be killed at any moment, its workers too; executed again, it continues. A run that fails does not stop

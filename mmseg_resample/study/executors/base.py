@@ -1,10 +1,12 @@
 """What every executor does alike."""
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from __future__ import annotations
 
-from .. import records
-from ..messages import Done, Event, Task
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # the command line imports this module for its names alone
+    from ..messages import Done, Event, Task
 
 
 class Executor(Protocol):
@@ -28,6 +30,9 @@ class WorkerError(RuntimeError):
 
 def lost(task: Task, cause: str) -> Done:
     """How the run of a process that is gone ended: failed, unless the process died after its work was done."""
+    from .. import records
+    from ..messages import Done
+
     if records.is_finished(task.run, task.root):
         return Done(None)
     records.write_failure(task.run, records.RunFiles(task.root / task.run.directory), cause)
