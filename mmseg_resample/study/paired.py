@@ -30,6 +30,23 @@ Variant = TypeVar("Variant", bound=Hashable)
 
 
 @dataclass(frozen=True)
+class Summary:
+    """Mean and spread of values by seed.
+
+    Attributes:
+        mean: NaN without a value.
+        sd: sample standard deviation (n - 1); NaN below two values.
+        low: lower end of Student's 95 % interval of the mean; NaN below two values.
+        high: upper end.
+    """
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class PairedDifference:
     """Mean of ``value - reference``, or of another contrast, over the seeds that all sides have.
 
@@ -103,9 +120,8 @@ def contrast(
         raise ValueError(f"contrast: expected weights of variants in {list(scores)}, got {dict(weights)}.")
     seeds = tuple(sorted(set.intersection(*(set(scores[variant]) for variant in weights))))
     values = tuple(sum(weight * scores[variant][seed] for variant, weight in weights.items()) for seed in seeds)
-    mean, sd = mean_and_sd(values)
-    interval = t_interval(values, confidence)
-    return PairedDifference(seeds, values, mean, sd, interval.low, interval.high, confidence)
+    summary, interval = summarize(values), t_interval(values, confidence)
+    return PairedDifference(seeds, values, summary.mean, summary.sd, interval.low, interval.high, confidence)
 
 
 def interaction(
@@ -142,17 +158,11 @@ def interaction_weights(*axes: tuple[str, str]) -> dict[tuple[str, ...], int]:
     }
 
 
-def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, NaN of nothing, and sample standard deviation (n - 1), NaN below two values."""
-    if not values:
-        return math.nan, math.nan
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and Student's 95 % interval; NaN where there is none."""
-    ends = t_interval(values)
-    return (float(np.mean(values)) if len(values) else math.nan), ends.low, ends.high
+def summarize(values: Sequence[float]) -> Summary:
+    """Compute mean, sample standard deviation and Student's 95 % interval of values by seed."""
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    interval = t_interval(values)
+    return Summary(float(np.mean(values)) if len(values) else math.nan, sd, interval.low, interval.high)
 
 
 def caveat(n: int, family: int = 1) -> str | None:

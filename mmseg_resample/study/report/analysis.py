@@ -11,7 +11,7 @@ import numpy as np
 from ..design import outlook
 from ..image_bootstrap import NestedBootstrap, nested_bootstrap
 from ..intervals import bca_interval, effect_size
-from ..paired import PairedDifference, caveat, interaction, interaction_weights, paired_difference
+from ..paired import PairedDifference, Summary, caveat, interaction, interaction_weights, paired_difference, summarize
 from ..plan import METRICS, DeclaredComparison, Variants
 from ..significance import equivalence_test, holm, sign_flip_test
 from . import cells, displacement, gather, verdict
@@ -75,7 +75,7 @@ def _comparisons(
         if any(scores.values()):
             reference, *rest = scores
             differences = {name: paired_difference(scores[name], scores[reference]) for name in rest}
-            found.append(Comparison(combination, evaluation, scores, differences, {}))
+            found.append(Comparison(combination, evaluation, scores, _means(scores), differences, {}))
             if metric in METRICS:
                 images |= _bootstraps(directory, found[-1], unknown)
     missing += [f"Intervals with other test images: {why}, in {'; '.join(where)}." for why, where in unknown.items()]
@@ -213,19 +213,24 @@ def _curves(directory: Directory, kind: str, metric: str, title: str, missing: l
         }
         scores = {width: values for width, values in scores.items() if any(values.values())}
         if scores:
-            curves.append(Breakdown(combination, evaluation, scores, _differences(scores)))
+            curves.append(_breakdown(combination, evaluation, scores))
     if directory.runs and not curves:
         missing.append(f"{title}: no finished evaluation has its scores.")
     return curves
 
 
-def _differences(scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, dict[str, PairedDifference]]:
-    """Of every row, each variant minus the first."""
-    found = {}
+def _breakdown(combination: Variants, evaluation: str, scores: Mapping[str, Mapping[str, Scores]]) -> Breakdown:
+    """Summarize every row, and subtract the first variant from each of the others."""
+    means, differences = {}, dict[str, dict[str, PairedDifference]]()
     for row, of_variant in scores.items():
         reference, *rest = of_variant
-        found[row] = {name: paired_difference(of_variant[name], of_variant[reference]) for name in rest}
-    return found
+        means[row] = _means(of_variant)
+        differences[row] = {name: paired_difference(of_variant[name], of_variant[reference]) for name in rest}
+    return Breakdown(combination, evaluation, scores, means, differences)
+
+
+def _means(scores: Mapping[str, Scores]) -> dict[str, Summary]:
+    return {name: summarize(list(by_seed.values())) for name, by_seed in scores.items()}
 
 
 def _classes(directory: Directory) -> Iterator[Breakdown]:
@@ -239,7 +244,7 @@ def _classes(directory: Directory) -> Iterator[Breakdown]:
                 if value is not None:
                     scores[name][run["seed"]] = value
         if by_class:
-            yield Breakdown(combination, first, by_class, _differences(by_class))
+            yield _breakdown(combination, first, by_class)
 
 
 def _caveats(

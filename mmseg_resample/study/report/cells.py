@@ -1,13 +1,12 @@
 """How a report writes numbers and names: what fits a cell of a table, a label of a figure, a part of a sentence."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..image_bootstrap import NestedBootstrap
-from ..paired import PairedDifference, mean_and_sd, mean_interval
-from .gather import Scores
+from ..paired import PairedDifference, Summary
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,11 @@ def interaction_label(
     return ", ".join([f"{variant} - {reference}", *changes, *(f"{a}={n}" for a, n in combination.items())])
 
 
-def mean_cell(scores: Scores) -> str:
-    """Mean and standard deviation."""
-    mean, sd = mean_and_sd(list(scores.values()))
-    return "" if math.isnan(mean) else f"{mean:.2f}" if math.isnan(sd) else f"{mean:.2f} ± {sd:.2f}"
+def mean_cell(summary: Summary | None) -> str:
+    """Write mean and standard deviation; empty where there is no score."""
+    if summary is None or math.isnan(summary.mean):
+        return ""
+    return f"{summary.mean:.2f}" if math.isnan(summary.sd) else f"{summary.mean:.2f} ± {summary.sd:.2f}"
 
 
 def interval_cell(difference: PairedDifference) -> str:
@@ -92,12 +92,12 @@ def seeds_cell(difference: PairedDifference | None) -> str:
     return "\n".join([interval_cell(difference), *values])
 
 
-def pixels_cell(values: Sequence[float]) -> str:
-    """Mean and 95 % interval of a displacement."""
-    mean, low, high = mean_interval(values)
-    if math.isnan(mean):
+def pixels_cell(displacement: Summary) -> str:
+    """Write mean and 95 % interval of a displacement."""
+    if math.isnan(displacement.mean):
         return "not measurable"
-    return signed(mean) if math.isnan(low) else f"{signed(mean)} {interval(low, high)}"
+    ends = "" if math.isnan(displacement.low) else f" {interval(displacement.low, displacement.high)}"
+    return f"{signed(displacement.mean)}{ends}"
 
 
 def p_cell(p: float) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..paired import summarize
 from .gather import Directory, tested_as
 from .results import Shift, VariantDisplacement
 
@@ -72,7 +73,16 @@ def _shift(
         absorbed, shift_absorbed = (_triple(-(e_tested - learned)) for learned in (e_trained, constant))
     thirds = [[float(m.thirds[i]) for m in measured if not math.isnan(m.thirds[i])] for i in range(3)]
     drift = [float(m.drift) for m in measured if not math.isnan(m.drift)]
-    return Shift(thirds, drift, np.stack([m.profile for m in measured]), tested, absorbed, shift_absorbed)
+    return Shift(
+        thirds,
+        [summarize(values) for values in thirds],
+        drift,
+        summarize(drift),
+        np.stack([m.profile for m in measured]),
+        tested,
+        absorbed,
+        shift_absorbed,
+    )
 
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from ..paired import SEEDS_FOR_SIGNIFICANCE, mean_and_sd, mean_interval
+from ..paired import SEEDS_FOR_SIGNIFICANCE
 from .cells import interaction_label, signed, where
-from .gather import Scores, tested_as
+from .gather import tested_as
 from .panels import BAND, INK, MUTED, SERIES, Panel, Plot, marker_size, series_colour, series_marker
 from .results import THIRDS, Breakdown, Comparison, Report, Shift, TestedDifference, Transfer, VariantDisplacement
 
@@ -29,7 +29,7 @@ def seeds(report: Report) -> Plot:
 
     def panel(comparison: Comparison, values: Sequence[float]) -> Panel:
         def draw(axes: Axes) -> None:
-            _seed_dots(axes, comparison.scores)
+            _seed_dots(axes, comparison)
             middle = (max(values) + min(values)) / 2
             axes.set_ylim(middle - span / 2, middle + span / 2)
             axes.set_ylabel(f"{report.study['metric']} ({report.unit.score})")
@@ -45,10 +45,11 @@ def seeds(report: Report) -> Plot:
     )
 
 
-def _seed_dots(axes: Axes, scores: Mapping[str, Scores]) -> None:
+def _seed_dots(axes: Axes, comparison: Comparison) -> None:
+    scores = comparison.scores
     for seed in sorted({seed for of_variant in scores.values() for seed in of_variant}):
         axes.plot([of_variant.get(seed, math.nan) for of_variant in scores.values()], color=BAND, linewidth=0.9)
-    for position, of_variant in enumerate(scores.values()):
+    for position, (name, of_variant) in enumerate(scores.items()):
         colour = series_colour(position)
         axes.plot(
             [position] * len(of_variant),
@@ -61,8 +62,9 @@ def _seed_dots(axes: Axes, scores: Mapping[str, Scores]) -> None:
             zorder=3,
         )
         if of_variant:
-            mean, _ = mean_and_sd(list(of_variant.values()))
-            axes.hlines(mean, position - 0.24, position + 0.24, color=colour, linewidth=1.8, zorder=2)
+            axes.hlines(
+                comparison.means[name].mean, position - 0.24, position + 0.24, color=colour, linewidth=1.8, zorder=2
+            )
     axes.set_xticks(range(len(scores)), [_short(name, 60 // len(scores)) for name in scores])
     axes.set_xlim(-0.5, len(scores) - 0.5)
 
@@ -222,10 +224,10 @@ def _tested(report: Report) -> list[tuple[Mapping[str, str], Mapping[str, str], 
     first = next(iter(report.study["evaluations"]))
     found: list[tuple[Mapping[str, str], Mapping[str, str], float, float]] = []
     for comparison in report.comparisons:
-        for name, scores in comparison.scores.items():
+        for name, summary in comparison.means.items():
             compare = report.study["compare"]
             variants = {a: name if a == compare else comparison.combination[a] for a in report.study["axes"]}
-            mean, _ = mean_and_sd(list(scores.values()))
+            mean = summary.mean
             transfer = _transfer(report, variants, comparison.evaluation)
             if comparison.evaluation == first:
                 found.append((variants, tested_as(report.study, variants, first), mean, 0.0))
@@ -344,7 +346,7 @@ def curves(report: Report, name: str, title: str, found: Sequence[Breakdown], yl
                 for seed in sorted(by_seed):
                     y = [curve.scores[width][variant].get(seed, math.nan) for width in widths]
                     axes.plot(x, y, color=series_colour(index), linewidth=0.6, alpha=0.45)
-                means = [mean_and_sd(list(curve.scores[width][variant].values()))[0] for width in widths]
+                means = [curve.means[width][variant].mean for width in widths]
                 axes.plot(
                     x, means, color=series_colour(index), marker=series_marker(index), markersize=marker_size(index)
                 )
@@ -405,11 +407,11 @@ def _predicted(
                 axes.plot([start, end], [y, y], color=BAND, linewidth=7, solid_capstyle="butt")
                 axes.plot([start, start], [y - 0.36, y + 0.36], color=MUTED, linewidth=1.6)
                 axes.plot([end, end], [y - 0.2, y + 0.2], color=MUTED, linewidth=0.8)
-                mean, low, high = mean_interval(shift.thirds[third])
-                if not math.isnan(mean):
-                    axes.plot([low, high], [y, y], color=series_colour(index), linewidth=1.2)
+                mean = shift.third_means[third]
+                if not math.isnan(mean.mean):
+                    axes.plot([mean.low, mean.high], [y, y], color=series_colour(index), linewidth=1.2)
                     axes.plot(
-                        [mean],
+                        [mean.mean],
                         [y],
                         color=series_colour(index),
                         marker=series_marker(index),

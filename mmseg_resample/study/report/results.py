@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..intervals import EffectSize, Interval
-from ..paired import PairedDifference
+from ..paired import PairedDifference, Summary
 from ..plan import DeclaredComparison, Variants
 from .cells import Unit
 from .gather import Scores
@@ -42,6 +42,7 @@ class Comparison:
         combination: variants of the other axes, as trained.
         evaluation: name.
         scores: variant -> seed -> metric, in the order of the axis; the first variant is the reference.
+        means: variant -> mean of its scores.
         differences: every other variant minus the reference.
         tested: the same, with tests and verdict.
     """
@@ -49,6 +50,7 @@ class Comparison:
     combination: Variants
     evaluation: str
     scores: Mapping[str, Scores]
+    means: Mapping[str, Summary]
     differences: Mapping[str, PairedDifference]
     tested: Mapping[str, TestedDifference]
 
@@ -106,7 +108,9 @@ class Shift:
 
     Attributes:
         thirds: for each third, the values by seed, NaN left out.
-        drift: by seed.
+        third_means: their means.
+        drift: by seed, NaN left out.
+        drift_mean: its mean.
         profile: (seeds, bins), NaN where nothing can be measured.
         audited: (first, middle, last) misregistration of the network as tested; None if unknown.
         absorbed: predicted displacement at the thirds, if training learned to undo all that it met.
@@ -114,7 +118,9 @@ class Shift:
     """
 
     thirds: Sequence[Sequence[float]]
+    third_means: Sequence[Summary]
     drift: Sequence[float]
+    drift_mean: Summary
     profile: np.ndarray
     audited: tuple[float, float, float] | None
     absorbed: tuple[float, float, float] | None
@@ -152,12 +158,14 @@ class Breakdown:
         combination: variants of the other axes, as trained.
         evaluation: name.
         scores: width, as ``3px``, or class -> variant -> seed -> metric.
+        means: width or class -> variant -> mean of its scores.
         differences: width or class -> variant -> that minus the reference.
     """
 
     combination: Variants
     evaluation: str
     scores: Mapping[str, Mapping[str, Scores]]
+    means: Mapping[str, Mapping[str, Summary]]
     differences: Mapping[str, Mapping[str, PairedDifference]]
 
 

@@ -128,10 +128,10 @@ def _differences(collection: Collection) -> list[Section]:
 
 def _scores(collection: Collection) -> Section:
     rows = [
-        [name, report.study["metric"], cells.where(c.combination, c.evaluation), variant, cells.mean_cell(scores)]
+        [name, report.study["metric"], cells.where(c.combination, c.evaluation), variant, cells.mean_cell(mean)]
         for name, report in zip(collection.names, collection.reports, strict=True)
         for c in report.comparisons
-        for variant, scores in c.scores.items()
+        for variant, mean in c.means.items()
     ]
     words = frozenset(["study", "metric", "tested", "variant"])
     table = Table(
