@@ -12,7 +12,7 @@ _audits: dict[tuple[str, tuple[int, int]], dict[str, Any]] = {}
 
 
 def predicted_shift(config: Config, size: tuple[int, int]) -> dict[str, Any]:
-    """Misregistration of the prediction with the labels, as ``alignment.audit`` has it for an input of ``size``.
+    """Audit the misregistration of the prediction with the labels, for an input of ``size``.
 
     Args:
         config: its ``model`` is audited, once per process for the same model and size.

@@ -48,7 +48,7 @@ exit status: 0 done, 1 a run failed, 2 the study or the command line cannot work
 
 
 class _KeyValues(argparse.Action):
-    """An option of KEY=VALUE pairs; ``launch.KeyValues`` parses them, and is imported only where there are some."""
+    """Option of KEY=VALUE pairs; ``launch.KeyValues`` parses them, and is imported only where there are some."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None

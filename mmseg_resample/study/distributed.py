@@ -24,7 +24,7 @@ _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 
 def processes(run: Run) -> int:
-    """How many processes a run has.
+    """Return the number of processes of a run.
 
     Raises:
         StudyError: the config says something else than a positive integer.
@@ -57,7 +57,7 @@ def perform(task: Task, count: int, report: Callable[[Progress], None]) -> None:
 
 
 def _launch_config(count: int, directory: str) -> Any:
-    """Those of ``torchrun --standalone``; ``directory`` is for what torch would leave behind."""
+    """Build the settings of ``torchrun --standalone``; ``directory`` is for what torch would leave behind."""
     from torch.distributed.elastic import multiprocessing
     from torch.distributed.launcher.api import LaunchConfig
 
@@ -77,7 +77,7 @@ def _launch_config(count: int, directory: str) -> Any:
 
 
 def _main(task: Task) -> None:
-    """What each process does."""
+    """Perform the task in one of its processes."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     if task.threads is not None:
         torch.set_num_threads(task.threads)
@@ -128,7 +128,7 @@ def _forwarded(task: Task, report: Callable[[Progress], None]) -> Iterator[None]
 
 @contextmanager
 def _signal_handlers() -> Iterator[None]:
-    """Undo what torchrun installs: it stays in the process otherwise."""
+    """Restore the signal handlers, which torchrun replaces and leaves so."""
     handlers = {name: signal.getsignal(getattr(signal, name)) for name in _SIGNALS}
     try:
         yield

@@ -27,7 +27,7 @@ _WARM_UP = 2  # the first iterations allocate, and choose algorithms
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of the time that the pending runs of a study take.
+    """Time that the pending runs of a study take.
 
     Attributes:
         seconds: of the clock on the wall, ``workers`` runs at a time.
@@ -41,7 +41,7 @@ class Estimate:
 
 
 def from_finished(study: Study, root: Path, pending: Sequence[Run], workers: int) -> Estimate | None:
-    """From the seconds that finished runs of this study took; None if there are none.
+    """Estimate from the seconds that finished runs of this study took; None if there are none.
 
     Each pending run counts as the median of the finished ones of the same variants, or of all where there are none.
     """
@@ -61,7 +61,7 @@ def from_finished(study: Study, root: Path, pending: Sequence[Run], workers: int
 
 
 def from_iterations(pending: Sequence[Run], workers: int, threads: int, iterations: int = 8) -> Estimate:
-    """From a few iterations of the training and of each evaluation of the first pending run, performed here and now.
+    """Estimate from a few iterations of the training and of each evaluation of the first pending run, performed now.
 
     Nothing of them is kept. They run alone, so runs that slow each other down take longer.
     """
@@ -89,7 +89,7 @@ def from_iterations(pending: Sequence[Run], workers: int, threads: int, iteratio
 
 
 class _Enough(Exception):
-    """Ends a Runner."""
+    """Signal that ends a Runner."""
 
 
 class _Stopwatch(Hook):
@@ -150,7 +150,7 @@ def _seconds(run: Run, root: Path) -> float | None:
 
 
 def _makespan(seconds: Sequence[float], workers: int) -> float:
-    """When the last run ends, if each starts on the worker that is free first."""
+    """Compute when the last run ends, if each starts on the worker that is free first."""
     ends = [0.0] * max(workers, 1)
     for each in seconds:
         heapq.heapreplace(ends, ends[0] + each)

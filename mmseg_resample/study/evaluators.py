@@ -23,7 +23,7 @@ DEFAULT_EVALUATORS: Mapping[str, Mapping[str, Any]] = {
 
 
 def scalar_names(config: Mapping[str, Any]) -> list[str] | None:
-    """Names of the scalars that an evaluator returns; None if only an evaluation can tell.
+    """Return the names of the scalars that an evaluator returns; None if only an evaluation can tell.
 
     A ``PerImageMetric`` is tried on one small image, so its options are checked as well.
 
@@ -45,7 +45,7 @@ def scalar_names(config: Mapping[str, Any]) -> list[str] | None:
 def evaluator_configs(
     evaluators: Mapping[str, Mapping[str, Any]], ignore_index: int, directory: Path
 ) -> list[dict[str, Any]]:
-    """The confusion matrix and ``evaluators``, as a ``test_evaluator`` that leaves ``<name>.npz`` in ``directory``."""
+    """Build a ``test_evaluator``: the confusion matrix and ``evaluators``, which leave ``<name>.npz`` in ``directory``."""
     named = {CONFUSION: {"type": "ConfusionMatrixMetric"}, **evaluators}
     return [
         {"ignore_index": ignore_index, **config, "out_file": str(directory / f"{name}.npz")}
@@ -56,14 +56,14 @@ def evaluator_configs(
 
 
 def is_per_image(config: Mapping[str, Any]) -> bool:
-    """Whether an evaluator counts every image by itself and can store the counts."""
+    """Tell whether an evaluator counts every image by itself and can store the counts."""
     kind = METRICS.get(config["type"])
     return isinstance(kind, type) and issubclass(kind, PerImageMetric)
 
 
 @contextmanager
 def _without_log() -> Iterator[None]:
-    """Metrics log when they are built, and tables."""
+    """Silence metrics, which log when they are built and when they are evaluated."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

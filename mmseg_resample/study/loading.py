@@ -71,7 +71,7 @@ def load(path: str | Path, *, seeds: Sequence[int] | None = None, options: Mappi
 
 
 class _Loader:
-    """The checks of one study file; every error starts with the file and the key."""
+    """Checks of one study file; every error starts with the file and the key."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -169,7 +169,7 @@ class _Loader:
                 self.fail(where, f"{a!r} and {b!r} give the same config.", "Change or remove one of them.")
 
     def train(self, train: Any, axes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-        """The combinations of all products, in their order."""
+        """Check ``train``, and return the combinations of all its products, in their order."""
         if not isinstance(train, Sequence) or isinstance(train, str):
             return self.product("train", train, axes)
         if not train:
@@ -190,7 +190,7 @@ class _Loader:
         return [dict(zip(axes, names, strict=True)) for names in itertools.product(*selected)]
 
     def variants(self, where: str, names: Any, known: Iterable[str]) -> list[str]:
-        """One name, or a list of them."""
+        """Check one name or a list of names, and return the list."""
         names = [names] if isinstance(names, str) else names
         if not isinstance(names, Sequence) or not names:
             self.fail(where, f"expected a variant or a list of variants, got {names!r}.", "Write [...].")
@@ -231,7 +231,7 @@ class _Loader:
         return evaluations
 
     def evaluators(self, evaluators: Any) -> tuple[dict[str, dict[str, Any]], dict[str, str] | None]:
-        """The evaluators, and scalar -> evaluator that returns it, None if some are only known after an evaluation."""
+        """Check the evaluators; return them, and scalar -> evaluator, None if only an evaluation can tell."""
         self.mapping("evaluators", evaluators, "names to configs of metrics")
         owners, complete = dict.fromkeys(METRICS, CONFUSION), True
         for name, config in evaluators.items():
@@ -293,7 +293,7 @@ class _Loader:
         combinations: Sequence[Variants],
         evaluations: Sequence[str],
     ) -> list[DeclaredComparison]:
-        """The declared comparisons, each once, in the order of the runs."""
+        """Check ``family``, and return the declared comparisons, each once, in the order of the runs."""
         possible = list(_comparisons(axis, list(axes[axis]), combinations, evaluations))
         if family is None:
             return [comparison for comparison in possible if comparison.evaluation == evaluations[0]]
@@ -339,7 +339,7 @@ class _Loader:
         return dict(rule)
 
     def check_schedules(self, study: Study) -> None:
-        """Every combination must merge, and have a length of training that checkpoints can divide."""
+        """Check that every combination merges, and that checkpoints can divide its length of training."""
         for variants in study.combinations:
             try:
                 study.run(variants, study.seeds[0])
@@ -392,7 +392,7 @@ class _Loader:
 def _comparisons(
     axis: str, order: Sequence[str], combinations: Sequence[Variants], evaluations: Sequence[str]
 ) -> Iterator[DeclaredComparison]:
-    """All that the runs allow: every variant of ``axis`` against the first one trained with the same others."""
+    """List the possible comparisons: each variant of ``axis`` with the first one trained with the same others."""
     others: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for variants in combinations:
         others.setdefault(tuple(_without(variants, axis).items()), []).append(variants[axis])

@@ -127,7 +127,7 @@ def contrast(
 def interaction(
     scores: Mapping[tuple[str, ...], Mapping[int, float]], *axes: tuple[str, str], confidence: float = 0.95
 ) -> PairedDifference:
-    """How much the effect of one axis depends on the others: the difference of paired differences, seed by seed.
+    """Compute how much the effect of one axis depends on the others: the difference of paired differences by seed.
 
     With two axes, ``interaction(scores, ("false", "true"), ("128", "129"))`` is (true - false at 129) minus (true -
     false at 128). With three it is how much that interaction changes along the third, and so on. One axis gives the
@@ -151,7 +151,7 @@ def interaction(
 
 
 def interaction_weights(*axes: tuple[str, str]) -> dict[tuple[str, ...], int]:
-    """The weight of every combination in ``interaction``: -1 for each axis at its reference, multiplied."""
+    """Compute the weight of every combination in ``interaction``: -1 for each axis at its reference, multiplied."""
     return {
         tuple(axis[level] for axis, level in zip(axes, levels, strict=True)): (-1) ** levels.count(0)
         for levels in itertools.product((1, 0), repeat=len(axes))
@@ -166,7 +166,7 @@ def summarize(values: Sequence[float]) -> Summary:
 
 
 def caveat(n: int, family: int = 1) -> str | None:
-    """What a reader must know before believing a comparison of ``n`` seeds; None if it needs no warning.
+    """Write what a reader must know before believing a comparison of ``n`` seeds; None if it needs no warning.
 
     Args:
         n: seeds that both sides have.

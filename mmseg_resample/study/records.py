@@ -46,7 +46,7 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of one run."""
+    """Paths of the files of one run."""
 
     path: Path
 
@@ -104,7 +104,7 @@ def open_study(root: Path, description: Mapping[str, Any]) -> None:
 
 
 def is_finished(run: Run, root: Path) -> bool:
-    """Whether nothing is left to do for ``run``: it was trained, and has every evaluation that the study asks for."""
+    """Tell whether ``run`` was trained and has every evaluation that the study asks for."""
     metrics = read_json(RunFiles(root / run.directory).metrics)
     if metrics is None:
         return False
@@ -112,12 +112,12 @@ def is_finished(run: Run, root: Path) -> bool:
 
 
 def is_evaluated(evaluation: Evaluation, files: RunFiles) -> bool:
-    """Whether ``evaluation`` is stored, with every evaluator that the study asks for."""
+    """Tell whether ``evaluation`` is stored, with every evaluator that the study asks for."""
     return _answers(read_json(files.evaluation(evaluation.name)), evaluation)
 
 
 def conflict(run: Run, root: Path) -> str | None:
-    """How what is stored for ``run`` contradicts the study, or None if it does not.
+    """Describe how the stored files of ``run`` contradict the study; None if they do not.
 
     Names the first keys that differ. An evaluation that is not stored yet, or has other evaluators, is no conflict: it
     is made again.
@@ -255,7 +255,7 @@ def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
 
 
 def git_state(path: Path, results: str | None = None) -> dict[str, Any] | None:
-    """Commit of the repository that holds ``path`` and whether tracked files differ from it; None outside of one.
+    """Read the commit of the repository that holds ``path``, and whether tracked files differ; None outside of one.
 
     Files below ``results``, a folder of the repository, do not count: a run before this one wrote them.
     """
@@ -273,12 +273,12 @@ def git_state(path: Path, results: str | None = None) -> dict[str, Any] | None:
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """Return the time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _answers(record: Mapping[str, Any] | None, evaluation: Evaluation) -> bool:
-    """Whether a record has what the study asks for; more is no harm."""
+    """Tell whether a record has what the study asks for; more is no harm."""
     return (
         record is not None
         and evaluation.metric in record["metrics"]
@@ -318,7 +318,7 @@ def _differences(stored: Any, planned: Any, key: str = "") -> Iterator[tuple[str
 
 
 class _Absent:
-    """In place of the value of a key that one side does not have."""
+    """Marker in place of the value of a key that one side does not have."""
 
 
 def _list_changes(where: str, changes: list[tuple[str, Any, Any]], limit: int = 3) -> str:
@@ -331,7 +331,7 @@ def _list_changes(where: str, changes: list[tuple[str, Any, Any]], limit: int = 
 
 
 def _plain(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON has it: tuples become lists, what JSON does not know its ``repr``."""
+    """Convert to what JSON can hold: tuples become lists, and what JSON does not know becomes its ``repr``."""
     return json.loads(json.dumps(dict(overrides), default=repr))
 
 

@@ -22,7 +22,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class SignFlipTest:
-    """A sign-flip permutation test of mean difference 0.
+    """Sign-flip permutation test of mean difference 0.
 
     Attributes:
         p: two-sided; NaN without a seed.
@@ -50,7 +50,7 @@ class StudentTest:
 
 @dataclass(frozen=True)
 class EquivalenceTest:
-    """Two one-sided t tests that the mean difference lies within +- margin.
+    """Pair of one-sided t tests that the mean difference lies within +- margin.
 
     Attributes:
         margin: in the unit of the differences.
@@ -72,12 +72,12 @@ class EquivalenceTest:
 
 
 def smallest_p(n: int) -> float:
-    """The smallest two-sided p that a sign-flip test of ``n`` seeds can give, whatever the numbers."""
+    """Compute the smallest two-sided p that a sign-flip test of ``n`` seeds can give, whatever the numbers."""
     return min(1.0, 2.0 ** (1 - n))
 
 
 def seeds_for_significance(alpha: float = 0.05, family: int = 1) -> int:
-    """The number of seeds from which a sign-flip test can reach ``alpha`` within a family of so many tests.
+    """Compute the number of seeds from which a sign-flip test can reach ``alpha`` within a family of so many tests.
 
     One test needs 6 seeds for p < 0.05, a family of 2 needs 7, of 4 needs 8: Holm multiplies the smallest p of the
     family by its size.
@@ -140,7 +140,7 @@ def _extremeness(differences: np.ndarray, axis: int) -> np.ndarray:
 
 
 def t_test(differences: ArrayLike) -> StudentTest:
-    """Student's paired t test. Assumes normal differences; can be significant from 2 seeds on that assumption alone.
+    """Test mean difference 0 by Student's paired t, which can be significant with 2 seeds if differences are normal.
 
     Args:
         differences: (n,), one per seed.
@@ -153,7 +153,7 @@ def t_test(differences: ArrayLike) -> StudentTest:
 
 
 def equivalence_test(differences: ArrayLike, margin: float, alpha: float = 0.05) -> EquivalenceTest:
-    """Two one-sided t tests (TOST): is the mean difference smaller than ``margin``, either way?
+    """Test whether the mean difference is smaller than ``margin``, either way, by two one-sided t tests (TOST).
 
     Makes "no effect worth having" a result, which "not significant" is not. Declare the margin before looking: the
     smallest difference that would change what you do. Wrong in at most ``alpha`` of the studies whose true difference

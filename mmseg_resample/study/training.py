@@ -76,14 +76,14 @@ def _begin(run: Run, files: records.RunFiles, git: Mapping[str, Any] | None) -> 
 
 
 def _agreed(decide: Callable[[], Any]) -> Any:
-    """What the first process decides, in all of them."""
+    """Return in all processes what the first one decides."""
     answer = [decide() if is_main_process() else None]
     broadcast_object_list(answer)
     return answer[0]
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
-    """The newest complete checkpoint in ``directory``; those that are not are removed.
+    """Return the newest complete checkpoint in ``directory``, and remove incomplete ones.
 
     mmengine writes a checkpoint in place and notes its name in a second file, so a kill can leave half a checkpoint
     and a note that names one that is gone.
@@ -107,7 +107,7 @@ def _is_complete(checkpoint: Path) -> bool:
 
 
 def _checkpoints(directory: Path) -> list[Path]:
-    """The newest first."""
+    """List the checkpoints, the newest first."""
     paths = [*directory.glob("iter_*.pth"), *directory.glob("epoch_*.pth")]
     return sorted(paths, key=lambda path: int(path.stem.split("_")[1]), reverse=True)
 
@@ -194,7 +194,7 @@ def _runner(config: Config, work_dir: Path, *hooks: Any) -> Runner:
 
 
 def _unformatted(config: Config) -> Config:
-    """A copy whose text mmengine does not lay out anew for every checkpoint: that takes longer than writing it."""
+    """Copy the config unformatted: mmengine would format it for every checkpoint, longer than it writes one."""
     return Config(config.to_dict(), format_python_code=False)
 
 
@@ -208,7 +208,7 @@ def _ignore_index(config: Config) -> int:
 
 @contextlib.contextmanager
 def _isolated() -> Iterator[None]:
-    """Let one Runner after the other live in a process as if it were alone."""
+    """Remove what a Runner leaves in the process, so that the next one finds it as if it were alone."""
     try:
         yield
     finally:

@@ -83,7 +83,7 @@ def _listen(connection: Connection, tasks: "queue.SimpleQueue[Task | None]") -> 
 
 
 def _send_output_to(log: Path) -> None:
-    """All of it: mmengine's log, warnings, and what C++ code prints when it crashes."""
+    """Redirect all output: mmengine's log, warnings, and what C++ code prints when it crashes."""
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     with log.open("ab") as file:

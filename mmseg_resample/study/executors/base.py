@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # the command line imports this module for its names alone
 
 
 class Executor(Protocol):
-    """Performs runs, somewhere."""
+    """Interface of what performs runs, somewhere."""
 
     def perform(self, tasks: Sequence[Task]) -> Iterator[Event]:
         """Perform every task once and yield what happens; each ends in one ``Done``.
@@ -25,11 +25,11 @@ class Executor(Protocol):
 
 
 class WorkerError(RuntimeError):
-    """The worker processes do not work here, whatever the study."""
+    """Failure of the worker processes that is not the study's."""
 
 
 def lost(task: Task, cause: str) -> Done:
-    """How the run of a process that is gone ended: failed, unless the process died after its work was done."""
+    """Record the run of a process that is gone as failed, unless it died after its work was done."""
     from .. import records
     from ..messages import Done
 

@@ -28,7 +28,7 @@ class _Worker:
 
 
 class Local:
-    """Performs runs in worker processes, each with one run at a time.
+    """Executor in worker processes of this machine, each with one run at a time.
 
     Args:
         workers: runs at a time.
@@ -134,7 +134,7 @@ class Local:
 
 
 def cause_of(returncode: int) -> str:
-    """How a process ended, in words."""
+    """Describe how a process ended."""
     if returncode >= 0:
         return f"ended with exit status {returncode}"
     name = signal.Signals(-returncode).name

@@ -123,7 +123,7 @@ def _key(comparison: Comparison, variant: str) -> DeclaredComparison:
 def _bootstraps(
     directory: Directory, comparison: Comparison, unknown: dict[str, list[str]]
 ) -> dict[DeclaredComparison, NestedBootstrap]:
-    """For every variant with common seeds, its difference with redrawn images; ``unknown`` gets where there is none."""
+    """Redraw the images for every variant with common seeds; ``unknown`` gets where that is impossible, and why."""
     runs = {
         (name, run["seed"]): run
         for name, of_variant in comparison.scores.items()
@@ -144,7 +144,7 @@ def _bootstraps(
 
 
 def _verdicts(comparisons: Sequence[Comparison], family: Sequence[DeclaredComparison]) -> list[Verdict]:
-    """Of every declared comparison, also where no run is finished yet."""
+    """Collect the verdict on every declared comparison, also where no run is finished yet."""
     found = {_key(c, name): tested.verdict for c in comparisons for name, tested in c.tested.items()}
     nothing = Verdict("missing", verdict.LABELS["missing"], "No run is finished.")
     return [found.get(declared, nothing) for declared in family]
@@ -163,7 +163,7 @@ def _transfers(directory: Directory) -> Iterator[Transfer]:
 
 
 def _interactions(directory: Directory) -> Iterator[Interaction]:
-    """Of the compared axis with one other axis, and with two."""
+    """Compute the interactions of the compared axis with one other axis, and with two."""
     study, others = directory.study, directory.other_axes
     groups = [(combination, names) for combination, names in directory.groups()]
     levels = {

@@ -12,7 +12,7 @@ from .results import Breakdown, Comparison, Report, Shift, TestedDifference, Var
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """What is not a number, such as the interval of one seed, is None."""
+    """Convert to JSON data. What is not a number, such as the interval of one seed, is None."""
     return {
         "study": report.study,
         "unit": {"score": report.unit.score, "difference": report.unit.difference},

@@ -12,7 +12,7 @@ from .results import Shift, VariantDisplacement
 
 
 def measured(directory: Directory, missing: list[str]) -> list[VariantDisplacement]:
-    """Of every trained variant under every evaluation; ``missing`` gets what there is not, and why."""
+    """Collect the displacement of every trained variant by evaluation; ``missing`` gets what is absent, and why."""
     evaluators = directory.evaluators("DisplacementMetric")
     if not evaluators:
         missing.append("Displacement profiles, audit: the study has no evaluator of type DisplacementMetric.")
@@ -50,7 +50,7 @@ def measured(directory: Directory, missing: list[str]) -> list[VariantDisplaceme
 def _audited(
     study: Mapping[str, Any], run: Mapping[str, Any], evaluation: str | None, axis: str
 ) -> tuple[float, float, float] | None:
-    """(first, middle, last) of the audit of an evaluation; None = of the one that tests the run as it was trained."""
+    """Read (first, middle, last) of the audit of an evaluation; None means the one that tests the run as trained."""
     if evaluation is None:
         own = [e for e in study["evaluations"] if tested_as(study, run["variants"], e) == run["variants"]]
         evaluation = next((name for name in own if name in run["evaluations"]), None)

@@ -23,7 +23,7 @@ _DIVERGING = LinearSegmentedColormap.from_list("loss", ["#e8894a", "#f6c9a5", "#
 
 
 def seeds(report: Report) -> Plot:
-    """Every seed of every variant; one span of the axes, so that equal heights are equal differences."""
+    """Plot every seed of every variant; the axes have one span, so that equal heights are equal differences."""
     present = [[v for scores in c.scores.values() for v in scores.values()] for c in report.comparisons]
     span = 1.2 * max((max(v) - min(v) for v in present), default=0.0) or 1.0
 
@@ -71,7 +71,7 @@ def _seed_dots(axes: Axes, comparison: Comparison) -> None:
 
 @dataclass(frozen=True)
 class _Row:
-    """A line of a forest plot: seeds, Student's interval, and that with other images below it."""
+    """Line of a forest plot: seeds, Student's interval, and that with other images below it."""
 
     label: str
     values: Sequence[float]
@@ -90,7 +90,7 @@ def _row(label: str, tested: TestedDifference) -> _Row:
 
 
 def differences(report: Report) -> Plot:
-    """Forest plot of the paired differences, one panel per evaluation."""
+    """Draw the forest plot of the paired differences, one panel per evaluation."""
     rows: dict[str, list[_Row]] = {}
     for comparison in report.comparisons:
         for name, tested in comparison.tested.items():
@@ -109,7 +109,7 @@ def differences(report: Report) -> Plot:
 
 
 def interactions(report: Report) -> Plot:
-    """Forest plot of the interactions, one panel per evaluation."""
+    """Draw the forest plot of the interactions, one panel per evaluation."""
     rows: dict[str, list[_Row]] = {}
     for each in report.interactions:
         d = each.difference
@@ -126,7 +126,7 @@ def interactions(report: Report) -> Plot:
 
 
 def studies(rows: Mapping[str, Sequence[tuple[str, TestedDifference]]], unit: str) -> Plot:
-    """Forest plot of the declared comparisons of several studies, one panel per study.
+    """Draw the forest plot of the declared comparisons of several studies, one panel per study.
 
     Args:
         rows: study -> (label, what it came to).
@@ -148,7 +148,7 @@ def studies(rows: Mapping[str, Sequence[tuple[str, TestedDifference]]], unit: st
 
 
 def _forest(rows: Mapping[str, Sequence[_Row]], unit: str, margin: float | None, before: str) -> list[Panel]:
-    """One panel per key, all with one range."""
+    """Draw one panel per key, all with one range."""
     ends = [
         x for group in rows.values() for row in group for x in (*row.values, row.low, row.high, *(row.images or ()))
     ]
@@ -196,7 +196,7 @@ def _forest_row(axes: Axes, y: int, row: _Row) -> None:
 
 
 def deployment(report: Report) -> Plot | None:
-    """Matrices {trained with} x {tested with}, one for each axis that an evaluation changes."""
+    """Draw a matrix {trained with} x {tested with} for each axis that an evaluation changes."""
     panels = []
     for axis in report.study["axes"]:
         cells: dict[tuple[str, str], dict[tuple[str, str], tuple[float, float]]] = {}
@@ -220,7 +220,7 @@ def deployment(report: Report) -> Plot | None:
 
 
 def _tested(report: Report) -> list[tuple[Mapping[str, str], Mapping[str, str], float, float]]:
-    """Trained as, tested as, mean, and change against the first evaluation."""
+    """List what was trained as, tested as, the mean, and its change against the first evaluation."""
     first = next(iter(report.study["evaluations"]))
     found: list[tuple[Mapping[str, str], Mapping[str, str], float, float]] = []
     for comparison in report.comparisons:
@@ -271,7 +271,7 @@ def _matrix(report: Report, axis: str, key: str, cells: Mapping[tuple[str, str],
 
 
 def displacement(report: Report) -> Plot:
-    """Profiles over the position in the image, all with one range."""
+    """Plot profiles over the position in the image, all with one range."""
     names = report.variants
     panels = []
     reach = [0.0]
@@ -317,7 +317,7 @@ def _profile(title: str, group: Sequence[VariantDisplacement], axis: str, sign: 
 
 
 def _mean_rows(profile: np.ndarray) -> np.ndarray:
-    """Mean over seeds of what is not NaN."""
+    """Average over the seeds that are not NaN."""
     present = ~np.isnan(profile)
     count = present.sum(0)
     total = np.where(present, profile, 0).sum(0)
@@ -333,7 +333,7 @@ def _with_limits(panel: Panel, limit: float) -> Panel:
 
 
 def curves(report: Report, name: str, title: str, found: Sequence[Breakdown], ylabel: str, caption: str) -> Plot:
-    """A metric over the width of a band in pixels; fractions of the diagonal are in the table."""
+    """Plot a metric over the width of a band in pixels; fractions of the diagonal are in the table."""
     names = report.variants
 
     def panel(curve: Breakdown) -> Panel:
@@ -364,7 +364,7 @@ def curves(report: Report, name: str, title: str, found: Sequence[Breakdown], yl
 
 
 def audit(report: Report) -> Plot | None:
-    """What the audit predicts for each third of the image, and what was measured there."""
+    """Plot the displacement that the audit predicts for each third of the image, and the measured one."""
     names = report.variants
     groups: dict[tuple[str, str], list[VariantDisplacement]] = {}
     for axis in ("x", "y"):
@@ -429,7 +429,7 @@ def _predicted(
 
 
 def pixels(width: str) -> float:
-    """``3px`` as 3."""
+    """Parse ``3px`` as 3."""
     return float(width.removesuffix("px"))
 
 

@@ -59,7 +59,7 @@ _STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes.
+    """Pair of axes and what is drawn in them.
 
     Attributes:
         title: short.
@@ -76,7 +76,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure.
+    """Figure of one or more panels.
 
     Attributes:
         name: of its files.
@@ -120,7 +120,7 @@ def save(plot: Plot, directory: Path) -> list[Path]:
 
 
 def inline_svg(plot: Plot) -> list[str]:
-    """Every panel as an ``<svg>`` element; its colours are variables of the page, with the given ones as default."""
+    """Render every panel as an ``<svg>`` element; colours are variables of the page, the given ones their defaults."""
     return [_inline(panel, f"{plot.name}-{index}") for index, panel in enumerate(plot.panels)]
 
 
@@ -157,12 +157,12 @@ def _attribute(text: str) -> str:
 
 
 def _anonymous(suffix: str) -> dict[str, Any]:
-    """No date and no version in the file."""
+    """Return metadata that keeps date and version out of the file."""
     return {"Software": None} if suffix == "png" else {"Date": None, "Creator": None}
 
 
 def _axes(figure: Figure, panel: Panel, left: float, top: float) -> Axes:
-    """The axes of a panel whose upper left corner is there, in inches: a layout engine would draw everything twice."""
+    """Add the axes of a panel by its upper left corner, in inches: a layout engine would draw everything twice."""
     width, height = figure.get_size_inches()
     x, y = left + panel.margin, top - panel.height + _BELOW
     return figure.add_axes(
@@ -195,5 +195,5 @@ def series_marker(index: int) -> str:
 
 
 def marker_size(index: int) -> float:
-    """Of markers: where series coincide, those below still show."""
+    """Return the size of the markers of a series: where series coincide, those below still show."""
     return max(2.8, 5.6 - 0.9 * index)

@@ -19,7 +19,7 @@ THIRDS = {"x": ("left", "middle", "right"), "y": ("top", "middle", "bottom")}
 
 @dataclass(frozen=True)
 class TestedDifference:
-    """A paired difference and what it is worth.
+    """Paired difference and what it is worth.
 
     Attributes:
         evidence: the difference and its tests.
@@ -36,7 +36,7 @@ class TestedDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The variants of the compared axis within one combination of the other axes, under one evaluation.
+    """Variants of the compared axis within one combination of the other axes, under one evaluation.
 
     Attributes:
         combination: variants of the other axes, as trained.
@@ -62,7 +62,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Transfer:
-    """One trained variant tested in another way: same weights, so the difference is what the test costs.
+    """Test of a trained variant as another one: same weights, so the difference is what the test costs.
 
     Attributes:
         variants: as trained.
@@ -81,7 +81,7 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Interaction:
-    """How much a paired difference changes along other axes.
+    """Change of a paired difference along other axes.
 
     Attributes:
         variant: of the compared axis.
@@ -152,7 +152,7 @@ class VariantDisplacement:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """A metric by the width of a band, or by class, for the variants of a comparison.
+    """Metric by the width of a band, or by class, for the variants of a comparison.
 
     Attributes:
         combination: variants of the other axes, as trained.
@@ -171,7 +171,7 @@ class Breakdown:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a reader of a study is told.
+    """Analysis of a study: everything that its reader is told.
 
     Attributes:
         study: content of ``study.json``.

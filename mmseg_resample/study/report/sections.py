@@ -27,7 +27,7 @@ from .results import THIRDS, Breakdown, Comparison, Report, TestedDifference
 
 
 def document(report: Report) -> Document:
-    """The report of one study. Sections whose data is absent are left out; the verdict says so."""
+    """Lay out the report of one study. Sections whose data is absent are left out; the verdict says so."""
     makers = (
         _verdict,
         _seeds,
@@ -48,7 +48,7 @@ def document(report: Report) -> Document:
 
 
 def findings(report: Report) -> list[Finding]:
-    """The verdict on every declared comparison, in the order of the report."""
+    """List the verdict on every declared comparison, in the order of the report."""
     shown = [_finding(comparison, name) for comparison, name in report.declared]
     present = {(tuple(c.combination.items()), c.evaluation, name) for c, name in report.declared}
     for each in report.family:
@@ -59,7 +59,7 @@ def findings(report: Report) -> list[Finding]:
 
 
 def comparison_rows(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Means of the variants and paired differences, for the terminal and the section of the seeds."""
+    """Tabulate the means of the variants and the paired differences, for the terminal."""
     names = report.variants
     axes = report.other_axes
     titles = list(dict.fromkeys(f"{name} - {c.reference}" for c in report.comparisons for name in c.differences))
@@ -80,7 +80,7 @@ def comparison_rows(report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def transfer_rows(report: Report) -> tuple[list[str], list[list[str]]]:
-    """The same weights tested otherwise."""
+    """Tabulate the same weights tested otherwise."""
     axes = list(report.study["axes"])
     titles = list(dict.fromkeys(f"{t.evaluation} - {t.reference}" for t in report.transfers))
     rows: dict[tuple[str, ...], dict[str, str]] = {}
@@ -90,7 +90,7 @@ def transfer_rows(report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def provenance_rows(environments: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Environments, one a row."""
+    """Tabulate the environments, one a row."""
     rows = []
     for environment in environments:
         git = environment.get("git")

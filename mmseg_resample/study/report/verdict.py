@@ -63,7 +63,7 @@ FINDINGS: tuple[Status, ...] = ("significant", "negligible", "equivalent")
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one comparison.
+    """Evidence on one comparison.
 
     Attributes:
         difference: variant minus reference, by seed.
@@ -92,7 +92,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A status and the sentences that say it.
+    """Status of a comparison and the sentences that say it.
 
     Attributes:
         status: see the module.
@@ -137,7 +137,7 @@ _COUNTED: dict[Status, str] = {
 
 
 def headline(verdicts: Sequence[Verdict], seeds: int) -> str:
-    """What the declared comparisons of a study come to, in a sentence or two.
+    """Sum up the declared comparisons of a study in a sentence or two.
 
     Args:
         verdicts: of the declared comparisons.
@@ -247,7 +247,7 @@ def _text(status: Status, evidence: Evidence, variant: str, reference: str, meas
 
 
 def _images(evidence: Evidence) -> str:
-    """Whether the finding would survive other test images."""
+    """Describe whether the finding would survive other test images."""
     images = evidence.images
     if images is None:
         return " On these test images: what others would change was not computed."
