@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmseg_resample import launch
-from mmseg_resample.files import whole
+from mmseg_resample.files import atomic_write
 from mmseg_resample.models.sfsegnets import Convention, Conversion, convert
 
 EXAMPLES = """\
@@ -117,7 +117,7 @@ def check(weights: Mapping[str, torch.Tensor], settings: dict) -> None:
 def write(content: dict, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as partial, partial.open("wb") as file:
+        with atomic_write(path) as partial, partial.open("wb") as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         raise launch.UsageError(f"destination {path}: cannot be written ({error}).") from error

@@ -26,7 +26,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 from mmseg.registry import TRANSFORMS
 
-from ..files import whole
+from ..files import atomic_write
 
 DIRECTORY = "MMSEG_RESAMPLE_CACHE"
 """Environment variable: a directory for the samples, in place of the temporary one. /dev/shm is no disk."""
@@ -185,7 +185,7 @@ def _write(path: Path, sample: dict) -> None:
         if usage.free < _KEPT_FREE * usage.total:
             _warn_full(path.parent)
             return
-        with whole(path) as partial, open(partial, "wb", opener=_private) as file:
+        with atomic_write(path) as partial, open(partial, "wb", opener=_private) as file:
             for part in (memoryview(lengths), *parts):
                 file.write(part)
                 file.write(bytes(_aligned(file.tell()) - file.tell()))

@@ -11,7 +11,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from ..files import whole
+from ..files import atomic_write
 
 SPLITS = ("train", "val", "test")
 _VOID = 11  # label of the SegNet tutorial for what belongs to no class
@@ -195,5 +195,5 @@ def _write(path: Path, image: Image.Image, overwrite: bool) -> None:
         if not overwrite:
             raise FileExistsError(f"convert_camvid: {path} has other content. Replace it with overwrite (--overwrite).")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(buffer.getvalue())

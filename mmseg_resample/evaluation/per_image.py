@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger, print_log
 from prettytable import PrettyTable
 from torch import Tensor
 
-from ..files import whole
+from ..files import atomic_write
 
 
 class PerImageMetric(BaseMetric):
@@ -121,5 +121,5 @@ def nanmean(values: np.ndarray) -> float:
 
 def _write(path: Path, **arrays: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)

@@ -7,7 +7,7 @@ RandomSource = np.random.Generator | int
 """A generator, which advances, or a seed, which fixes the result."""
 
 
-def differences_of(function: str, differences: ArrayLike) -> np.ndarray:
+def check_differences(function: str, differences: ArrayLike) -> np.ndarray:
     """Convert ``differences`` to float64 of shape (n,), and refuse what is not finite."""
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 1 or not np.isfinite(values).all():

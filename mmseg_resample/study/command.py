@@ -19,30 +19,31 @@ if TYPE_CHECKING:
 
     from . import plan, report
 
+PROGRAM = "mmseg-resample study"
 DESCRIPTION = """\
 Runs a study: trains the variants of a model under paired seeds, tests them, and reports what changed.
 
-``study.py CONFIG`` runs what is not finished and writes the report; ``study.py report DIR...`` writes it again.
+``CONFIG`` runs what is not finished and writes the report; ``report DIR...`` writes it again.
 """
 EXAMPLES = """\
 examples:
   the default study, results in ./work_dirs/align_corners_shapes; the same command goes on after an interruption
-    python tools/study.py configs/studies/align_corners_shapes.py
+    mmseg-resample study configs/studies/align_corners_shapes.py
   what it would do, what it has done, and how long the rest takes; --estimate times some iterations for that
-    python tools/study.py configs/studies/align_corners_shapes.py --dry-run --estimate
+    mmseg-resample study configs/studies/align_corners_shapes.py --dry-run --estimate
   more seeds in the same directory: only what is new is run
-    python tools/study.py configs/studies/align_corners_shapes.py --seeds 0 1 2 3 4 5
+    mmseg-resample study configs/studies/align_corners_shapes.py --seeds 0 1 2 3 4 5
   small models: three runs on each of two GPUs; large ones: four GPUs for each run
-    python tools/study.py <config> --gpus 0 1 --runs-per-gpu 3
-    python tools/study.py <config> --procs-per-run 4
+    mmseg-resample study <config> --gpus 0 1 --runs-per-gpu 3
+    mmseg-resample study <config> --procs-per-run 4
   stop at a breakpoint() in a model or a hook
-    python tools/study.py <config> --executor inline
+    mmseg-resample study <config> --executor inline
   on a Ray cluster, on a Slurm cluster (the same --work-dir must be visible on all machines)
-    python tools/study.py <config> --executor ray --ray-address auto
-    python tools/study.py <config> --executor slurm --slurm partition=gpu time=4:00:00 gpus_per_node=1 cpus_per_task=8
+    mmseg-resample study <config> --executor ray --ray-address auto
+    mmseg-resample study <config> --executor slurm --slurm partition=gpu time=4:00:00 gpus_per_node=1 cpus_per_task=8
   the report again; of several studies, each of theirs and one across them
-    python tools/study.py report work_dirs/align_corners_shapes
-    python tools/study.py report work_dirs/first work_dirs/second --out work_dirs/both
+    mmseg-resample study report work_dirs/align_corners_shapes
+    mmseg-resample study report work_dirs/first work_dirs/second --out work_dirs/both
 exit status: 0 done, 1 a run failed, 2 the study or the command line cannot work (one message says why), 130 interrupted
 """
 
@@ -58,22 +59,17 @@ class _KeyValues(argparse.Action):
         KeyValues(self.option_strings, self.dest, nargs=self.nargs)(parser, namespace, values, option)
 
 
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Run the command and return its exit status.
-
-    Args:
-        argv: the arguments; default: those of the process.
-        prog: what usage messages call the program; default: the script of the process.
-    """
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with ``argv`` (default: the arguments of the process), and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
-        prog=prog, description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=PROGRAM, description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     rewrites = arguments[:1] == ["report"]
     if rewrites:
         del arguments[0]
         parser = argparse.ArgumentParser(
-            prog=f"{parser.prog} report",
+            prog=f"{PROGRAM} report",
             description="Writes the reports of studies again, from their directories alone.",
         )
         add_report_arguments(parser)

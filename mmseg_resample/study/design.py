@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
-from ._sample import all_equal, check_positive, check_probability, differences_of
+from ._sample import all_equal, check_differences, check_positive, check_probability
 from .significance import seeds_for_significance
 
 MOST_SEEDS = 10_000
@@ -59,7 +59,7 @@ def outlook(
         alpha: level of the two-sided test.
         family: number of tests that are corrected together; the plan holds for the first step of Holm's correction.
     """
-    values = differences_of("outlook", differences)
+    values = check_differences("outlook", differences)
     n = values.size
     if effect is None:
         effect = float(values.mean()) if n else math.nan

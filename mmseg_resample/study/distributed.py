@@ -46,7 +46,7 @@ def perform(task: Task, count: int, report: Callable[[Progress], None]) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
-    with tempfile.TemporaryDirectory() as directory, _forwarded(task, report), _signal_handlers():
+    with tempfile.TemporaryDirectory() as directory, _forward_progress(task, report), _signal_handlers():
         try:
             elastic_launch(_launch_config(count, directory), _main)(task)
         except ChildFailedError as error:
@@ -78,7 +78,7 @@ def _launch_config(count: int, directory: str) -> Any:
 
 def _main(task: Task) -> None:
     """Perform the task in one of its processes."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
     if task.threads is not None:
         torch.set_num_threads(task.threads)
     from mmseg_resample import launch
@@ -93,14 +93,14 @@ def _main(task: Task) -> None:
     torch.distributed.destroy_process_group()
 
 
-def _end_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)  # it was killed: nobody waits for this process, which holds the lock of the run
 
 
 @contextmanager
-def _forwarded(task: Task, report: Callable[[Progress], None]) -> Iterator[None]:
+def _forward_progress(task: Task, report: Callable[[Progress], None]) -> Iterator[None]:
     """Report what the first process writes to the progress file."""
     path = records.RunFiles(task.root / task.run.directory).progress
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,7 @@ def from_iterations(pending: Sequence[Run], workers: int, threads: int, iteratio
     return Estimate(_makespan([total] * len(pending), workers), workers, source)
 
 
-class _Enough(Exception):
+class _EnoughIterations(Exception):
     """Signal that ends a Runner."""
 
 
@@ -101,29 +101,29 @@ class _Stopwatch(Hook):
         self.length = 0
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self._note(runner.max_iters)
+        self._record_time(runner.max_iters)
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self._note(len(runner.test_dataloader))
+        self._record_time(len(runner.test_dataloader))
 
     def seconds(self) -> float:
         steps = [after - before for before, after in pairwise(self.times)]
         return self.length * statistics.median(steps[_WARM_UP - 1 :] or steps or [0.0])
 
-    def _note(self, length: int) -> None:
+    def _record_time(self, length: int) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
         self.length = length
         if len(self.times) == self.iterations + _WARM_UP:
-            raise _Enough
+            raise _EnoughIterations
 
 
 def _time(config: Config, directory: Path, phase: str, iterations: int) -> float:
     from .training import _isolated, _runner
 
     watch = _Stopwatch(iterations)
-    with _isolated(), contextlib.suppress(_Enough):
+    with _isolated(), contextlib.suppress(_EnoughIterations):
         runner = _runner(config, directory / phase, watch)
         getattr(runner, phase)()
     return watch.seconds()

@@ -45,7 +45,7 @@ def scalar_names(config: Mapping[str, Any]) -> list[str] | None:
 def evaluator_configs(
     evaluators: Mapping[str, Mapping[str, Any]], ignore_index: int, directory: Path
 ) -> list[dict[str, Any]]:
-    """Build a ``test_evaluator``: the confusion matrix and ``evaluators``, which leave ``<name>.npz`` in ``directory``."""
+    """Build the ``test_evaluator`` that leaves ``<name>.npz`` of the confusion matrix and of ``evaluators``."""
     named = {CONFUSION: {"type": "ConfusionMatrixMetric"}, **evaluators}
     return [
         {"ignore_index": ignore_index, **config, "out_file": str(directory / f"{name}.npz")}

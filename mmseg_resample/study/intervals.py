@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-from ._sample import RandomSource, all_equal, check_probability, differences_of
+from ._sample import RandomSource, all_equal, check_differences, check_probability
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def t_interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
     Returns:
         NaN ends below two seeds.
     """
-    values = differences_of("t_interval", differences)
+    values = check_differences("t_interval", differences)
     check_probability("t_interval", "confidence", confidence)
     n = values.size
     if n < 2:
@@ -84,7 +84,7 @@ def bca_interval(
 
     Source: Efron, Better Bootstrap Confidence Intervals, JASA 1987; computed by ``scipy.stats.bootstrap``.
     """
-    values = differences_of("bca_interval", differences)
+    values = check_differences("bca_interval", differences)
     check_probability("bca_interval", "confidence", confidence)
     if values.size < 2:
         return Interval(math.nan, math.nan, confidence)
@@ -115,7 +115,7 @@ def effect_size(differences: ArrayLike) -> EffectSize:
     Source: Hedges, Distribution Theory for Glass's Estimator of Effect Size, 1981 (exact J); Lakens, Calculating and
     Reporting Effect Sizes, Frontiers in Psychology 2013 (d_z).
     """
-    values = differences_of("effect_size", differences)
+    values = check_differences("effect_size", differences)
     n = values.size
     if n < 2 or all_equal(values):
         return EffectSize(math.nan, math.nan)

@@ -32,7 +32,6 @@ A study is an mmengine config::
     sequences = r'^[^_]+'                          # test images with an equal match in their names are of one video
 """
 
-import difflib
 import itertools
 import math
 import re
@@ -44,10 +43,11 @@ from typing import Any, NoReturn
 from mmengine.config import Config
 
 from mmseg_resample.launch import dotted_keys
+from mmseg_resample.ops._check import did_you_mean
 
 from . import hooks, throughput
 from .evaluators import CONFUSION, DEFAULT_EVALUATORS, scalar_names
-from .plan import METRICS, DeclaredComparison, Study, StudyError, Variants, merged, trained_variants
+from .plan import METRICS, DeclaredComparison, Study, StudyError, Variants, trained_variants, with_overrides
 
 _KEYS = (
     "base", "axes", "train", "seeds", "evaluations", "evaluators", "compare", "metric", "margin", "family", "speed",
@@ -325,7 +325,7 @@ class _Loader:
     def speed(self, speed: Any) -> dict[str, Any]:
         self.mapping("speed", speed, "options to values")
         try:
-            return throughput.checked(speed)
+            return throughput.complete_options(speed)
         except ValueError as error:
             raise StudyError(f"{self.path}: {error}") from error
 
@@ -355,13 +355,12 @@ class _Loader:
         known = list(dotted_keys(config.to_dict()))
         if key not in known:
             meant = "If it is meant, set it in the base config too."
-            close = _instead(key, known, otherwise="")
             problem = f"{key!r} is not in the base config, and what is misspelt would be read by nothing."
-            self.fail(where, problem, f"{close} {meant}" if close else meant)
+            self.fail(where, problem + did_you_mean(key, known), meant)
 
     def merge(self, where: str, config: Config, overrides: Mapping[str, Any]) -> Config:
         try:
-            return merged(config, overrides)
+            return with_overrides(config, overrides)
         except (TypeError, KeyError) as error:
             self.fail(where, f"cannot be merged into the base config: {error}.", "Give a value of the type it has.")
 
@@ -409,9 +408,7 @@ def _without(variants: Variants, axis: str) -> dict[str, str]:
     return {each: variant for each, variant in variants.items() if each != axis}
 
 
-def _instead(value: str, choices: Iterable[str], otherwise: str | None = None) -> str:
+def _instead(value: str, choices: Iterable[str]) -> str:
+    """Name the choice that was probably meant, or all of them."""
     names = [str(choice) for choice in choices]
-    close = difflib.get_close_matches(value, names, n=1, cutoff=0.5 if otherwise is None else 0.7)
-    if close:
-        return f"Did you mean {close[0]!r}?"
-    return f"Known: {', '.join(names)}." if otherwise is None else otherwise
+    return did_you_mean(value, names).strip() or f"Known: {', '.join(names)}."

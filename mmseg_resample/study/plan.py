@@ -177,7 +177,7 @@ class Study:
         return {key: value for axis, name in variants.items() for key, value in self.axes[axis][name].items()}
 
     def _resolve(self, variants: Variants, seed: int) -> Config:
-        config = merged(self.base_config, self._overrides(variants))
+        config = with_overrides(self.base_config, self._overrides(variants))
         config.randomness = {**config.get("randomness", {}), "seed": seed}
         # Validation while training would cost time and could end a training early; the evaluations come after it.
         config.val_dataloader = config.val_cfg = config.val_evaluator = None
@@ -195,7 +195,7 @@ def trained_variants(axes: Iterable[str], combinations: Sequence[Variants]) -> d
     return {axis: list(dict.fromkeys(variants[axis] for variants in combinations)) for axis in axes}
 
 
-def merged(config: Config, overrides: Mapping[str, Any]) -> Config:
+def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     """Copy ``config`` and set dotted keys in the copy."""
     config = copy.deepcopy(config)
     config.merge_from_dict(copy.deepcopy(dict(overrides)))

@@ -15,7 +15,7 @@
         metrics.json              all of it; written last, so it marks the run as finished
         failure.json              why the last attempt failed, if it did
 
-Files are written by ``files.whole``, so each is complete or absent.
+Files are written by ``files.atomic_write``, so each is complete or absent.
 """
 
 import fcntl
@@ -35,7 +35,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mmseg_resample.files import whole
+from mmseg_resample.files import atomic_write
 
 from .evaluators import CONFUSION
 from .plan import Evaluation, Run, StudyError
@@ -108,12 +108,12 @@ def is_finished(run: Run, root: Path) -> bool:
     metrics = read_json(RunFiles(root / run.directory).metrics)
     if metrics is None:
         return False
-    return all(_answers(metrics["evaluations"].get(evaluation.name), evaluation) for evaluation in run.evaluations)
+    return all(_satisfies(metrics["evaluations"].get(evaluation.name), evaluation) for evaluation in run.evaluations)
 
 
 def is_evaluated(evaluation: Evaluation, files: RunFiles) -> bool:
     """Tell whether ``evaluation`` is stored, with every evaluator that the study asks for."""
-    return _answers(read_json(files.evaluation(evaluation.name)), evaluation)
+    return _satisfies(read_json(files.evaluation(evaluation.name)), evaluation)
 
 
 def conflict(run: Run, root: Path) -> str | None:
@@ -131,7 +131,7 @@ def conflict(run: Run, root: Path) -> str | None:
     for evaluation in run.evaluations:
         record = read_json(files.evaluation(evaluation.name))
         if record is not None:
-            changes = list(_differences(record["overrides"], _plain(evaluation.overrides)))
+            changes = list(_differences(record["overrides"], _to_json_data(evaluation.overrides)))
             if changes:
                 return _list_changes(f"evaluation {evaluation.name!r}", changes)
     return None
@@ -165,8 +165,8 @@ def write_evaluation(files: RunFiles, evaluation: Evaluation, values: Mapping[st
     """Store the scores of one evaluation beside its counts."""
     record = {
         "variants": evaluation.variants,
-        "overrides": _plain(evaluation.overrides),
-        "evaluators": _plain(evaluation.evaluators),
+        "overrides": _to_json_data(evaluation.overrides),
+        "evaluators": _to_json_data(evaluation.evaluators),
         **values,
     }
     write_json(files.evaluation(evaluation.name), record)
@@ -190,7 +190,7 @@ def end_attempt(files: RunFiles, error: str) -> None:
     """Store why the last attempt did not finish the run; one without an ``error`` did, or was killed with the study."""
     environment = read_json(files.environment)
     if environment is not None and "error" not in environment["attempts"][-1]:
-        environment["attempts"][-1]["error"] = _anonymous(error)
+        environment["attempts"][-1]["error"] = _hide_directories(error)
         write_json(files.environment, environment)
 
 
@@ -198,7 +198,9 @@ def write_failure(run: Run, files: RunFiles, error: str) -> None:
     """Store why a run failed; its log is beside it."""
     files.path.mkdir(parents=True, exist_ok=True)
     end_attempt(files, error)
-    write_json(files.failure, {"variants": run.variants, "seed": run.seed, "error": _anonymous(error), "time": now()})
+    write_json(
+        files.failure, {"variants": run.variants, "seed": run.seed, "error": _hide_directories(error), "time": now()}
+    )
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -227,7 +229,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_text(path: Path, text: str) -> None:
     """Write text so that ``path`` is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path, durable=True) as partial:
+    with atomic_write(path, durable=True) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
@@ -277,12 +279,12 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _answers(record: Mapping[str, Any] | None, evaluation: Evaluation) -> bool:
+def _satisfies(record: Mapping[str, Any] | None, evaluation: Evaluation) -> bool:
     """Tell whether a record has what the study asks for; more is no harm."""
     return (
         record is not None
         and evaluation.metric in record["metrics"]
-        and _plain(evaluation.evaluators).items() <= record["evaluators"].items()
+        and _to_json_data(evaluation.evaluators).items() <= record["evaluators"].items()
     )
 
 
@@ -330,12 +332,12 @@ def _list_changes(where: str, changes: list[tuple[str, Any, Any]], limit: int = 
     return f"{where}: {'; '.join(lines)}{more}"
 
 
-def _plain(overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _to_json_data(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Convert to what JSON can hold: tuples become lists, and what JSON does not know becomes its ``repr``."""
     return json.loads(json.dumps(dict(overrides), default=repr))
 
 
-def _anonymous(text: str) -> str:
+def _hide_directories(text: str) -> str:
     for path, name in ((Path.cwd(), "."), (Path.home(), "~")):
         if len(path.parts) > 1:
             text = text.replace(str(path), name)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from ._sample import RandomSource, all_equal, check_positive, check_probability, differences_of
+from ._sample import RandomSource, all_equal, check_differences, check_positive, check_probability
 from .intervals import Interval, t_interval
 
 EXACT_UP_TO = 16
@@ -107,7 +107,7 @@ def sign_flip_test(differences: ArrayLike, *, rng: RandomSource | None = None, f
     Source: Fisher, The Design of Experiments, 1935; Phipson and Smyth, Permutation P-values Should Never Be Zero, 2010.
     Computed by ``scipy.stats.permutation_test``.
     """
-    values = differences_of("sign_flip_test", differences)
+    values = check_differences("sign_flip_test", differences)
     n = values.size
     if not n:
         return SignFlipTest(math.nan, 0, True)
@@ -145,7 +145,7 @@ def t_test(differences: ArrayLike) -> StudentTest:
     Args:
         differences: (n,), one per seed.
     """
-    values = differences_of("t_test", differences)
+    values = check_differences("t_test", differences)
     if values.size < 2 or all_equal(values):
         return StudentTest(math.nan, math.nan)
     result = stats.ttest_1samp(values, 0.0)
@@ -166,7 +166,7 @@ def equivalence_test(differences: ArrayLike, margin: float, alpha: float = 0.05)
 
     Source: Schuirmann 1987; Lakens, Equivalence Tests, Social Psychological and Personality Science 2017.
     """
-    values = differences_of("equivalence_test", differences)
+    values = check_differences("equivalence_test", differences)
     check_positive("equivalence_test", "margin", margin)
     if not 0 < alpha < 0.5:
         raise ValueError(f"equivalence_test: expected alpha in (0, 0.5), got {alpha}.")

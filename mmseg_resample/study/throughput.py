@@ -39,7 +39,7 @@ def apply(config: Config, options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: an option is unknown or has another value, or AMP meets an optimizer wrapper of another type.
     """
-    options = checked(options)
+    options = complete_options(options)
     _import(config, "mmseg_resample")
     _import(config, __name__)
     hooks = config.get("default_hooks") or {}
@@ -59,7 +59,7 @@ def apply(config: Config, options: Mapping[str, Any]) -> None:
         _add_hook(config, "FreshCompilerHook")
 
 
-def checked(options: Mapping[str, Any]) -> dict[str, Any]:
+def complete_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Check the options, and complete them by the defaults.
 
     Raises:

@@ -49,15 +49,15 @@ def perform(run: Run, root: Path, report: Callable[[Progress], None], git: Mappi
         import_modules_from_strings(**run.config.custom_imports)
     # A killed study may leave a worker that has not noticed yet: wait until it is gone.
     with records.exclusive(files.path / ".lock", wait=True) if first else contextlib.nullcontext():
-        if _agreed(lambda: records.is_finished(run, root)):  # by that worker
+        if _decide_in_first_process(lambda: records.is_finished(run, root)):  # by that worker
             return
         _reset_peak_memory()
-        checkpoint = _agreed(lambda: _begin(run, files, git))
-        if checkpoint is None or not _agreed(files.training.exists):
+        checkpoint = _decide_in_first_process(lambda: _begin(run, files, git))
+        if checkpoint is None or not _decide_in_first_process(files.training.exists):
             with _isolated():
                 checkpoint = _train(files, checkpoint, report)
         for evaluation in run.evaluations:
-            if not _agreed(functools.partial(records.is_evaluated, evaluation, files)):
+            if not _decide_in_first_process(functools.partial(records.is_evaluated, evaluation, files)):
                 with _isolated():
                     _evaluate(evaluation, files, checkpoint, report)
         if first:
@@ -75,7 +75,7 @@ def _begin(run: Run, files: records.RunFiles, git: Mapping[str, Any] | None) -> 
     return checkpoint
 
 
-def _agreed(decide: Callable[[], Any]) -> Any:
+def _decide_in_first_process(decide: Callable[[], Any]) -> Any:
     """Return in all processes what the first one decides."""
     answer = [decide() if is_main_process() else None]
     broadcast_object_list(answer)
@@ -127,7 +127,7 @@ def _train(files: records.RunFiles, checkpoint: Path | None, report: Callable[[P
         if isinstance(loop, IterBasedTrainLoop):
             # Left to the garbage collector, an endless data loader waits 5 s for each of its processes.
             loop.dataloader_iterator = None
-    trained = _agreed(lambda: newest_checkpoint(files.work_dir))
+    trained = _decide_in_first_process(lambda: newest_checkpoint(files.work_dir))
     if trained is None:
         raise RuntimeError(f"The training ended without a checkpoint in {files.work_dir}: is CheckpointHook replaced?")
     training = {"iterations": runner.iter, "seconds": round(progress.seconds, 3), **_peak_memory()}

@@ -18,7 +18,7 @@ def command(monkeypatch, tmp_path):
     """Runs the command with arguments in an empty directory; returns the exit status."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    return lambda *arguments: main([*map(str, arguments)], "study.py")
+    return lambda *arguments: main([*map(str, arguments)])
 
 
 def test_nothing_heavy_is_imported_for_help():

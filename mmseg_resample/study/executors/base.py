@@ -28,7 +28,7 @@ class WorkerError(RuntimeError):
     """Failure of the worker processes that is not the study's."""
 
 
-def lost(task: Task, cause: str) -> Done:
+def record_loss(task: Task, cause: str) -> Done:
     """Record the run of a process that is gone as failed, unless it died after its work was done."""
     from .. import records
     from ..messages import Done

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..messages import Done, Event, Message, Ready, Task
 from . import slots
-from .base import WorkerError, lost
+from .base import WorkerError, record_loss
 
 
 @dataclass
@@ -128,7 +128,7 @@ class Local:
                 raise WorkerError(f"a worker of the study does not start. Its output:\n{worker.log.read_text()}")
             if worker.task is not None:
                 cause = f"the worker process {cause_of(worker.process.returncode)}"
-                yield Event(worker.task.run, worker.index, lost(worker.task, cause))
+                yield Event(worker.task.run, worker.index, record_loss(worker.task, cause))
             if queue:
                 self._workers.append(self._start(worker.index, worker.log.parent))
 

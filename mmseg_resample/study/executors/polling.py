@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import records
 from ..messages import Done, Event, Lost, Progress, Task, read_progress, write_progress
-from .base import lost
+from .base import record_loss
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class PollingExecutor(ABC):
                         waiting.appendleft((job.task, job.attempts + 1))
                         yield Event(job.task.run, index, outcome)
                         continue
-                    outcome = lost(job.task, outcome.cause)
+                    outcome = record_loss(job.task, outcome.cause)
                 yield Event(job.task.run, index, outcome)
 
     def close(self) -> None:

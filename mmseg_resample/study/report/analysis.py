@@ -36,7 +36,7 @@ def build(root: Path) -> Report:
     study, missing = directory.study, list[str]()
     family = gather.family(study)
     comparisons = list(_comparisons(directory, family, missing))
-    displaced = displacement.measured(directory, missing)
+    displaced = displacement.measure_displacement(directory, missing)
     trimap = _curves(directory, "TrimapIoUMetric", "mIoU_trimap", "Trimap curves", missing)
     boundary = _curves(directory, "BoundaryIoUMetric", "mBIoU", "Boundary IoU", missing)
     verdicts = _verdicts(comparisons, family)
@@ -71,7 +71,7 @@ def _comparisons(
     metric = directory.study["metric"]
     found, images, unknown = list[Comparison](), dict[DeclaredComparison, NestedBootstrap](), dict[str, list[str]]()
     for combination, evaluation, names in directory.grid():
-        scores = {name: directory.scalars(directory.full(combination, name), evaluation, metric) for name in names}
+        scores = {name: directory.scalars(directory.all_axes(combination, name), evaluation, metric) for name in names}
         if any(scores.values()):
             reference, *rest = scores
             differences = {name: paired_difference(scores[name], scores[reference]) for name in rest}
@@ -127,7 +127,7 @@ def _bootstraps(
     runs = {
         (name, run["seed"]): run
         for name, of_variant in comparison.scores.items()
-        for run in directory.of(directory.full(comparison.combination, name))
+        for run in directory.runs_of(directory.all_axes(comparison.combination, name))
         if run["seed"] in of_variant
     }
     counts = directory.image_counts(list(runs.values()), comparison.evaluation)
@@ -183,7 +183,9 @@ def _interaction(
     compare, metric = directory.study["compare"], directory.study["metric"]
     corners = list(gather.product({axis: list(ends) for axis, ends in along.items()}))
     scores = {
-        (name, *corner.values()): directory.scalars(directory.full({**combination, **corner}, name), evaluation, metric)
+        (name, *corner.values()): directory.scalars(
+            directory.all_axes({**combination, **corner}, name), evaluation, metric
+        )
         for name in directory.study["axes"][compare]
         for corner in corners
     }
@@ -203,12 +205,12 @@ def _curves(directory: Directory, kind: str, metric: str, title: str, missing: l
         return []
     curves = []
     for combination, evaluation, names in directory.grid():
-        runs = [run for name in names for run in directory.of(directory.full(combination, name))]
+        runs = [run for name in names for run in directory.runs_of(directory.all_axes(combination, name))]
         keys = dict[str, str]()
         for run in runs:
             keys |= gather.widths(run["evaluations"].get(evaluation, {}), metric)
         scores = {
-            width: {name: directory.scalars(directory.full(combination, name), evaluation, key) for name in names}
+            width: {name: directory.scalars(directory.all_axes(combination, name), evaluation, key) for name in names}
             for width, key in keys.items()
         }
         scores = {width: values for width, values in scores.items() if any(values.values())}
@@ -236,7 +238,7 @@ def _means(scores: Mapping[str, Scores]) -> dict[str, Summary]:
 def _classes(directory: Directory) -> Iterator[Breakdown]:
     first = next(iter(directory.study["evaluations"]))
     for combination, names in directory.groups():
-        runs = {name: directory.of(directory.full(combination, name)) for name in names}
+        runs = {name: directory.runs_of(directory.all_axes(combination, name)) for name in names}
         by_class: dict[str, dict[str, dict[int, float]]] = {}
         for name, run in ((name, run) for name, of_variant in runs.items() for run in of_variant):
             for each, value in (run["evaluations"].get(first, {}).get("IoU") or {}).items():

@@ -11,7 +11,7 @@ from .gather import Directory, tested_as
 from .results import Shift, VariantDisplacement
 
 
-def measured(directory: Directory, missing: list[str]) -> list[VariantDisplacement]:
+def measure_displacement(directory: Directory, missing: list[str]) -> list[VariantDisplacement]:
     """Collect the displacement of every trained variant by evaluation; ``missing`` gets what is absent, and why."""
     evaluators = directory.evaluators("DisplacementMetric")
     if not evaluators:
@@ -20,7 +20,11 @@ def measured(directory: Directory, missing: list[str]) -> list[VariantDisplaceme
     found, absent = [], 0
     for combination, evaluation, names in directory.grid():
         for name in names:
-            runs = [run for run in directory.of(directory.full(combination, name)) if evaluation in run["evaluations"]]
+            runs = [
+                run
+                for run in directory.runs_of(directory.all_axes(combination, name))
+                if evaluation in run["evaluations"]
+            ]
             results = [(run, directory.displacement(run, evaluation, evaluators[0])) for run in runs]
             absent += sum(result is None for _, result in results)
             kept = [(run, result) for run, result in results if result is not None]

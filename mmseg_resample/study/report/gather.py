@@ -56,17 +56,17 @@ class Directory:
     def scalars(self, variants: Variants, evaluation: str, name: str) -> dict[int, float]:
         """Map each seed to a scalar of an evaluation; seeds without it, or with NaN, are left out."""
         found = {}
-        for run in self.of(variants):
+        for run in self.runs_of(variants):
             value = scalar(run["evaluations"].get(evaluation), name)
             if value is not None:
                 found[run["seed"]] = value
         return found
 
-    def of(self, variants: Variants) -> list[Mapping[str, Any]]:
+    def runs_of(self, variants: Variants) -> list[Mapping[str, Any]]:
         """List the finished runs trained as ``variants``, by seed."""
         return [run for run in self.runs if run["variants"] == variants]
 
-    def full(self, combination: Variants, variant: str) -> dict[str, str]:
+    def all_axes(self, combination: Variants, variant: str) -> dict[str, str]:
         """Combine the variants of the other axes with one of the compared axis, in the order of the axes."""
         compare = self.study["compare"]
         return {axis: variant if axis == compare else combination[axis] for axis in self.study["axes"]}
@@ -76,7 +76,7 @@ class Directory:
         compare = self.study["compare"]
         trained = [run["variants"] for run in self.runs] + self.study["combinations"]
         for combination in product(self.other_axes):
-            names = [name for name in self.study["axes"][compare] if self.full(combination, name) in trained]
+            names = [name for name in self.study["axes"][compare] if self.all_axes(combination, name) in trained]
             if names:
                 yield combination, names
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mmseg_resample.files import whole
+from mmseg_resample.files import atomic_write
 
 INK, MUTED, GRID, BAND = "#24292f", "#6b7480", "#dfe3e8", "#c9d1d9"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9")
@@ -113,8 +113,8 @@ def save(plot: Plot, directory: Path) -> list[Path]:
             figure.legend(handles=handles, loc="lower left", ncols=min(6, len(handles)), frameon=False)
         for suffix in ("png", "svg"):
             path = directory / f"{plot.name}.{suffix}"
-            with whole(path) as partial:
-                figure.savefig(partial, format=suffix, facecolor="white", metadata=_anonymous(suffix))
+            with atomic_write(path) as partial:
+                figure.savefig(partial, format=suffix, facecolor="white", metadata=_undated(suffix))
             paths.append(path)
     return paths
 
@@ -129,7 +129,7 @@ def _inline(panel: Panel, key: str) -> str:
         figure = Figure(figsize=(_WIDTH, panel.height))
         _draw(_axes(figure, panel, 0.0, panel.height), panel)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata=_anonymous("svg"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=_undated("svg"))
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
@@ -156,7 +156,7 @@ def _attribute(text: str) -> str:
     return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
 
 
-def _anonymous(suffix: str) -> dict[str, Any]:
+def _undated(suffix: str) -> dict[str, Any]:
     """Return metadata that keeps date and version out of the file."""
     return {"Software": None} if suffix == "png" else {"Date": None, "Creator": None}
 
