@@ -7,7 +7,8 @@ from . import compat  # first: lets mmseg import on today's torch, numpy, setupt
 
 compat.apply()
 
-from . import alignment, datasets, evaluation, models, resamplers, visualization  # noqa: E402, F401  (only registration)
+from . import datasets, evaluation, models, resamplers, visualization  # noqa: E402, F401  (only registration)
+from .api import audit, exact  # noqa: E402
 from .version import __version__  # noqa: E402
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "audit", "exact"]

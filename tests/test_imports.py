@@ -17,7 +17,7 @@ ALLOWED = {
     "alignment": {"derive", "ops"},
     "datasets": {"files"},
     "evaluation": {"files"},
-    "study": {"alignment", "evaluation", "files", "launch", "ops"},
+    "study": {"evaluation", "files", "grids", "launch", "ops"},
     "compat": set(),
     "derive": set(),
     "files": set(),

@@ -11,15 +11,13 @@ from torch import Tensor
 def one_of(op: str, name: str, value: Any, names: tuple[str, ...]) -> None:
     """Raise ValueError unless ``value`` is among ``names``: no Literal type, which torch 2.6 cannot compile."""
     if value not in names:
-        raise ValueError(
-            f"{op}: expected {name} to be one of {', '.join(map(repr, names))}, got {value!r}."
-            f"{did_you_mean(str(value), names)}"
-        )
+        hint = did_you_mean(value, names)
+        raise ValueError(f"{op}: expected {name} to be one of {', '.join(map(repr, names))}, got {value!r}.{hint}")
 
 
-def did_you_mean(value: str, names: Iterable[str]) -> str:
-    """Return the end of an error message that names the closest of ``names``, or "" where none is close."""
-    near = get_close_matches(value, list(names), n=1)
+def did_you_mean(value: Any, names: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` with the nearest of ``names``, or nothing."""
+    near = get_close_matches(str(value), list(names), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
