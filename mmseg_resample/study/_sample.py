@@ -1,4 +1,4 @@
-"""What every statistic of a study asks of its arguments."""
+"""Argument checks that the statistics of a study share."""
 
 import numpy as np
 from numpy.typing import ArrayLike

@@ -230,7 +230,7 @@ def _perform(console: Console, study: plan.Study, root: Path, total: int, args: 
 
 
 def _executor_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Collect what the executor takes beside the number of workers and processes."""
+    """Collect the options of the executor, except the numbers of workers and processes."""
     from .plan import StudyError
 
     given = {

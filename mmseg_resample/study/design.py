@@ -1,4 +1,4 @@
-"""What a study of so many seeds could have found, and how many seeds a finding needs, for normal differences."""
+"""Power analysis: the effects that n seeds can find, and the seeds that an effect needs, for normal differences."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ._sample import all_equal, check_differences, check_positive, check_probabi
 from .significance import seeds_for_significance
 
 MOST_SEEDS = 10_000
-"""Where counting the needed seeds stops: nobody trains more."""
+"""Largest number of seeds that a plan considers: nobody trains more."""
 
 _CAUTION = 0.8  # confidence of the upper limit of the standard deviation that a cautious plan assumes
 

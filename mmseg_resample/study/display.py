@@ -1,4 +1,4 @@
-"""Shows a study on a terminal while it runs."""
+"""The display of a running study on a terminal."""
 
 import time
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ class Display:
         self._live.stop()
 
     def show(self, event: Event) -> None:
-        """Show what happened."""
+        """Show an event."""
         if isinstance(event.what, Done):
             self._end(event.run, event.worker, event.what)
         elif isinstance(event.what, Lost):

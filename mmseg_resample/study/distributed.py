@@ -18,7 +18,7 @@ from .messages import Progress, Task, read_progress, write_progress
 from .plan import Run, StudyError
 
 KEY = "procs_per_run"
-"""Key of a config that says how many processes train it. It belongs to the experiment: each has a batch of its own."""
+"""Key of a config for the number of processes that train it. Each has its own batch, so it changes the experiment."""
 
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
@@ -36,7 +36,7 @@ def processes(run: Run) -> int:
 
 
 def perform(task: Task, count: int, report: Callable[[Progress], None]) -> None:
-    """Do what ``training.perform`` does in ``count`` processes, and wait for them.
+    """Call ``training.perform`` in ``count`` processes, and wait for them.
 
     They meet over gloo on the CPU and over NCCL on GPUs, of which each takes one, at a free port of this machine.
 

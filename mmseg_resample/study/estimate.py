@@ -1,4 +1,4 @@
-"""How long the rest of a study will take, and where that figure comes from."""
+"""An estimate of the time that the rest of a study takes, with its source."""
 
 import contextlib
 import copy
@@ -30,9 +30,9 @@ class Estimate:
     """Time that the pending runs of a study take.
 
     Attributes:
-        seconds: of the clock on the wall, ``workers`` runs at a time.
+        seconds: wall-clock time, with ``workers`` runs at a time.
         workers: runs at a time.
-        source: where it comes from, a sentence.
+        source: a clause that says what the estimate is made from.
     """
 
     seconds: float

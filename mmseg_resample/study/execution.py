@@ -1,4 +1,4 @@
-"""Executes a study: finds what is left to do, gives it to an executor, and yields everything that happens."""
+"""The execution of a study: find the runs that are left, give them to an executor, and yield all events."""
 
 import copy
 import shutil

@@ -1,4 +1,4 @@
-"""mmengine hooks of a study: exact resuming, early failure, progress, and what a test is given."""
+"""mmengine hooks of a study: exact resuming, early failure, progress, and the input sizes of a test."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""What the test images add to the uncertainty of the seeds, from the stored per-image confusion matrices.
+"""Uncertainty from the test images beside that from the seeds, by redrawing per-image confusion matrices.
 
 Every training of a study is tested on the same images, so images are crossed with seeds and with variants: one draw of
 images serves them all. The dataset metric is recomputed from the drawn images; it is not a mean over images.

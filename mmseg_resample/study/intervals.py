@@ -1,4 +1,4 @@
-"""How large a difference is: intervals for the mean over seeds, and its size in standard deviations.
+"""The size of a difference: intervals for the mean over seeds, and the mean in standard deviations.
 
 Measured coverage of every interval is in docs/statistics.md; the numbers quoted here are from there.
 """

@@ -1,4 +1,4 @@
-"""What the process that executes a study and the processes that perform its runs say to each other."""
+"""Messages between the process that executes a study and the processes that perform its runs."""
 
 import json
 from contextlib import suppress
@@ -74,7 +74,7 @@ class Event:
     Attributes:
         run: the run.
         worker: index of the worker that has it, among those that work at the same time.
-        what: progress, the loss of a worker, or the end of the run, failed or not.
+        what: progress, the loss of a worker, or the end of the run.
     """
 
     run: Run

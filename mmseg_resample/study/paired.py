@@ -2,11 +2,11 @@
 
 A comparison is a difference per seed; every statistic of a study is a function of these differences:
 
-- ``statistics``: which differences: of two variants, or an interaction of several axes.
-- ``intervals``: how large: Student's and BCa intervals, effect size.
-- ``significance``: chance or not: sign flips, t test, equivalence within a margin, Holm's correction of a family.
-- ``design``: what so many seeds could have found, and how many are needed.
-- ``image_bootstrap``: how much of the uncertainty the test images add to that of the seeds.
+- ``paired``: the differences, of two variants or in an interaction of several axes.
+- ``intervals``: their size: Student's and BCa intervals, effect size.
+- ``significance``: sign flips, t test, equivalence within a margin, Holm's correction of a family.
+- ``design``: the effects that n seeds can find, and the seeds that an effect needs.
+- ``image_bootstrap``: the uncertainty that the test images add to that of the seeds.
 
 docs/statistics.md says what each figure means, when it misleads, and its measured coverage.
 """

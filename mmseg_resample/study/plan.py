@@ -1,4 +1,4 @@
-"""What a study consists of: axes of named variants, seeds and evaluations, expanded into runs. Nothing is run here.
+"""The plan of a study: axes of named variants, seeds and evaluations, expanded into runs. Nothing is run here.
 
 ``loading`` makes a ``Study`` of a file.
 """
@@ -15,7 +15,7 @@ from mmengine.config import Config
 from . import throughput
 
 METRICS = ("mIoU", "mAcc", "aAcc")
-"""What the confusion matrix gives; all are in percent."""
+"""Scores from the confusion matrix; all are in percent."""
 
 Variants = Mapping[str, str]
 """Axis -> name of its variant."""
@@ -137,7 +137,7 @@ class Study:
         return trained_variants(self.axes, self.combinations)
 
     def runs(self) -> list[Run]:
-        """Expand the study, one seed after the other, so that what finishes first can be compared already."""
+        """Expand the study, one seed after the other, so that the first finished runs can already be compared."""
         return [self.run(variants, seed) for seed in self.seeds for variants in self.combinations]
 
     def run(self, variants: Variants, seed: int) -> Run:

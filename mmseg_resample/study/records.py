@@ -1,4 +1,4 @@
-"""The files of a study: what is on disk is what happened, at any moment, whoever was killed.
+"""The files of a study. They tell what has happened, also when a process is killed at any moment.
 
 ::
 
@@ -138,7 +138,7 @@ def conflict(run: Run, root: Path) -> str | None:
 
 
 def begin_attempt(run: Run, files: RunFiles, git: Mapping[str, Any] | None) -> None:
-    """Store what is trained and where; drop the failure of the attempt before."""
+    """Store the config and the environment of an attempt; remove the failure of the attempt before."""
     if not files.config.exists():
         write_text(files.config, run.config.pretty_text)
     environment = read_json(files.environment) or {"seed": run.seed, "attempts": []}
@@ -148,14 +148,14 @@ def begin_attempt(run: Run, files: RunFiles, git: Mapping[str, Any] | None) -> N
 
 
 def discard_results(files: RunFiles) -> None:
-    """Remove what was made from an earlier training."""
+    """Remove the results of an earlier training."""
     files.metrics.unlink(missing_ok=True)
     if files.evaluations.exists():
         shutil.rmtree(files.evaluations)
 
 
 def discard_evaluation(evaluation: Evaluation, files: RunFiles) -> None:
-    """Remove what was made with other evaluators, or was interrupted."""
+    """Remove an evaluation that had other evaluators or was interrupted."""
     files.evaluation(evaluation.name).unlink(missing_ok=True)
     if files.counts(evaluation.name).exists():
         shutil.rmtree(files.counts(evaluation.name))
@@ -280,7 +280,7 @@ def now() -> str:
 
 
 def _satisfies(record: Mapping[str, Any] | None, evaluation: Evaluation) -> bool:
-    """Tell whether a record has what the study asks for; more is no harm."""
+    """Tell whether a record has all evaluators and the metric of the study; it may have more."""
     return (
         record is not None
         and evaluation.metric in record["metrics"]
@@ -333,7 +333,7 @@ def _list_changes(where: str, changes: list[tuple[str, Any, Any]], limit: int = 
 
 
 def _to_json_data(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert to what JSON can hold: tuples become lists, and what JSON does not know becomes its ``repr``."""
+    """Convert to JSON data: tuples become lists, and values of other types their ``repr``."""
     return json.loads(json.dumps(dict(overrides), default=repr))
 
 

@@ -1,4 +1,4 @@
-"""Whether a difference could be chance, or is too small to matter: tests over seeds, and families of tests."""
+"""Tests over seeds, alone and in families: could a difference be chance, or is it too small to matter?"""
 
 import math
 from collections.abc import Collection, Hashable, Mapping

@@ -1,4 +1,4 @@
-"""What makes a training or a test faster, equally for all variants of a study.
+"""Faster training and tests, equally for all variants of a study.
 
 The first part of ``apply`` changes no result, bit for bit. The second part are the options of a study.
 """
@@ -28,7 +28,7 @@ _PIPELINES = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
 def apply(config: Config, options: Mapping[str, Any]) -> None:
-    """Put into ``config`` what makes its training and its test faster, in place.
+    """Set hooks and options in ``config`` that make its training and its test faster, in place.
 
     Args:
         config: of mmseg, to train or to test.

@@ -1,4 +1,4 @@
-"""One run in this process: train, evaluate, and leave the complete directory behind."""
+"""One run in this process: train, evaluate, and write all files of its directory."""
 
 import contextlib
 import functools
@@ -33,7 +33,7 @@ from .plan import METRICS, Evaluation, Run
 
 
 def perform(run: Run, root: Path, report: Callable[[Progress], None], git: Mapping[str, Any] | None = None) -> None:
-    """Do what is left to do for ``run``, from its last complete checkpoint on.
+    """Train and evaluate ``run`` as far as that is left to do, from its last complete checkpoint on.
 
     Called in every process of a distributed run: the first one decides and records.
 

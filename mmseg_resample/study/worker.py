@@ -1,4 +1,4 @@
-"""What a process does with a task, whoever started it.
+"""The performance of a task in a process, however that was started.
 
 ``python -m mmseg_resample.study.worker FD`` is a worker of ``executors.local``: it reads tasks from a pipe and writes
 messages to it. Importing mmseg takes seconds, so a worker performs many runs; on a GPU it ends after a failed one,

@@ -1,4 +1,4 @@
-"""What every executor does alike."""
+"""The interface of executors, and what they share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # the command line imports this module for its names alone
 
 
 class Executor(Protocol):
-    """Interface of what performs runs, somewhere."""
+    """Interface of executors, which perform runs in some process on some machine."""
 
     def perform(self, tasks: Sequence[Task]) -> Iterator[Event]:
         """Perform every task once and yield what happens; each ends in one ``Done``.
@@ -20,7 +20,7 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """End what is still at work. Must be called when the events are left."""
+        """End the runs that are still at work. Must be called when the iterator of events is left early."""
         ...
 
 

@@ -72,7 +72,7 @@ class Local:
                     yield from self._serve(worker, queue)
 
     def close(self) -> None:
-        """End the workers, with what they are doing."""
+        """End the workers and their runs."""
         while self._workers:
             _end(self._workers.pop())
 

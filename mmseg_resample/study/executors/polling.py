@@ -1,4 +1,4 @@
-"""Runs in processes that something else starts: a result by its handle, the progress by a file."""
+"""Runs in processes that another system starts: results come by handles, progress by files."""
 
 import os
 import sys
@@ -74,10 +74,10 @@ class PollingExecutor(ABC):
     """
 
     attempts = 1
-    """How often a run is tried whose worker is lost."""
+    """Number of attempts at a run whose worker is lost."""
 
     interval = 0.5
-    """Seconds between two looks."""
+    """Seconds between two looks at the jobs."""
 
     def __init__(self, workers: int | None, threads: int) -> None:
         self.workers = workers
@@ -128,7 +128,7 @@ class PollingExecutor(ABC):
                 yield Event(job.task.run, index, outcome)
 
     def close(self) -> None:
-        """End what is still at work."""
+        """End the runs that are still at work."""
         while self._jobs:
             self.cancel(self._jobs.popitem()[1].handle)
 

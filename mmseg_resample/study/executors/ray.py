@@ -120,7 +120,7 @@ class Ray(PollingExecutor):
         self._ray.cancel(handle, force=True)
 
     def close(self) -> None:
-        """End what is at work, and the cluster if it was started here."""
+        """End the runs that are at work, and the cluster if it was started here."""
         super().close()
         self._end()
 

@@ -1,4 +1,4 @@
-"""Who gets which share of a machine."""
+"""The division of a machine among runs."""
 
 import math
 import os

@@ -1,10 +1,10 @@
-"""What came out of a study, from its directories alone: a page, Markdown, JSON and figures, the verdict first.
+"""The report of a study, from its directories alone: a page, Markdown, JSON and figures, the verdict first.
 
 - ``gather``: the records of a directory.
-- ``analysis``, ``displacement``: the statistics; ``results``: what they give.
-- ``verdict``: what that may be called.
-- ``sections``, ``several``: what is shown, in which order, of one study and of several.
-- ``cells``, ``figures``, ``panels``, ``html``, ``style``, ``markdown``, ``data``, ``terminal``: how.
+- ``analysis``, ``displacement``: the statistics; ``results``: their results, which the modules below show.
+- ``verdict``: the words for the results.
+- ``sections``, ``several``: content and order of the report of one study and of several.
+- ``cells``, ``figures``, ``panels``, ``html``, ``style``, ``markdown``, ``data``, ``terminal``: the formats.
 
 docs/report.md says how to read one.
 """

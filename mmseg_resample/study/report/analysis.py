@@ -20,10 +20,10 @@ from .results import Breakdown, Comparison, Interaction, Report, TestedDifferenc
 from .verdict import Evidence, Verdict
 
 SEED = 0
-"""Of everything that draws random numbers: the same runs give the same report."""
+"""Seed of all random numbers: the same runs give the same report."""
 
 FEWEST_EDGES = 20
-"""Percent of the labelled edges that predictions must have for their displacement to mean something."""
+"""Percent of the labelled edges below which the displacement of predictions means little."""
 
 
 def build(root: Path) -> Report:

@@ -1,4 +1,4 @@
-"""How a report writes numbers and names: what fits a cell of a table, a label of a figure, a part of a sentence."""
+"""The format of numbers and names in a report: in cells of tables, labels of figures, and sentences."""
 
 import math
 from collections.abc import Mapping

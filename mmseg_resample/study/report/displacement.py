@@ -1,4 +1,4 @@
-"""Displacement of the predictions by seed, and what the audit predicts for it."""
+"""Displacement of the predictions by seed, and the displacement that the audit predicts."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a report is made of, whatever it is written as: plain text, tables and figures in sections."""
+"""The structure of a report in any format: sections of plain text, tables and figures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What the figures of a report show: the seeds, the differences, the displacement, ... each as a ``Plot`` of panels."""
+"""The content of the figures: the seeds, the differences, the displacement, ... each as a ``Plot`` of panels."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from .panels import BAND, INK, MUTED, SERIES, Panel, Plot, marker_size, series_c
 from .results import THIRDS, Breakdown, Comparison, Report, Shift, TestedDifference, Transfer, VariantDisplacement
 
 NAMES = ("studies", "seeds", "differences", "interactions", "deployment", "displacement", "trimap", "boundary", "audit")
-"""Of all figures that a report may have."""
+"""Names of all figures that a report may have."""
 
 _ON_CELL = "#101418"  # cells have their own colours, light ones in every theme
 _DIVERGING = LinearSegmentedColormap.from_list("loss", ["#e8894a", "#f6c9a5", "#f7f7f7", "#a9cfe6", "#5aa2cf"])
@@ -220,7 +220,7 @@ def deployment(report: Report) -> Plot | None:
 
 
 def _tested(report: Report) -> list[tuple[Mapping[str, str], Mapping[str, str], float, float]]:
-    """List what was trained as, tested as, the mean, and its change against the first evaluation."""
+    """List (trained as, tested as, mean, change against the first evaluation)."""
     first = next(iter(report.study["evaluations"]))
     found: list[tuple[Mapping[str, str], Mapping[str, str], float, float]] = []
     for comparison in report.comparisons:

@@ -1,4 +1,4 @@
-"""What lies in the directory of a study, read once and left as it is: no statistics, no words."""
+"""The records in the directory of a study, read once and left as they are: no statistics, no words."""
 
 import hashlib
 import itertools
@@ -21,7 +21,7 @@ Scores = Mapping[int, float]
 """Seed -> metric, in the unit of the metric."""
 
 FEWEST_SEQUENCES = 10
-"""Videos that are redrawn like images; fewer say too little about how videos differ."""
+"""Number of videos from which they are redrawn like images; fewer say too little about how videos differ."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How a figure is drawn and written: as one file, or panel by panel into a page. What is in it, ``figures`` knows.
+"""The drawing of figures, as one file, or panel by panel into a page; ``figures`` has their content.
 
 Panels are small: side by side on a screen or on paper, one below the other on a phone, never scaled down.
 """
@@ -20,7 +20,7 @@ from mmseg_resample.files import atomic_write
 
 INK, MUTED, GRID, BAND = "#24292f", "#6b7480", "#dfe3e8", "#c9d1d9"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9")
-"""Of Okabe and Ito: told apart in every kind of colour vision. The shapes of the markers repeat the difference."""
+"""Colours of Okabe and Ito, distinct in every kind of colour vision; the shapes of the markers differ as well."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GLYPHS = ("●", "■", "▲", "◆", "▼", "✚")
 """The markers as text, for legends."""

@@ -1,4 +1,4 @@
-"""What the analysis of a study gives, for whatever shows it."""
+"""The results of the analysis of a study, for every format of the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ THIRDS = {"x": ("left", "middle", "right"), "y": ("top", "middle", "bottom")}
 
 @dataclass(frozen=True)
 class TestedDifference:
-    """Paired difference and what it is worth.
+    """Paired difference with its tests and its verdict.
 
     Attributes:
         evidence: the difference and its tests.

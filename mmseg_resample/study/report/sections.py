@@ -1,4 +1,4 @@
-"""The content of a report in reading order, the verdict first: what each number is called and how it is rounded."""
+"""The content of a report in reading order, the verdict first: names and rounding of every number."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Statistics into words. The words are chosen so that nothing without evidence can be read as a finding.
+"""The verdict on a comparison, in words that cannot be read as a finding where there is no evidence.
 
 The status of a declared comparison is the first of these that holds:
 
@@ -55,10 +55,10 @@ LABELS: dict[Status, str] = {
     "undecided": "undecided",
     "exploratory": "exploratory",
 }
-"""What a reader sees beside a comparison."""
+"""Label of each status, which a reader sees beside a comparison."""
 
 FINDINGS: tuple[Status, ...] = ("significant", "negligible", "equivalent")
-"""What may be quoted as a result."""
+"""Statuses that may be quoted as a result."""
 
 
 @dataclass(frozen=True)
