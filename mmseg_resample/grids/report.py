@@ -20,7 +20,7 @@ SCHEMA = 1
 
 
 def render(audit: Audit, everything: bool = False) -> Group:
-    """The audit as rich renderables: verdict, what each pixel model gives, meetings (worst first), resizes.
+    """Show the audit as rich renderables: verdict, what each pixel model gives, meetings (worst first), resizes.
 
     Args:
         audit: what to show.
