@@ -4,8 +4,8 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
-
 from mmseg_resample.models.sfsegnets import convert
+
 from tests.models.sfsegnets_reference import Network
 
 CASES = {
