@@ -196,7 +196,7 @@ def _psamask_channels(
     return (row * w_mask + column).clamp(0, h_mask * w_mask - 1), inside
 
 
-_IN_PYTORCH = {"psamask_forward": _psamask_forward, "psamask_backward": _psamask_backward}
+_IN_PYTORCH: dict[str, Any] = {"psamask_forward": _psamask_forward, "psamask_backward": _psamask_backward}
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def allow_mmengine_checkpoints() -> None:
     histories, numpy numbers and arrays of them (under the module names of numpy 1 or 2, whichever wrote the file),
     dicts of the config, and functions of its own classes. Any other global in a checkpoint is still refused.
     """
-    if torch.__version__ < (2, 6):
+    if torch.__version__ < (2, 6):  # type: ignore[operator]
         return
     from mmengine.config import ConfigDict
     from mmengine.logging import HistoryBuffer

@@ -11,7 +11,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``config`` and ``--cfg-options``."""
     parser.add_argument(
         "config",
-        help="a config file, or one of an installed package: mmseg::pspnet/<name>.py, mmseg_resample::sfnet/<name>.py",
+        help="a config file, or one of a package: mmseg::pspnet/<name>.py, mmseg_resample::sfnet/<name>.py",
     )
     parser.add_argument(
         "--cfg-options",

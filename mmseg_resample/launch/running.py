@@ -185,7 +185,7 @@ def _in_force(model: torch.nn.Module) -> Iterator[str]:
             rules = len(policy.rules) - len(exact)
             parts = [f"{rules} rule{'s' * (rules > 1)}"] * (rules > 0) + [f"resizes: {counts}"] * bool(exact)
             yield f"ResizePolicy is in force, {', '.join(parts)}"
-    lean = [module.lean for module in model.modules() if is_dataclass(getattr(module, "lean", None))]
+    lean: list[Any] = [module.lean for module in model.modules() if is_dataclass(getattr(module, "lean", None))]
     switches = [field.name for field in fields(lean[0]) if all(getattr(of, field.name) for of in lean)] if lean else []
     if switches:
         yield f"LeanSegmentor is in force: {', '.join(switches)}"
