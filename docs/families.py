@@ -9,9 +9,9 @@ from mmengine.config import Config
 from mmengine.utils import get_installed_path
 from rich.progress import track
 
-from mmseg_resample.alignment.audit import Audit
-from mmseg_resample.alignment.comparison import Comparison, compare, in_pixels, input_size
-from mmseg_resample.alignment.track import TOLERANCE
+from mmseg_resample.grids import TOLERANCE, Audit, ForwardPass
+from mmseg_resample.grids.words import in_pixels
+from mmseg_resample.launch.auditing import audit_config, input_size
 
 HEAD = """\
 # Every family of mmsegmentation 1.2.2, audited
@@ -76,26 +76,26 @@ def representative(folder: Path) -> Path:
     return min(folder.glob("*.py"), key=rank)
 
 
-def audited(path: Path) -> Comparison:
+def audited(path: Path) -> Audit:
     cfg = Config.fromfile(path)
-    return compare(cfg, path.stem, [input_size(cfg)])
+    return audit_config(cfg, path.stem, [input_size(cfg)])
 
 
-def row(family: str, comparison: Comparison) -> str:
+def row(family: str, comparison: Audit) -> str:
     now = comparison.now
     levels = ", ".join(
         f"{axis(level.stride)} @ {axis(level.offset)}" if level is not None else "none" for level in now.levels
     )
-    true = comparison.audits.get("True")
+    true = comparison.passes.get("True")
     meetings = " / ".join(
         [number(worst(now)), number(worst(true[0])) if true else "-", number(worst(comparison.exact))]
     )
     predictions = []
     for key in ("False", "True", "exact"):
-        audits = comparison.audits.get(key)
+        audits = comparison.passes.get(key)
         final = audits[0].final if audits else None
         predictions.append("-" if final is None else in_pixels(final.x))
-    if "False" not in comparison.audits:
+    if "False" not in comparison.passes:
         final = now.final
         predictions[0] = "-" if final is None else f"{in_pixels(final.x)} (no flag)"
     hard_coded = f"{len(comparison.hard_coded)} of {len(now.trace.resizes)}" if comparison.hard_coded else ""
@@ -103,7 +103,7 @@ def row(family: str, comparison: Comparison) -> str:
     return f"| {family} | {size} | {levels} | {meetings} | {' | '.join(predictions)} | {hard_coded} |"
 
 
-def worst(audit: Audit) -> float:
+def worst(audit: ForwardPass) -> float:
     return max((m.worst for m in audit.misregistered if not m.pooled), default=0.0)
 
 
@@ -115,7 +115,7 @@ def axis(values: tuple[float, ...]) -> str:
     return "x".join(dict.fromkeys(f"{v + 0:.4g}" for v in values))
 
 
-def unfollowed(comparison: Comparison) -> list[tuple[str, str]]:
+def unfollowed(comparison: Audit) -> list[tuple[str, str]]:
     return sorted(set(comparison.now.trace.unknown))
 
 

@@ -22,7 +22,8 @@ import numpy as np
 from mmengine.config import Config
 
 import mmseg_resample  # noqa: F401  (registers the models)
-from mmseg_resample.alignment import audit, build_fake, fake_tensors
+from mmseg_resample.grids import fake_tensors, follow
+from mmseg_resample.launch.auditing import build_fake
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "shapes" / "sfnet_r18-tiny_1xb8-400_shapes-128x128.py"
@@ -105,7 +106,7 @@ def to_undo(flag: bool, size: int) -> dict[str, float]:
     config = Config.fromfile(CONFIG)
     config.model.decode_head.update(align_corners=flag, resampler=dict(type="Interpolate", mode="bilinear"))
     with fake_tensors():
-        found = audit(build_fake(config), (size, size))
+        found = follow(build_fake(config), (size, size))
     needed = dict.fromkeys(STRIDES, 0.0)
     for resize in found.trace.resizes:
         if resize.path.startswith("decode_head.top_down.") and resize.result is not None:

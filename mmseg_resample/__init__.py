@@ -36,7 +36,7 @@ def register() -> None:
         from . import compat
 
         compat.apply()  # before anything imports mmseg
-        from . import alignment, datasets, evaluation, models, resamplers, visualization  # noqa: F401
+        from . import datasets, evaluation, models, resamplers, visualization  # noqa: F401
     finally:
         if collects:
             gc.enable()

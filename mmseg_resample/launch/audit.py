@@ -76,8 +76,9 @@ def _audit(args: argparse.Namespace) -> int:
     register()
     from rich.console import Console
 
-    from mmseg_resample.alignment.comparison import compare, input_size
-    from mmseg_resample.alignment.report import plot, print_report, to_json
+    from mmseg_resample.grids.report import print_report
+
+    from .auditing import audit_config, input_size
 
     cfg = launch.load_config(args.config, options=args.cfg_options)
     launch.require(cfg, "an audit", "model")
@@ -90,7 +91,7 @@ def _audit(args: argparse.Namespace) -> int:
             raise launch.UsageError(f"{path} cannot be written: {'a folder' if path.is_dir() else 'no permission'}.")
     sizes = _sizes(args.size) or [input_size(cfg)]
     try:
-        comparison = compare(cfg, args.config, sizes, flags=args.compare == "align_corners")
+        comparison = audit_config(cfg, args.config, sizes, flags=args.compare == "align_corners")
     except Exception as error:  # whatever a model raises that cannot be built, or does not fit together
         raise launch.UsageError(f"{args.config} cannot be audited: {_cause(cfg, error)}") from error
     console = Console()
@@ -98,14 +99,14 @@ def _audit(args: argparse.Namespace) -> int:
         console.width = max(console.width, 120)
     print_report(comparison, console, args.all)
     if args.plot:
-        plot(comparison, args.plot)
+        comparison.plot(args.plot)
         console.print(f"displacement fields: {args.plot}")
     if args.json:
-        args.json.write_text(json.dumps(to_json(comparison), indent=1))
+        args.json.write_text(json.dumps(comparison.to_json(), indent=1))
         console.print(f"findings: {args.json}")
     if args.max_shift is None:
         return 0
-    audits = comparison.audits["config"]
+    audits = comparison.passes["config"]
     return int(any(a.final is None or a.worst > args.max_shift for a in audits))  # what is not judged does not pass
 
 

@@ -1,4 +1,4 @@
-"""Backbones, necks and decode heads whose every resize is a resampler from the config; segmentors that are lean."""
+"""Backbones, necks and decode heads whose every resize is a resampler from the config; segmentors."""
 
 from .backbones import SegNet, SFNetResNet, STDCPyramid
 from .decode_heads import (
@@ -11,7 +11,7 @@ from .decode_heads import (
     SFNetLiteHead,
 )
 from .necks import ResampleFPN
-from .segmentors import LeanSegmentor
+from .segmentors import LeanSegmentor, ResampledSegmentor
 
 __all__ = [
     "LeanSegmentor",
@@ -20,6 +20,7 @@ __all__ = [
     "ResampleFPNHead",
     "ResampleSegformerHead",
     "ResampleUPerHead",
+    "ResampledSegmentor",
     "SFNetHead",
     "SFNetLiteHead",
     "SFNetResNet",

@@ -11,9 +11,14 @@ from torch import Tensor
 def one_of(op: str, name: str, value: Any, names: tuple[str, ...]) -> None:
     """Raise ValueError unless ``value`` is among ``names``: no Literal type, which torch 2.6 cannot compile."""
     if value not in names:
-        near = get_close_matches(str(value), names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(value, names)
         raise ValueError(f"{op}: expected {name} to be one of {', '.join(map(repr, names))}, got {value!r}.{hint}")
+
+
+def did_you_mean(value: Any, names: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` with the nearest of ``names``, or nothing."""
+    near = get_close_matches(str(value), list(names), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def per_axis(op: str, name: str, value: Any, axes: int) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import _backends, _check, _fastest
 from .grid import AxisMap, Coordinates, axis_maps
@@ -81,6 +82,10 @@ def resize(
 
     Source: PyTorch ``F.interpolate``; ONNX ``Resize`` for the names of ``coordinates``.
     """
+    if has_torch_function_unary(input):
+        options: dict[str, Any] = dict(coordinates=coordinates, antialias=antialias, warning=warning, backend=backend)
+        options |= dict(recompute_scale_factor=recompute_scale_factor)
+        return handle_torch_function(resize, (input,), input, size, scale_factor, mode, align_corners, **options)
     _check.one_of("resize", "mode", mode, _MODES)
     axes = input.ndim - 2
     _check_rank(mode, axes, anywhere=coordinates is not None)
@@ -109,11 +114,10 @@ def resize(
     if not only_native and (wish != "banded" or mode == "bicubic"):
         backend = wish
     native = backend in ("auto", "torch") and not _needs_determinism(input, mode, antialias)
-    policy_decides = _policy_decides()
-    by_clock = backend == "auto" and native and not (only_native or compiling or policy_decides)
+    by_clock = backend == "auto" and native and not (only_native or compiling)
     by_clock = by_clock and mode not in _CORNERLESS and _fastest.is_wanted(input)
     if coordinates is None:
-        if mode in _CORNERLESS or policy_decides or (native and not by_clock):
+        if mode in _CORNERLESS or (native and not by_clock):
             return F.interpolate(input, size, factors, mode, align_corners, recompute_scale_factor, antialias)
         coordinates = "align_corners" if align_corners else "half_pixel"
     return _resize_by_map(
@@ -181,12 +185,6 @@ def _resize_by_map(
 
     ways = {"torch": by_torch, "triton": by_triton}
     return ways[_fastest.fastest(("resize", mode, _fastest.magnitude(math.prod(size))), ways, input)](input)
-
-
-def _policy_decides() -> bool:
-    """Whether ``F.interpolate`` is under a ``ResizePolicy`` at work, which has to see every call."""
-    asked = getattr(F.interpolate, "policy_decides", None)
-    return asked is not None and asked()
 
 
 def _needs_determinism(input: Tensor, mode: Mode, antialias: bool) -> bool:

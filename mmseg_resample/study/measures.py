@@ -12,8 +12,9 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import METRICS
 
-from mmseg_resample.alignment import audit, build_fake, fake_tensors
 from mmseg_resample.evaluation.per_image import PerImageMetric
+from mmseg_resample.grids import fake_tensors, follow
+from mmseg_resample.launch.auditing import build_fake
 
 CONFUSION = "confusion"
 """Name of the evaluator that every evaluation has."""
@@ -88,7 +89,7 @@ def predicted_shift(config: Config, size: tuple[int, int]) -> dict[str, Any]:
 def _audit(config: Config, size: tuple[int, int]) -> dict[str, Any]:
     try:
         with fake_tensors():
-            final = audit(build_fake(config), size).final
+            final = follow(build_fake(config), size).final
     except Exception as error:  # an aid to read the scores: whatever it cannot do must not cost them
         return {"error": f"{type(error).__name__}: {error}"}
     if final is None or final.x is None or final.y is None:

@@ -1,6 +1,8 @@
-"""Segmentors that compute losses and labels without full-resolution logits."""
+"""Segmentors under a resize policy, and segmentors that compute losses and labels without full-resolution logits."""
 
 from .lean import Lean, LeanSegmentor
 from .logits import LogitsOnRequest
+from .network import SegmentorNetwork
+from .resampled import ResampledSegmentor
 
-__all__ = ["Lean", "LeanSegmentor", "LogitsOnRequest"]
+__all__ = ["Lean", "LeanSegmentor", "LogitsOnRequest", "ResampledSegmentor", "SegmentorNetwork"]

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ...derive import derived, make, recipe
 from ...ops import _check
-from .lean_heads import Deferring, LeanDecodeHead, LeanSegformerHead, is_plain, next_pixel_model, policy_of, say_once
+from ...policy import claim_bilinear_site, installed_on
+from .lean_heads import Deferring, LeanDecodeHead, LeanSegformerHead, is_plain, say_once
 from .logits import LogitsOnRequest, PendingLogits
 
 _FLOW = ("predict", "inference", "whole_inference", "postprocess_result")
@@ -63,7 +64,7 @@ class LeanEncoderDecoder(EncoderDecoder):
 
     def _defers(self) -> bool:
         """Whether the head may leave its logits to be resized to ``postprocess_result``."""
-        policy = policy_of(_last_head(self))
+        policy = installed_on(_last_head(self))
         bilinear = policy is None or all(rule.set_mode in (None, "bilinear") for rule in policy.rules)
         return self.lean.labels and bilinear and self.test_cfg.get("mode", "whole") == "whole"
 
@@ -115,7 +116,7 @@ class LeanEncoderDecoder(EncoderDecoder):
         crop = meta["img_padding_size"] if "img_padding_size" in meta else meta.get("padding_size", [0] * 4)
         flip = meta["flip_direction"] if meta.get("flip") else None
         pending = replace(pending, crop=tuple(crop), flip=flip, size=tuple(meta["ori_shape"][:2]))
-        pixel_model = next_pixel_model(_last_head(self), self.align_corners, pending.cropped_size(), pending.size)
+        pixel_model = claim_bilinear_site(_last_head(self), self.align_corners, pending.cropped_size(), pending.size)
         return None if pixel_model is None else replace(pending, pixel_model=pixel_model)
 
 

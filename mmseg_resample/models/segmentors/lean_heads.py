@@ -20,6 +20,7 @@ from mmseg.utils import SampleList
 from torch import Tensor, nn
 
 from ...ops import PixelModel, resize_cross_entropy
+from ...policy import claim_bilinear_site, installed_on
 from .logits import PendingLogits
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class LeanDecodeHead(BaseDecodeHead):
             say_once(f"{type(self).__name__}: {reader} needs full-resolution logits; the loss is computed as ever.")
             return super().loss_by_feat(seg_logits, batch_data_samples)
         target = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        pixel_model = next_pixel_model(self, self.align_corners, seg_logits.shape[2:], target.shape[1:])
+        pixel_model = claim_bilinear_site(self, self.align_corners, seg_logits.shape[2:], target.shape[1:])
         if pixel_model is None:
             return super().loss_by_feat(seg_logits, batch_data_samples)
         weight = None if self.sampler is None else self._hard_pixels(seg_logits, target, pixel_model)
@@ -70,7 +71,7 @@ class LeanDecodeHead(BaseDecodeHead):
         size = meta["img_shape"]
         if not isinstance(size, torch.Size) and "pad_shape" in meta:
             size = meta["pad_shape"][:2]
-        pixel_model = next_pixel_model(self, self.align_corners, seg_logits.shape[2:], size)
+        pixel_model = claim_bilinear_site(self, self.align_corners, seg_logits.shape[2:], size)
         if pixel_model is None:
             return super().predict_by_feat(seg_logits, batch_img_metas)
         return PendingLogits(seg_logits, tuple(size), pixel_model)
@@ -146,7 +147,9 @@ class LeanSegformerHead(SegformerHead, LeanDecodeHead):
         total: Tensor | None = None
         for level, conv, weight in zip(levels, self.convs, fuse.conv.weight.split(self.channels, 1), strict=True):
             x = F.conv2d(conv(level), weight)
-            if x.shape[2:] != size or policy_of(self) is not None:  # which counts the resize that changes nothing, too
+            if (
+                x.shape[2:] != size or installed_on(self) is not None
+            ):  # which counts the resize that changes nothing, too
                 x = resize(x, size, mode=self.interpolate_mode, align_corners=self.align_corners)
             total = x if total is None else total + x
         if fuse.conv.bias is not None:
@@ -173,19 +176,6 @@ def _is_one_by_one(module: Any) -> bool:
 def is_plain(x: Any) -> bool:
     """A tensor with values: not fake, not being traced."""
     return type(x) is Tensor and not torch.jit.is_tracing()
-
-
-def policy_of(module: nn.Module) -> Any:
-    """The ``ResizePolicy`` that was installed on ``module``, if any."""
-    return module.__dict__.get("_resample_policy")
-
-
-def next_pixel_model(module: nn.Module, align_corners: bool, source_size: Any, size: Any) -> PixelModel | None:
-    """The pixel model of the bilinear resize that ``module`` does next; None if its policy wants another mode."""
-    policy = policy_of(module)
-    if policy is None:
-        return "align_corners" if align_corners else "half_pixel"
-    return policy.take_bilinear(align_corners, tuple(source_size), tuple(size))
 
 
 @torch.compiler.disable  # a compiled call would be traced past the cache

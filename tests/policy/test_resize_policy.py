@@ -16,10 +16,12 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch.utils.checkpoint import checkpoint
 
-from mmseg_resample.alignment import ResizePolicy, audit, build_fake, fake_tensors, policy
+from mmseg_resample.grids import fake_tensors, follow
+from mmseg_resample.launch.auditing import build_fake
 from mmseg_resample.ops import resize
+from mmseg_resample.policy import ResizePolicy
 
-from .test_networks import CONFIGS, linearise
+from ..grids.test_networks import CONFIGS, linearise
 
 BN = dict(type="BN")
 CHANNELS = [8, 16, 32, 64]
@@ -340,9 +342,9 @@ def test_resizes_for_which_another_backend_was_asked_obey_and_count():
 def test_registers_at_sizes_that_strides_do_not_divide(config, size):
     cfg = get_config(config)
     with fake_tensors():
-        assert audit(build_fake(cfg), size).worst > 5
+        assert follow(build_fake(cfg), size).worst > 5
         cfg.model.update(type="ResampledSegmentor", resize_policy=dict(exact=True))
-        assert audit(build_fake(cfg), size).worst < 1e-6
+        assert follow(build_fake(cfg), size).worst < 1e-6
 
 
 @MODELS.register_module()
@@ -370,7 +372,7 @@ def test_audits_every_size_where_maps_depend_on_it(odd_model, monkeypatch):
         """What odd kernels make of an image of columns: every sample holds its column."""
         return [s * torch.arange(-(-x.shape[3] // s)).float().expand(1, 4, 64 // s, -1) for s in (4, 8, 16, 32)]
 
-    assert ("neck", 0) in odd_model.resize_policy.report()["by input size"]
+    assert ("neck", 0) in odd_model.resize_policy.size_dependent
     monkeypatch.setattr(odd_model.backbone, "forward", positions)
     for width in (96, 68, 96):  # 12 and 9 samples at stride 8
         x = torch.zeros(1, 3, 64, width)
@@ -391,23 +393,22 @@ def test_a_deep_copy_audits_new_sizes_itself(odd_model):
 
 
 @torch.no_grad()
-def test_an_unpickled_model_says_that_it_cannot_be_audited(odd_model, monkeypatch):
-    said = []
-    monkeypatch.setattr(policy, "print_log", lambda message, *_: said.append(message))
+def test_an_unpickled_model_says_that_it_cannot_be_audited(odd_model, caplog):
     seen, new = torch.randn(1, 3, 64, 68), torch.randn(1, 3, 64, 76)
     out = odd_model.extract_feat(seen)[0]
     again = pickle.loads(pickle.dumps(odd_model))
-    assert torch.equal(again.extract_feat(seen)[0], out) and not said
+    assert torch.equal(again.extract_feat(seen)[0], out) and not caplog.messages
     again.extract_feat(new)
     again.extract_feat(new)
-    assert len(said) == 1 and "(64, 76) could not be audited" in said[0] and "build it from its config" in said[0]
+    (said,) = caplog.messages
+    assert "(64, 76) could not be audited" in said and "build it from its config" in said
 
 
 def test_the_audit_of_a_config_with_the_policy_shows_zero():
     cfg = get_config(CONFIGS["upernet_r18"])
     cfg.model.update(type="ResampledSegmentor", resize_policy=dict(exact=True))
     with fake_tensors():
-        result = audit(build_fake(cfg), (384, 640))
+        result = follow(build_fake(cfg), (384, 640))
     assert result.worst < 1e-3 and len(result.trace.meetings) > 10 and result.trace.unknown == []
 
 
@@ -417,12 +418,13 @@ def test_no_policy_is_the_stock_segmentor():
     assert type(model).__mro__[:2] == (EncoderDecoder, BaseSegmentor)
 
 
-def test_without_a_policy_interpolate_is_untouched():
-    x = torch.randn(1, 2, 5, 6)
-    build(dict(exact=True))
-    for kwargs in (dict(size=9), dict(scale_factor=1.5, recompute_scale_factor=True), dict(size=(3, 4), mode="area")):
-        expected = F.interpolate.__wrapped__(x, **kwargs)
-        assert torch.equal(F.interpolate(x, **kwargs), expected)
+def test_nothing_outside_of_a_model_under_a_policy_changes():
+    interpolate, sample = F.interpolate, F.grid_sample
+    model = build(dict(exact=True)).eval()
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 96))
+    assert F.interpolate is interpolate and F.grid_sample is sample
+    assert not torch._C._len_torch_function_stack()
 
 
 def test_a_rule_changes_what_it_names():
@@ -436,12 +438,10 @@ def test_a_rule_changes_what_it_names():
         assert torch.equal(model(x, mode="tensor"), stock(x, mode="tensor"))
 
 
-def test_a_rule_that_names_no_module_is_said(monkeypatch):
-    said = []
-    monkeypatch.setattr(policy, "print_log", lambda message, *_: said.append(message))
+def test_a_rule_that_names_no_module_is_said(caplog):
     right = [dict(path=path, align_corners=True) for path in ("decode_head*", "postprocess", "auxiliary_head.logits")]
     build(dict(rules=[*right, dict(path="decode_heed", source_size=[4, 4], align_corners=True)]))
-    assert said == [
+    assert caplog.messages == [
         "ResizePolicy: no module is at 'decode_heed'; that rule changes nothing. Did you mean 'decode_head'?"
     ]
 
@@ -498,7 +498,7 @@ def test_exact_at_sizes_that_no_stride_divides():
     cfg = get_config(CONFIGS["swin"])
     cfg.model.update(type="ResampledSegmentor", resize_policy=dict(exact=True))
     with fake_tensors():
-        assert audit(build_fake(cfg), (512, 683)).worst < 1e-3
+        assert follow(build_fake(cfg), (512, 683)).worst < 1e-3
 
 
 def test_losses_called_past_forward_run_under_the_policy():

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,10 +14,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ..ops import AxisMap, PixelGrid
 from .layout import Layout, Offset, Untrackable, offset_between
+from .network import Network, named_tensors
 from .rules import RULES, pointwise
-
-Site = tuple[str, int]
-"""A resize in a network: path of what calls it (see ``scopes``), and how many it has called before in this forward."""
+from .sites import Site, at_path, current_pass, current_site, new_pass, resizes_seen
 
 TOLERANCE = 1e-3  # input pixels; less than that is registered
 
@@ -28,7 +27,7 @@ class Resize:
 
     Args:
         path: module that called it, as in ``named_modules``.
-        call: how many resizes that module had done before in this forward pass.
+        call: how many resizes that module had called before in this forward pass; below 0 where no policy can reach it.
         mode: interpolation mode; ``"grid_sample"`` where the coordinates are data.
         align_corners: the flag; None for modes that have none and for explicit maps.
         maps: the affine map per spatial axis; empty for ``grid_sample``.
@@ -51,6 +50,11 @@ class Resize:
     @property
     def site(self) -> Site:
         return (self.path, self.call)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether a policy sees the call."""
+        return self.call >= 0
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ class Tracker(TorchDispatchMode):
     Attributes:
         trace: what has been recorded.
         outputs: grids of what the modules given to ``modules`` returned, by name.
+        returned: grids of what the model returned, by name.
+        predicts: some of that has the size of the image.
         pairs: for each operand that a resize misplaced: the resize, the operand's layout and the one it met.
     """
 
@@ -123,11 +129,12 @@ class Tracker(TorchDispatchMode):
         super().__init__()
         self.trace = Trace()
         self.outputs: dict[str, list[PixelGrid | None]] = {}
+        self.returned: dict[str, PixelGrid | None] = {}
+        self.predicts = False
         self.pairs: list[tuple[int, Layout, Layout]] = []
         self._overrides = overrides or {}
         self._layouts: Any = WeakIdKeyDictionary()
-        self._path: list[str] = [""]
-        self._calls: Counter[str] = Counter()
+        self._unreached: Counter[str] = Counter()
 
     def start(self, image: Tensor) -> None:
         """Declare (N, C, H, W) to be the image: stride 1, offset 0."""
@@ -137,40 +144,53 @@ class Tracker(TorchDispatchMode):
         layout = self._layouts.get(tensor)
         return Layout.plain(tensor.shape) if layout is None else layout
 
+    def __enter__(self) -> "Tracker":
+        with ExitStack() as stack:
+            stack.enter_context(new_pass())
+            stack.enter_context(resizes_seen())
+            super().__enter__()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._stack.close()
+
     @contextmanager
-    def modules(self, model: nn.Module, watched: Sequence[str] = ()) -> Iterator[None]:
+    def modules(self, model: nn.Module, network: Network, watched: Sequence[str] = ()) -> Iterator[None]:
         """Know which of ``model``'s modules is running, and note the grids that the ``watched`` ones return."""
         wrapped: list[tuple[nn.Module, str, Any]] = []
         for name, module in model.named_modules():
-            for method, path in scopes(name, module).items():
+            for method, path in network.paths(name, module).items():
                 wrapped.append((module, method, module.__dict__.get(method)))
-                setattr(module, method, self._entering(path, getattr(module, method), watched))
+                # Past nn.Module's own: a scripted module takes no new methods.
+                object.__setattr__(module, method, self._entering(path, getattr(module, method), watched))
         try:
             yield
         finally:
             for module, method, own in wrapped:
                 if own is None:
-                    delattr(module, method)
+                    object.__delattr__(module, method)
                 else:
-                    setattr(module, method, own)
-            self._path[1:] = []
+                    object.__setattr__(module, method, own)
 
     def _entering(self, name: str, forward: Callable[..., Any], watched: Sequence[str]) -> Callable[..., Any]:
         def tracked(*args: Any, **kwargs: Any) -> Any:
-            self._path.append(name)
-            try:
+            with at_path(name):
                 out = forward(*args, **kwargs)
-            finally:
-                self._path.pop()
             if name in watched:
-                self.outputs[name] = [_grid(self.of(x)) for x in _tensors([out])]
+                self.outputs[name] = [self.grid(x) for _, x in named_tensors(out)]
             return out
 
         return tracked
 
+    def grid(self, tensor: Tensor) -> PixelGrid | None:
+        """Return the grid of ``tensor``; None where it has no position, or none that a grid describes."""
+        return _grid(self.of(tensor))
+
     @property
     def path(self) -> str:
-        return self._path[-1]
+        return current_pass().path
 
     # --- called by the rules ------------------------------------------------------------------------------------------
 
@@ -211,13 +231,16 @@ class Tracker(TorchDispatchMode):
     def resize(
         self, source: Tensor, out: Tensor, mode: str, align_corners: bool | None, maps: Sequence[AxisMap]
     ) -> Layout:
-        site = (self.path, self._calls[self.path])
-        maps = self._overrides.get(site, maps)
+        maps = self._overrides.get(self._site(), maps)
         layout = self.of(source)
         result = layout
         for i, axis_map in enumerate(maps):
             result = result.resample(out.ndim - len(maps) + i, out.shape[i - len(maps)], axis_map)
         return self._record_resize(source, out, mode, align_corners, tuple(maps), layout, result)
+
+    def _site(self) -> Site:
+        """Return the site of the resize that runs, or one that no policy knows."""
+        return current_site() or (self.path, -1 - self._unreached[self.path])
 
     def sampled(self, source: Tensor, out: Tensor, align_corners: bool, layout: Layout) -> Layout:
         return self._record_resize(source, out, "grid_sample", align_corners, (), self.of(source), layout)
@@ -238,8 +261,7 @@ class Tracker(TorchDispatchMode):
     ) -> Layout:
         self.trace.resizes.append(
             Resize(
-                self.path,
-                self._calls[self.path],
+                *self._site(),
                 mode,
                 align_corners,
                 maps,
@@ -249,7 +271,7 @@ class Tracker(TorchDispatchMode):
                 tuple(out.shape[2:]),
             )
         )
-        self._calls[self.path] += mode != "grid_sample"
+        self._unreached[self.path] += current_site() is None
         moves = mode == "grid_sample" or source.shape != out.shape or any((m.scale, m.offset) != (1, 0) for m in maps)
         if not after.spatial or (before.site is not None and not moves):
             return after  # a resize to the same size leaves what a resize before it did for that one to correct
@@ -282,20 +304,6 @@ class Tracker(TorchDispatchMode):
                 assert layout.shape == tuple(tensor.shape), f"{name}: {layout.shape} is not {tuple(tensor.shape)}"
                 self._layouts[tensor] = layout
         return out
-
-
-def scopes(name: str, module: nn.Module) -> dict[str, str]:
-    """The methods of a module that own resizes, each with the path its sites go by.
-
-    Heads are called by ``forward`` itself, past any hook, and resize their logits to the labels outside of it.
-    """
-    found = {"forward": name}
-    for method in ("predict_by_feat", "loss_by_feat"):
-        if hasattr(module, method):
-            found[method] = f"{name}.logits"
-    if hasattr(module, "postprocess_result"):
-        found["postprocess_result"] = "postprocess"
-    return found
 
 
 def _grid(layout: Layout) -> PixelGrid | None:

@@ -6,7 +6,7 @@ Linear operators with non-negative weights average the positions of what they re
 
 import torch
 
-from mmseg_resample.alignment import Tracker
+from mmseg_resample.grids import Tracker
 
 
 def image(height, width, axis, channels=1):

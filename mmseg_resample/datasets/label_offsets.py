@@ -1,6 +1,5 @@
 """Where a training pipeline puts labels relative to the image: measured by running its own resizes on ramps."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,23 +7,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import TRANSFORMS
 
+from ..grids.audit import LabelOffset
+
 _DRAWS = 8  # sizes drawn from a random resize
 _BORDER = 0.1  # share of each side left out: edges repeat there
-
-
-@dataclass(frozen=True)
-class LabelOffset:
-    """Mean displacement of labels against the image after one resize of the pipeline, in pixels of its output.
-
-    Args:
-        transform: type of the transform.
-        y: positive where labels lie below the image's content.
-        x: positive where they lie to its right.
-    """
-
-    transform: str
-    y: float
-    x: float
 
 
 def label_offsets(cfg: Config, seed: int = 0) -> list[LabelOffset]:

@@ -447,7 +447,11 @@ def pixel_unshuffle(t: "Tracker", args: Args, out: Tensor) -> Layout:
 def _interpolation(name: str) -> Rule:
     """``aten::upsample_*``: names of scales differ by the number of axes."""
     kind = name.removeprefix("_").removeprefix("upsample_").rstrip("123d").rstrip("_")
-    mode = {"nearest_exact": "nearest-exact", "bilinear2d_aa": "bilinear", "bicubic2d_aa": "bicubic"}.get(kind, kind)
+    mode = {
+        "nearest_exact": "nearest-exact",
+        "bilinear2d_aa": "bilinear antialiased",
+        "bicubic2d_aa": "bicubic antialiased",
+    }.get(kind, kind)
 
     def interpolation(t: "Tracker", args: Args, out: Tensor) -> Layout:
         source = t.of(args["self"])
@@ -497,7 +501,9 @@ for _axes, _modes in (
 @rule("mmseg_resample::resample")
 def resample(t: "Tracker", args: Args, out: Tensor) -> Layout:
     maps = [AxisMap(s, o) for s, o in zip(args["scale"], args["offset"], strict=True)]
-    return t.resize(args["input"], out, args["kernel"], None, maps)
+    axes = out.ndim - 2
+    mode = {"linear": ("linear", "bilinear", "trilinear")[axes - 1], "cubic": "bicubic", "cubic-banded": "bicubic"}
+    return t.resize(args["input"], out, mode.get(args["kernel"], args["kernel"]), None, maps)
 
 
 @rule("grid_sampler_2d", "grid_sampler", "cudnn_grid_sampler", "_grid_sampler_2d_cpu_fallback")

@@ -6,20 +6,22 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from rich.console import Console
 
-from mmseg_resample.alignment.comparison import compare, describe, in_pixels, input_size
-from mmseg_resample.alignment.layout import Offset
-from mmseg_resample.alignment.report import plot, render, to_json
+from mmseg_resample.grids import Offset
+from mmseg_resample.grids.picture import plot
+from mmseg_resample.grids.report import render, to_json
+from mmseg_resample.grids.words import describe, in_pixels
+from mmseg_resample.launch.auditing import audit_config, input_size
 
 from .test_networks import CONFIGS
 
 
 @pytest.fixture(scope="module")
 def upernet():
-    return compare(get_config(CONFIGS["upernet_r18"]), "upernet_r18", [(512, 1024), (513, 1025)])
+    return audit_config(get_config(CONFIGS["upernet_r18"]), "upernet_r18", [(512, 1024), (513, 1025)])
 
 
 def test_what_each_pixel_model_gives(upernet):
-    final = {key: [in_pixels(a.final.x) for a in audits] for key, audits in upernet.audits.items()}
+    final = {key: [in_pixels(a.final.x) for a in audits] for key, audits in upernet.passes.items()}
     assert final == {
         "config": ["-1.5", "-1.5 .. 1.5"],
         "False": ["-1.5", "-1.5 .. 1.5"],
@@ -45,12 +47,12 @@ def test_the_verdict_in_words(upernet):
 
 
 def test_registered_networks_are_called_so():
-    text = describe(compare(get_config(CONFIGS["unet"]), "unet", [(256, 256)]))
+    text = describe(audit_config(get_config(CONFIGS["unet"]), "unet", [(256, 256)]))
     assert "is registered with the labels at 256x256" in text and "Everything is registered as it stands." in text
 
 
 def test_hard_coded_resizes_are_named():
-    comparison = compare(get_config(CONFIGS["hrnet"]), "hrnet", [(128, 256)])
+    comparison = audit_config(get_config(CONFIGS["hrnet"]), "hrnet", [(128, 256)])
     assert "resizes are hard-coded" in describe(comparison)
     assert ("decode_head.logits", 0) not in comparison.hard_coded and len(comparison.hard_coded) > 10
 
@@ -59,14 +61,14 @@ def test_images_of_four_channels():
     config = get_config(CONFIGS["upernet_r18"])
     config.model.backbone.in_channels = 4
     config.model.resize_policy, config.model.type = dict(exact=True), "ResampledSegmentor"
-    assert compare(config, "rgbd", [(128, 256)]).audits["config"][0].final.worst < 1e-3
+    assert audit_config(config, "rgbd", [(128, 256)]).passes["config"][0].final.worst < 1e-3
 
 
 def test_tables_json_and_pictures(upernet, tmp_path):
     console = Console(width=140, record=True, file=io.StringIO())
     console.print(render(upernet, everything=True))
     text = console.export_text()
-    for part in ("Backbone levels", "16x32 -> 128x256 bilinear False", "0.125 i +0", "-14"):
+    for part in ("Levels", "16x32 -> 128x256 bilinear False", "0.125 i +0", "-14"):
         assert part in text
     found = json.loads(json.dumps(to_json(upernet)))
     assert found["schema"] == 1 and len(found["audits"]["config"]) == 2
@@ -90,7 +92,7 @@ def test_narrow_tables_cut_nothing(upernet):
 
 def test_nothing_to_list_is_a_line():
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(render(compare(get_config(CONFIGS["unet"]), "unet", [(256, 256)])))
+    console.print(render(audit_config(get_config(CONFIGS["unet"]), "unet", [(256, 256)])))
     text = console.export_text()
     assert "Meetings that are misregistered: none at 256x256.\nResizes that need a change: none at 256x256.\n" in text
     assert "a resize can repair" not in text and "exact map" not in text

@@ -1,56 +1,64 @@
-"""Show a comparison: tables for a terminal, JSON for programs, displacement fields for the eye."""
+"""An audit as tables for a terminal, and as JSON for programs."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from .audit import Audit
-from .comparison import Comparison, describe, in_pixels
+from .forward_pass import ForwardPass
 from .layout import Offset
 from .track import TOLERANCE, Meeting, Resize
+from .words import describe, in_pixels
 
 SCHEMA = 1
 
 
-def render(comparison: Comparison, everything: bool = False) -> Group:
+def render(audit: Audit, everything: bool = False) -> Group:
     """The audit as rich renderables: verdict, what each pixel model gives, meetings (worst first), resizes.
 
     Args:
-        comparison: what to show.
+        audit: what to show.
         everything: list the registered meetings and every resize too.
     """
     parts: list[Any] = [
-        Panel(describe(comparison), title=comparison.name, border_style="cyan"),
-        _levels(comparison.now),
+        Panel(describe(audit), title=audit.name, border_style="cyan"),
+        _levels(audit.now),
     ]
-    parts.append(_variants(comparison))
+    parts.append(_variants(audit))
     for table, empty in (
-        (_meetings(comparison, everything), "Meetings that are misregistered"),
-        (_resizes(comparison, everything), "Resizes that need a change"),
+        (_meetings(audit, everything), "Meetings that are misregistered"),
+        (_resizes(audit, everything), "Resizes that need a change"),
     ):
-        parts.append(table if table.row_count else Text(f"{empty}: none at {_pair(comparison.now.size)}."))
+        parts.append(table if table.row_count else Text(f"{empty}: none at {_pair(audit.now.size)}."))
     for title, entries in (
-        ("could not be followed", comparison.now.trace.unknown),
-        ("ends on purpose", comparison.now.trace.notes),
+        ("could not be followed", audit.now.trace.unknown),
+        ("ends on purpose", audit.now.trace.notes),
     ):
         for path, reason in sorted(set(entries)):
-            parts.append(Text(f"{title}: {path or 'segmentor'}: {reason}", style="yellow" if "not" in title else "dim"))
+            parts.append(Text(f"{title}: {path or 'model'}: {reason}", style="yellow" if "not" in title else "dim"))
     return Group(*parts)
 
 
-def print_report(comparison: Comparison, console: Console, everything: bool = False) -> None:
-    console.print(render(comparison, everything))
+def print_report(audit: Audit, console: Console, everything: bool = False) -> None:
+    """Print the tables; ``everything`` lists what is registered, too."""
+    console.print(render(audit, everything))
 
 
-def _levels(audited: Audit) -> Table:
-    table = Table(title="Backbone levels", title_justify="left", box=None, header_style="bold")
+def to_text(audit: Audit) -> str:
+    """Return the tables as plain text."""
+    console = Console(width=120, file=io.StringIO())
+    print_report(audit, console)
+    return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
+
+
+def _levels(audited: ForwardPass) -> Table:
+    table = Table(title="Levels", title_justify="left", box=None, header_style="bold")
     for column in ("level", "size", "stride", "offset (centre of feature 0)"):
         table.add_column(column, justify="right" if column != "level" else "left")
     for i, level in enumerate(audited.levels):
@@ -61,7 +69,7 @@ def _levels(audited: Audit) -> Table:
     return table
 
 
-def _variants(comparison: Comparison) -> Table:
+def _variants(audit: Audit) -> Table:
     table = Table(title="What each pixel model gives (px)", title_justify="left", box=None, header_style="bold")
     for column, justify in (
         ("input", "left"),
@@ -73,17 +81,17 @@ def _variants(comparison: Comparison) -> Table:
     ):
         table.add_column(column, justify=justify, **_whole(column))  # type: ignore[arg-type]
     names = {"config": "as configured", "False": "align_corners=False", "True": "align_corners=True", "exact": "exact"}
-    for i, size in enumerate(comparison.sizes):
+    for i, size in enumerate(audit.sizes):
         for key in ("config", "False", "True", "exact"):
-            if key in comparison.audits:
-                table.add_row(*_variant_row(_pair(size), names[key], comparison.audits[key][i]))
-    if comparison.fitting is not None and comparison.fitting[0] not in comparison.sizes:
-        size, audited = comparison.fitting
+            if key in audit.passes:
+                table.add_row(*_variant_row(_pair(size), names[key], audit.passes[key][i]))
+    if audit.fitting is not None and audit.fitting[0] not in audit.sizes:
+        size, audited = audit.fitting
         table.add_row(*_variant_row(_pair(size), names["True"], audited))
     return table
 
 
-def _variant_row(size: str, name: str, audited: Audit) -> Sequence[Any]:
+def _variant_row(size: str, name: str, audited: ForwardPass) -> Sequence[Any]:
     pooled, levels = 0.0, 0.0
     for meeting in audited.misregistered:
         if meeting.pooled:
@@ -95,8 +103,8 @@ def _variant_row(size: str, name: str, audited: Audit) -> Sequence[Any]:
     return size, name, _coloured(f"{levels:.4g}", levels), _coloured(f"{pooled:.4g}", pooled), _offset(y), _offset(x)
 
 
-def _meetings(comparison: Comparison, everything: bool) -> Table:
-    audited = comparison.now
+def _meetings(audit: Audit, everything: bool) -> Table:
+    audited = audit.now
     kept = [m for m in audited.trace.meetings if everything or m.worst > TOLERANCE]
     hidden = len(audited.trace.meetings) - len(kept)
     caption = f"{hidden} more meetings are registered" if hidden else None
@@ -110,11 +118,11 @@ def _meetings(comparison: Comparison, everything: bool) -> Table:
     )
     for column in ("module", "op", "resized by", "y", "x", "times", "a resize can repair"):
         table.add_column(column, justify="right" if column in ("y", "x", "times") else "left", **_whole(column))
-    left = {(m.path, m.op) for m in comparison.exact.trace.meetings if m.worst > TOLERANCE}
-    for meeting, times in _grouped(kept):
+    left = {(m.path, m.op) for m in audit.exact.trace.meetings if m.worst > TOLERANCE}
+    for meeting, times in grouped(kept):
         repairable = "" if meeting.worst <= TOLERANCE else "no" if (meeting.path, meeting.op) in left else "yes"
         table.add_row(
-            meeting.path or "segmentor",
+            meeting.path or "model",
             meeting.op,
             _resized_by(audited, meeting),
             _offset(meeting.y),
@@ -125,15 +133,15 @@ def _meetings(comparison: Comparison, everything: bool) -> Table:
     return table
 
 
-def _grouped(meetings: Sequence[Meeting]) -> list[tuple[Meeting, int]]:
-    """Equal findings in one module once, with their number."""
+def grouped(meetings: Sequence[Meeting]) -> list[tuple[Meeting, int]]:
+    """Put equal findings in one module together, with their number."""
     groups: dict[Any, list[Meeting]] = {}
     for meeting in meetings:
         groups.setdefault((meeting.path, meeting.op, in_pixels(meeting.y), in_pixels(meeting.x)), []).append(meeting)
     return sorted(((group[0], len(group)) for group in groups.values()), key=lambda pair: -pair[0].worst)
 
 
-def _resized_by(audited: Audit, meeting: Meeting) -> str:
+def _resized_by(audited: ForwardPass, meeting: Meeting) -> str:
     if meeting.site is None:
         return "layers, no resize"
     resize = audited.trace.resizes[meeting.site]
@@ -144,9 +152,9 @@ def _model(resize: Resize) -> str:
     return resize.mode if resize.align_corners is None else f"{resize.mode} {resize.align_corners}"
 
 
-def _resizes(comparison: Comparison, everything: bool) -> Table:
-    audited = comparison.now
-    changed = comparison.exact.maps
+def _resizes(audit: Audit, everything: bool) -> Table:
+    audited = audit.now
+    changed = audit.exact.maps
     kept = [r for r in audited.trace.resizes if everything or r.site in changed]
     hidden = len(audited.trace.resizes) - len(kept)
     table = Table(
@@ -161,10 +169,10 @@ def _resizes(comparison: Comparison, everything: bool) -> Table:
         table.add_column(column, **_whole(column))
     for resize in kept:
         exact = "; ".join(dict.fromkeys(f"{m.scale:.6g} i {m.offset:+.4g}" for m in changed.get(resize.site, ())))
-        ignores = "  (hard-coded)" if resize.site in comparison.hard_coded else ""
+        ignores = "  (hard-coded)" if resize.site in audit.hard_coded else ""
         table.add_row(
-            resize.path or "segmentor",
-            str(resize.call),
+            resize.path or "model",
+            str(resize.call) if resize.reachable else "-",
             f"{_pair(resize.source_size)} -> {_pair(resize.size)}",
             _model(resize) + ignores,
             _grid(resize.source),
@@ -175,7 +183,7 @@ def _resizes(comparison: Comparison, everything: bool) -> Table:
 
 
 def _whole(column: str) -> dict[str, Any]:
-    """How a narrow column shows what does not fit: in more lines, never cut; names that tell rows apart in one line."""
+    """Return how a narrow column shows what does not fit: in more lines, never cut, but names in one line."""
     return {"overflow": "fold", "no_wrap": column in ("input", "resizes", "module")}
 
 
@@ -197,22 +205,22 @@ def _coloured(text: str, pixels: float) -> Text:
     return Text(text, style="green" if pixels <= TOLERANCE else "yellow" if pixels <= 2 else "red")
 
 
-def to_json(comparison: Comparison) -> dict[str, Any]:
-    """Everything that was found, for programs; grids and offsets in input pixels, axes in the order (y, x)."""
-    fitting = comparison.fitting
+def to_json(audit: Audit) -> dict[str, Any]:
+    """Return everything that was found, for programs; grids and offsets in input pixels, axes in the order (y, x)."""
+    fitting = audit.fitting
     return {
         "schema": SCHEMA,
-        "config": comparison.name,
-        "verdict": describe(comparison),
-        "sizes": comparison.sizes,
-        "hard_coded": comparison.hard_coded,
-        "label_offsets": [asdict(moved) for moved in comparison.labels],
+        "config": audit.name,
+        "verdict": describe(audit),
+        "sizes": audit.sizes,
+        "hard_coded": audit.hard_coded,
+        "label_offsets": [asdict(moved) for moved in audit.labels],
         "true_is_exact_at": fitting[0] if fitting is not None and fitting[1].worst < TOLERANCE else None,
-        "audits": {key: [_audit_json(a) for a in audits] for key, audits in comparison.audits.items()},
+        "audits": {key: [_pass_json(p) for p in passes] for key, passes in audit.passes.items()},
     }
 
 
-def _audit_json(audited: Audit) -> dict[str, Any]:
+def _pass_json(audited: ForwardPass) -> dict[str, Any]:
     return {
         "size": audited.size,
         "seconds": round(audited.seconds, 3),
@@ -225,64 +233,8 @@ def _audit_json(audited: Audit) -> dict[str, Any]:
             {"path": path, "call": call, "maps": [asdict(m) for m in maps]}
             for (path, call), maps in audited.maps.items()
         ],
+        "uncovered": [asdict(entry) for entry in audited.uncovered],
+        "unreachable": [r.site for r in audited.unreachable],
         "unknown": audited.trace.unknown,
         "notes": audited.trace.notes,
     }
-
-
-def plot(comparison: Comparison, path: Path, panels: int = 6) -> None:
-    """Draw the displacement field of the prediction and of the worst meetings over the image plane.
-
-    An arrow starts at a position of the feature it is compared with and ends where the evidence lies.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    titles = {"config": "as configured", "False": "align_corners=False", "True": "align_corners=True", "exact": "exact"}
-    fields = [
-        (f"prediction, {titles[key]}", comparison.audits[key][0].final)
-        for key in ("False", "True", "config", "exact")
-        if key in comparison.audits and not (key == "config" and "True" in comparison.audits)
-    ]
-    fields += [(f"{m.op} in {m.path or 'segmentor'}", m) for m, _ in _grouped(comparison.now.misregistered)[:panels]]
-    drawn = [(title, m) for title, m in fields if m is not None and m.y is not None and m.x is not None]
-    height, width = comparison.sizes[0]
-    columns = min(3, max(1, len(drawn)))
-    rows = -(-len(drawn) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(4.4 * columns, (4.0 * height / width + 0.7) * rows), squeeze=False, layout="constrained"
-    )
-    largest = max((m.worst for _, m in drawn), default=1.0) or 1.0
-    for axis in axes.flat[len(drawn) :]:
-        axis.axis("off")
-    for axis, (title, meeting) in zip(axes.flat, drawn, strict=False):
-        assert meeting.y is not None and meeting.x is not None
-        n = 9
-        t = np.linspace(0, 1, n)
-        dy, dx = (np.interp(t, [0, 0.5, 1], [o.first, o.middle, o.last]) for o in (meeting.y, meeting.x))
-        xs, ys = np.meshgrid(t * (width - 1), t * (height - 1))
-        u, v = np.broadcast_to(dx[None, :], (n, n)), np.broadcast_to(dy[:, None], (n, n))
-        # One scale per panel, so that small fields can be read; the colour compares panels.
-        axis.quiver(
-            xs,
-            ys,
-            u,
-            v,
-            np.hypot(u, v),
-            angles="xy",
-            scale_units="xy",
-            scale=max(meeting.worst, 1e-6) / (0.09 * width),
-            cmap="viridis",
-            clim=(0, largest * np.sqrt(2)),
-            width=0.005,
-        )
-        if meeting.worst <= TOLERANCE:
-            axis.plot(xs, ys, ".", color="tab:green", ms=3)
-        axis.set(xlim=(-0.06 * width, 1.06 * width), ylim=(1.06 * height, -0.06 * height), aspect="equal")
-        axis.set_title(f"{title}\ny {in_pixels(meeting.y)}, x {in_pixels(meeting.x)} px", fontsize=9, loc="left")
-        axis.tick_params(labelsize=7)
-    figure.suptitle(f"{comparison.name} at {height}x{width}: from where the evidence is read", fontsize=10)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)

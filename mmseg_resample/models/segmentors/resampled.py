@@ -1,19 +1,29 @@
 """``ResampledSegmentor``: the type by which a config puts any segmentor of mmseg under a ``ResizePolicy``."""
 
+import logging
 from typing import Any
 
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from torch import nn
 
-from ..ops import _check
-from .intercept import with_policy
-from .policy import ResizePolicy
+from ...ops import _check
+from ...policy import ResizePolicy
+
+
+class _ToRunnersLog(logging.Handler):
+    """Writes what policies say into the log of the runner at work."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_log(record.getMessage(), "current", record.levelno)
+
+
+logging.getLogger("mmseg_resample").addHandler(_ToRunnersLog())
 
 
 @MODELS.register_module()
 def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str | None = None, **kwargs: Any) -> nn.Module:
-    """A segmentor of mmseg under a ``ResizePolicy``; its parameters and checkpoints are the stock ones.
+    """Build a segmentor of mmseg under a ``ResizePolicy``; its parameters and checkpoints are the stock ones.
 
     In a config, behind any stock base: ``model = dict(type='ResampledSegmentor', resize_policy=dict(exact=True))``.
 
@@ -42,10 +52,11 @@ def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str | None = No
         )
     if not resize_policy.get("exact") and not resize_policy.get("rules"):
         return cls(**kwargs)
-    model = with_policy(cls)(**kwargs)
-    model.resize_policy = ResizePolicy(**resize_policy)  # type: ignore[assignment]
-    model.resize_policy.install(model)  # type: ignore[operator, union-attr]
-    varying = model.resize_policy.report()["by input size"]  # type: ignore[operator, union-attr]
-    if varying:
-        print_log(f"ResizePolicy: maps depend on the input size at {varying}; each size is audited.", "current")
+    model = cls(**kwargs)
+    policy = ResizePolicy(**resize_policy)
+    policy.install(model)
+    if policy.size_dependent:
+        print_log(
+            f"ResizePolicy: maps depend on the input size at {policy.size_dependent}; each is audited.", "current"
+        )
     return model

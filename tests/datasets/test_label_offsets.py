@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmseg_resample.alignment.pipeline import label_offsets
+from mmseg_resample.datasets.label_offsets import label_offsets
 
 
 def offsets(**entry):

@@ -1,0 +1,63 @@
+"""What everybody calls: ``audit`` and ``exact``, for networks of any framework."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from . import grids
+from .grids import Audit
+from .policy import ResizePolicy
+
+
+def audit(what: Any, size: int | Sequence[int] | None = None) -> Audit:
+    """Say which features of a network are misregistered, and by how many input pixels, without weights or data.
+
+    Args:
+        what: a network (any ``nn.Module`` that takes images (N, C, H, W)), or a config of mmsegmentation: a path, a
+            name such as ``"mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py"``, or an mmengine ``Config``.
+        size: input size, one number or (h, w). None: the config's crop, or 512x512 for a network.
+
+    Returns:
+        An ``Audit``: ``print`` shows its tables; ``worst``, ``final``, ``meetings``, ``resizes``, ``levels``,
+        ``uncovered`` and ``unreachable`` are its findings.
+
+    Raises:
+        TypeError: ``what`` is none of these.
+        ValueError: the network cannot be built, or cannot take an image of this size.
+        ImportError: a config without mmsegmentation.
+    """
+    if isinstance(what, nn.Module):
+        return grids.audit(what, size)
+    if isinstance(what, (str, Path)):
+        from .launch import load_config
+
+        return _audit_config(load_config(str(what)), str(what), size)
+    if hasattr(what, "filename") and "model" in what:  # mmengine's Config, which need not be installed
+        return _audit_config(what, what.filename or "config", size)
+    raise TypeError(
+        f"audit: expected an nn.Module or a config (a path, 'mmseg::...' or mmengine's Config), "
+        f"got {type(what).__name__}."
+    )
+
+
+def _audit_config(cfg: Any, name: str, size: int | Sequence[int] | None) -> Audit:
+    from .launch.auditing import audit_config, input_size
+
+    return audit_config(cfg, name, [input_size(cfg) if size is None else grids.image_size(size)])
+
+
+def exact(model: nn.Module, *, sizes: Sequence[Sequence[int]] | None = None) -> nn.Module:
+    """Make every resize of ``model`` register its output with what it meets, in place, and return the model.
+
+    Parameters, state dict and class names stay. ``model.resize_policy.report()`` says what was changed;
+    ``ResizePolicy(exact=True).applied(model)`` is the same for a ``with`` block.
+
+    Args:
+        model: any ``nn.Module`` that takes images (N, C, H, W).
+        sizes: two or more input sizes (h, w) at which the model is audited. None: 512x512, and 523x677 or, where the
+            model cannot take that, 736x608. Give sizes that the model can take if it cannot take these.
+    """
+    ResizePolicy(exact=True, sizes=sizes).install(model)
+    return model

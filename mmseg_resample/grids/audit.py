@@ -1,0 +1,166 @@
+"""``Audit``: a network under each pixel model, as it stands and with every resize exact, at some input sizes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..ops import PixelGrid
+from .coverage import Uncovered
+from .fake import FakeCopy
+from .forward_pass import ForwardPass, follow, follow_exact
+from .sites import Site, Size
+from .track import Meeting, Resize
+
+_DEFAULT_SIZE = (512, 512)
+
+
+@dataclass(frozen=True)
+class LabelOffset:
+    """Mean displacement of labels against the image after one resize of a training pipeline, in pixels of its output.
+
+    Args:
+        transform: type of the transform.
+        y: positive where labels lie below the image's content.
+        x: positive where they lie to its right.
+    """
+
+    transform: str
+    y: float
+    x: float
+
+
+@dataclass
+class Audit:
+    """Positions in a network: which features are misregistered, by how much, and what would register them.
+
+    ``str()`` is a table of it. All figures are input pixels; axes are (y, x).
+
+    Args:
+        name: of the network.
+        sizes: input sizes (h, w); the first is the one the findings are reported at.
+        passes: variant (``"config"``: as it stands, ``"False"``, ``"True"``, ``"exact"``) to forward passes, one per
+            size. A flag that the network does not take is missing.
+        hard_coded: resizes that keep their flag whatever the config says.
+        labels: how far the training pipeline's resizes move labels against the image.
+        fitting: for an odd-kernel backbone, the nearest size at which ``True`` is exact, and its forward pass.
+    """
+
+    name: str
+    sizes: list[Size]
+    passes: dict[str, list[ForwardPass]]
+    hard_coded: list[Site] = field(default_factory=list)
+    labels: list[LabelOffset] = field(default_factory=list)
+    fitting: tuple[Size, ForwardPass] | None = None
+
+    @property
+    def now(self) -> ForwardPass:
+        """The network as it stands, at the first size."""
+        return self.passes["config"][0]
+
+    @property
+    def exact(self) -> ForwardPass:
+        """The network with exact resizes, at the first size."""
+        return self.passes["exact"][0]
+
+    @property
+    def worst(self) -> float:
+        """The largest misregistration of the network as it stands, labels included, in input pixels."""
+        return self.now.worst
+
+    @property
+    def final(self) -> Meeting | None:
+        """The prediction's meeting with the labels; None if there is none, or it could not be followed."""
+        return self.now.final
+
+    @property
+    def meetings(self) -> list[Meeting]:
+        """Places where features meet, in the order in which they run."""
+        return self.now.trace.meetings
+
+    @property
+    def resizes(self) -> list[Resize]:
+        """Resizes in the order in which they run."""
+        return self.now.trace.resizes
+
+    @property
+    def levels(self) -> list[PixelGrid | None]:
+        """Grids of the levels of features; None where one has no position."""
+        return self.now.levels
+
+    @property
+    def unknown(self) -> list[tuple[str, str]]:
+        """Operators that could not be followed, as (module, operator and reason); nothing behind them is judged."""
+        return self.now.trace.unknown
+
+    @property
+    def uncovered(self) -> list[Uncovered]:
+        """Resizes that read beyond the samples of what they resize; the farthest first."""
+        return self.now.uncovered
+
+    @property
+    def unreachable(self) -> list[Resize]:
+        """Resizes that no policy can change."""
+        return self.now.unreachable
+
+    def __str__(self) -> str:
+        from .report import to_text
+
+        return to_text(self)
+
+    def plot(self, path: str | Path) -> None:
+        """Draw the displacement of the prediction and of the worst meetings to the image ``path``."""
+        from .picture import plot
+
+        plot(self, Path(path))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything that was found, for programs."""
+        from .report import to_json
+
+        return to_json(self)
+
+
+def audit(model: nn.Module, size: int | Sequence[int] | None = None, name: str | None = None) -> Audit:
+    """Audit any network on fake tensors: no weights, data or memory, seconds.
+
+    Args:
+        model: takes images (N, C, H, W) and returns features or predictions: a tensor, or a tuple, list, dict or
+            dataclass of tensors. It is copied, and stays as it is.
+        size: input size, one number or (h, w). None: 512x512.
+        name: to go by. None: the model's type.
+
+    Raises:
+        ValueError: the model cannot take an image of this size.
+        TypeError: a size that is no whole number, or a model that is none.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"audit: expected an nn.Module, got {type(model).__name__}.")
+    wanted = _DEFAULT_SIZE if size is None else image_size(size)
+    copied = FakeCopy(model)
+    try:
+        passes = {
+            "config": [copied.run(lambda fake: follow(fake, wanted))],
+            "exact": [copied.run(lambda fake: follow_exact(fake, wanted))],
+        }
+    except Exception as error:  # whatever a network raises
+        height, width = wanted
+        raise ValueError(
+            f"audit: {type(model).__name__} could not be run on an image of {height}x{width} "
+            f"({type(error).__name__}: {error}). Give a size that it takes: audit(model, size=(h, w))."
+        ) from error
+    return Audit(name or type(model).__name__, [wanted], passes)
+
+
+def image_size(size: int | Sequence[int]) -> Size:
+    """Return the (h, w) that ``size`` means.
+
+    Raises:
+        TypeError: it is neither a positive number of pixels nor two of them.
+    """
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
+        raise TypeError(f"audit: expected size to be a number of pixels or (h, w), got {size!r}.")
+    return pair

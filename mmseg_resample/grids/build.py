@@ -1,0 +1,72 @@
+"""Build a network from the name of what makes it: ``module:callable`` and its arguments."""
+
+import ast
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from .fake import fake_tensors
+
+
+def build(spec: str, arguments: Sequence[str] = ()) -> nn.Module:
+    """Build the network that ``spec`` names, without memory where its constructor allows that.
+
+    Args:
+        spec: ``"torchvision.models.segmentation:fcn_resnet50"``: a module, and a callable in it that returns a network.
+        arguments: ``"name=value"`` or ``"value"``; values are Python literals, anything else is a string.
+
+    Raises:
+        ValueError: ``spec`` is not of that form, there is no such module or callable, or it cannot be called so.
+        TypeError: it makes something else than an ``nn.Module``.
+    """
+    make = _find(spec)
+    positional, named = _parse(arguments)
+    try:
+        try:
+            with fake_tensors():
+                model = make(*positional, **named)
+        except Exception:  # a constructor that reads values, or loads weights
+            model = make(*positional, **named)
+    except Exception as error:  # whatever a constructor raises
+        raise ValueError(
+            f"audit: {spec}({', '.join(arguments)}) cannot be built ({type(error).__name__}: {error})."
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"audit: expected {spec} to make an nn.Module, got {type(model).__name__}.")
+    return model
+
+
+def _find(spec: str) -> Any:
+    module_name, _, path = spec.partition(":")
+    if not module_name or not path:
+        raise ValueError(f"audit: expected 'module:callable', got {spec!r}.")
+    try:
+        found = importlib.import_module(module_name)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except ImportError as error:
+        raise ValueError(f"audit: {module_name} cannot be imported ({error}). Is it installed?") from error
+    except AttributeError as error:
+        raise ValueError(f"audit: {spec}: {error}.") from error
+    return found
+
+
+def _parse(arguments: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if equals and name.isidentifier():
+            named[name] = _literal(value)
+        else:
+            positional.append(_literal(argument))
+    return positional, named
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

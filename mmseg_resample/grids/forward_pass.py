@@ -1,0 +1,178 @@
+"""Run a network on fake tensors, and say which of its features are misregistered and by how much."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from ..ops import AxisMap, PixelGrid
+from .coverage import Uncovered, uncovered
+from .layout import Layout, Untrackable
+from .network import network_of
+from .sites import Site, Size
+from .track import TOLERANCE, Meeting, Resize, Trace, Tracker
+
+Maps = Mapping[Site, Sequence[AxisMap]]
+_ROUNDS = 12  # corrections settle in two or three
+
+
+@dataclass
+class ForwardPass:
+    """Effects of one forward pass on positions, at one input size.
+
+    Args:
+        size: input size (h, w).
+        trace: every resize and meeting.
+        levels: grids of the levels of features; None where one has no position.
+        outputs: grid of every output by its name; None where it has no position.
+        final: the prediction's meeting with the labels; None if there is none of the image's size, or its positions
+            could not be followed.
+        predicts: an output has the size of the input, so that it can be compared with labels.
+        seconds: wall-clock time of the audit.
+        maps: the resizes that ``follow_exact`` changed, and to what.
+    """
+
+    size: Size
+    trace: Trace
+    levels: list[PixelGrid | None]
+    outputs: dict[str, PixelGrid | None]
+    final: Meeting | None
+    predicts: bool
+    seconds: float
+    maps: dict[Site, tuple[AxisMap, ...]] = field(default_factory=dict)
+
+    @property
+    def misregistered(self) -> list[Meeting]:
+        """Meetings of features, without the labels, that are off by more than the tolerance; worst first."""
+        found = [m for m in self.trace.meetings if m.worst > TOLERANCE and m.op != "labels"]
+        return sorted(found, key=lambda m: -m.worst)
+
+    @property
+    def worst(self) -> float:
+        """The largest misregistration anywhere, labels included, in input pixels."""
+        return max((m.worst for m in self.trace.meetings), default=0.0)
+
+    @property
+    def unreachable(self) -> list[Resize]:
+        """Resizes that no policy can change."""
+        return [r for r in self.trace.resizes if not r.reachable]
+
+    @property
+    def uncovered(self) -> list[Uncovered]:
+        """Resizes that read beyond the first or last sample of what they resize; the widest in pixels first."""
+        found = [entry for resize in self.trace.resizes if (entry := uncovered(resize)) is not None]
+        return sorted(found, key=lambda entry: -entry.pixels)
+
+
+def follow(model: nn.Module, size: Sequence[int], overrides: Maps | None = None) -> ForwardPass:
+    """Follow positions through a model that was built under ``fake_tensors``, in the same block.
+
+    Args:
+        model: any module that takes images (N, C, H, W).
+        size: input size (h, w).
+        overrides: maps to assume for some resizes instead of what the model does.
+    """
+    start = time.perf_counter()
+    return _summarise(model, _run(model, tuple(size), overrides), tuple(size), start)
+
+
+def follow_exact(model: nn.Module, size: Sequence[int]) -> ForwardPass:
+    """Follow positions with every resize replaced by the one that registers its output with what it meets.
+
+    A resize that feeds several meetings is made exact for the first. ``ForwardPass.maps`` holds the maps that differ
+    from what the model does; ``ForwardPass.misregistered`` is what no resize within reach can repair.
+    """
+    maps: dict[Site, tuple[AxisMap, ...]] = {}
+    start = time.perf_counter()
+    for number in range(_ROUNDS):
+        tracker = _run(model, tuple(size), maps)
+        # Each for what it meets first; a later meeting that contradicts stays listed. Corrected again where what it
+        # reads was moved since, at most `_ROUNDS // 2` times.
+        corrections = _corrections(tracker)
+        if number >= _ROUNDS // 2:
+            corrections = {site: to for site, to in corrections.items() if site not in maps}
+        if not corrections:
+            break
+        maps |= corrections
+    return _summarise(model, tracker, tuple(size), start, maps)
+
+
+def _corrections(tracker: Tracker) -> dict[Site, tuple[AxisMap, ...]]:
+    """Return, for each resize that misplaced an operand, the maps that put it onto the grid it first met."""
+    found: dict[Site, tuple[AxisMap, ...]] = {}
+    seen: set[int] = set()
+    for site, operand, base in tracker.pairs:
+        if site in seen:
+            continue
+        seen.add(site)
+        resize = tracker.trace.resizes[site]
+        if resize.source is None or resize.result is None or not resize.maps or not resize.reachable:
+            continue
+        try:
+            maps = _registering(resize.source, resize.result, operand.grid(), base.grid())
+        except Untrackable:
+            continue
+        close = all(
+            abs(a.scale - b.scale) + abs(a.offset - b.offset) < 1e-9 for a, b in zip(maps, resize.maps, strict=True)
+        )
+        if not close:
+            found[resize.site] = maps
+    return found
+
+
+def _registering(source: PixelGrid, result: PixelGrid, operand: PixelGrid, base: PixelGrid) -> tuple[AxisMap, ...]:
+    """Return the maps from ``source`` such that what became ``operand`` by way of ``result`` becomes ``base``.
+
+    Layers between the resize and the meeting keep their effect: a step of the operand is ``operand.stride /
+    result.stride`` steps of the result, its start lies a fixed number of them further on.
+    """
+    maps = []
+    for axis in range(2):
+        stride = result.stride[axis] * base.stride[axis] / operand.stride[axis]
+        lead = (operand.offset[axis] - result.offset[axis]) / result.stride[axis]
+        offset = base.offset[axis] - stride * lead
+        maps.append(AxisMap(stride / source.stride[axis], (offset - source.offset[axis]) / source.stride[axis]))
+    return tuple(maps)
+
+
+def _run(model: nn.Module, size: Size, overrides: Maps | None) -> Tracker:
+    network = network_of(model)
+    tracker = Tracker(overrides)
+    extractor = network.levels(model)
+    with torch.no_grad(), tracker, tracker.modules(model, network, [extractor] if extractor else []):
+        image = network.image(model, size)
+        tracker.start(image)
+        labels = Layout.image(image.shape)
+        for name, tensor in network.run(model, image):
+            layout = tracker.of(tensor)
+            tracker.returned[name] = tracker.grid(tensor)
+            if tuple(tensor.shape[2:]) == size:
+                tracker.predicts = True
+                tracker.meet("labels", [layout, labels], name)
+    return tracker
+
+
+def _summarise(
+    model: nn.Module,
+    tracker: Tracker,
+    size: Size,
+    start: float,
+    maps: dict[Site, tuple[AxisMap, ...]] | None = None,
+) -> ForwardPass:
+    network = network_of(model)
+    judged = [m for m in tracker.trace.meetings if m.op == "labels" and network.prediction in (None, m.path)]
+    extractor = network.levels(model)
+    features = [grid for grid in tracker.returned.values() if grid is None or grid.size != size]
+    levels = tracker.outputs.get(extractor, []) if extractor else features
+    return ForwardPass(
+        size,
+        tracker.trace,
+        levels,
+        tracker.returned,
+        judged[0] if judged else None,
+        tracker.predicts,
+        time.perf_counter() - start,
+        maps or {},
+    )

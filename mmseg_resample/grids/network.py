@@ -1,0 +1,91 @@
+"""How a network is run for an audit: what goes in, what comes out, and which of its methods call resizes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import singledispatch
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import PixelGrid, PixelModel
+from .sites import Site, Size
+
+_FEATURE_EXTRACTORS = ("backbone", "encoder")
+
+
+class Network:
+    """Any module that maps images (N, C, H, W) to features or predictions. Subclasses know a framework better.
+
+    Attributes:
+        entrances: methods of the model that begin a forward pass.
+        unaudited: methods that resize something which no audit sees, such as losses on inner levels.
+        prediction: path of the output that is compared with the labels; None for the first of the image's size.
+    """
+
+    entrances: tuple[str, ...] = ("forward",)
+    unaudited: frozenset[str] = frozenset()
+    prediction: str | None = None
+
+    def paths(self, name: str, module: nn.Module) -> dict[str, str]:
+        """Return the methods of ``module`` that own resizes, each with the path that its sites go by.
+
+        Args:
+            name: of the module in the model, as in ``named_modules``.
+            module: the module.
+        """
+        return {"forward": name}
+
+    def levels(self, model: nn.Module) -> str | None:
+        """Return the name of the module that returns the levels of features; None if the model itself does."""
+        return next((name for name in _FEATURE_EXTRACTORS if isinstance(getattr(model, name, None), nn.Module)), None)
+
+    def image(self, model: nn.Module, size: Size) -> Tensor:
+        """Return an image (1, C, H, W) that the model takes, without values."""
+        first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+        channels = first.in_channels if first is not None else 3
+        like = next((p for p in model.parameters() if p.is_floating_point()), None)
+        if like is None:
+            return torch.empty(1, channels, *size)
+        return torch.empty(1, channels, *size, dtype=like.dtype, device=like.device)
+
+    def run(self, model: nn.Module, image: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Run ``model`` on ``image``, and yield its outputs with their names."""
+        yield from named_tensors(model(image))
+
+    def pixel_model(self, site: Site, source_size: Size, size: Size, levels: Sequence[PixelGrid]) -> PixelModel | None:
+        """Return the exact pixel model of a resize that no audit saw, where it is known; None elsewhere.
+
+        Args:
+            site: where it is called.
+            source_size: spatial size of what is resized.
+            size: spatial size that it is resized to.
+            levels: grids of the levels of features.
+        """
+        return None
+
+
+@singledispatch
+def network_of(model: nn.Module) -> Network:
+    """Return what is known about networks of the type of ``model``.
+
+    ``network_of.register(Type)`` tells of another framework; see ``models.segmentors`` for mmseg's.
+    """
+    return Network()
+
+
+def named_tensors(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of an output, a tensor, list, tuple, dict or dataclass, each with its key or index."""
+    if isinstance(output, Tensor):
+        yield name, output
+        return
+    if isinstance(output, Mapping):
+        entries = list(output.items())
+    elif isinstance(output, (list, tuple)):
+        entries = list(enumerate(output))
+    elif is_dataclass(output):
+        entries = [(f.name, getattr(output, f.name)) for f in fields(output)]
+    else:
+        return
+    for key, value in entries:
+        yield from named_tensors(value, f"{name}.{key}" if name else str(key))

@@ -1,0 +1,115 @@
+"""An audit in words, and offsets as texts."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .layout import Offset
+from .track import TOLERANCE, Meeting, Resize
+
+if TYPE_CHECKING:
+    from .audit import Audit
+
+
+def describe(audit: "Audit") -> str:
+    """Say the verdict in words."""
+    size = "x".join(map(str, audit.sizes[0]))
+    sentences = []
+    flagged: list[str] = [key for key in ("False", "True") if key in audit.passes]
+    for key in flagged or ["config"]:
+        final = audit.passes[key][0].final
+        name = f"align_corners={key}" if flagged else "The prediction"
+        if final is not None or audit.now.predicts:
+            sentences.append(f"{name} {_final_in_words(final)} at {size}.")
+    inner = [m for m in audit.now.misregistered if not m.pooled]
+    pooled = [m for m in audit.now.misregistered if m.pooled]
+    if inner:
+        sentences.append(
+            f"Inside the network, features meet up to {inner[0].worst:.4g} px apart"
+            f" ({_place(inner[0])}); the same offset everywhere can be learned away, a drift cannot."
+        )
+    if pooled:
+        sentences.append(
+            f"Pooled bins, {pooled[0].spacing:.4g} px wide, are {pooled[0].worst:.4g} px off; "
+            f"only half-pixel fits them."
+        )
+    if audit.fitting is not None and "True" in audit.passes:
+        fit, fitted = audit.fitting
+        off = [m for m in fitted.trace.meetings if m.worst > TOLERANCE and not m.pooled]
+        if not off:
+            bins = " but for pooled bins" if fitted.worst > TOLERANCE else ""
+            sentences.append(f"align_corners=True is exact at {fit[0]}x{fit[1]}{bins}.")
+    if audit.hard_coded:
+        total = len(audit.now.trace.resizes)
+        sentences.append(f"{len(audit.hard_coded)} of {total} resizes are hard-coded and ignore the config's flag.")
+    exact = audit.exact
+    if not audit.now.predicts:
+        sentences.append(f"No output has the size of the input, {size}: nothing is compared with labels.")
+    elif audit.now.final is None:
+        sentences.append("The prediction is not judged.")
+    if audit.now.worst < TOLERANCE:
+        if audit.now.trace.meetings:
+            sentences.append("Everything is registered as it stands.")
+    elif exact.worst < TOLERANCE:
+        sentences.append(
+            f"Exact resizes ({len(exact.maps)} of {len(exact.trace.resizes)} changed) register everything."
+        )
+    else:
+        left = [m for m in exact.trace.meetings if m.worst > TOLERANCE]
+        worst = max(left, key=lambda m: m.worst)
+        sentences.append(
+            f"Exact resizes leave {len(left)} meeting(s) that no resize can repair, {worst.worst:.4g} px at most "
+            f"({_place(worst)})."
+        )
+    if audit.unreachable:
+        sentences.append(
+            f"{len(audit.unreachable)} resize(s) cannot be changed by a policy ({_listed(audit.unreachable)})."
+        )
+    for moved in audit.labels:
+        if max(abs(moved.y), abs(moved.x)) > 0.05:
+            sentences.append(
+                f"In the training pipeline, {moved.transform} puts labels {moved.x:+.2g} px right and "
+                f"{moved.y:+.2g} px below the image; AlignedResize does not."
+            )
+    if audit.now.trace.unknown:
+        sentences.append(
+            f"{len(audit.now.trace.unknown)} operator(s) could not be followed; what depends on them is not judged."
+        )
+    return " ".join(sentences)
+
+
+def _listed(resizes: Sequence[Resize]) -> str:
+    return ", ".join(dict.fromkeys(f"{resize.mode} in {resize.path or 'the model'}" for resize in resizes))
+
+
+def _place(meeting: Meeting) -> str:
+    return f"{meeting.op} in {meeting.path or 'the model'}"
+
+
+def _final_in_words(final: Meeting | None) -> str:
+    if final is None or (final.y is None and final.x is None):
+        return "could not be followed to the labels"
+    if final.worst < TOLERANCE:
+        return "is registered with the labels"
+    parts = []
+    constant = [o for o in (final.y, final.x) if o is not None and abs(o.drift) < TOLERANCE]
+    if final.y is not None and final.x is not None and len(constant) == 2 and abs(final.y.shift - final.x.shift) < 1e-6:
+        direction = "up and left" if final.y.shift < 0 else "down and right"
+        return f"reads {abs(final.y.shift):.4g} px {direction} of the labels everywhere"
+    for axis, offset, (before, after) in (("y", final.y, ("up", "down")), ("x", final.x, ("left", "right"))):
+        if offset is None:
+            continue
+        if abs(offset.drift) < TOLERANCE:
+            parts.append(f"{abs(offset.shift):.4g} px {before if offset.shift < 0 else after}")
+        else:
+            parts.append(f"from {offset.first:+.3g} to {offset.last:+.3g} px along {axis}")
+    drifts = any(o is not None and abs(o.drift) >= TOLERANCE for o in (final.y, final.x))
+    return f"{'drifts' if drifts else 'reads'} {' and '.join(parts)}"
+
+
+def in_pixels(offset: Offset | None) -> str:
+    """Write ``-3.5`` for a constant, ``0 .. -7`` for a drift."""
+    if offset is None:
+        return "-"
+    if abs(offset.drift) < TOLERANCE and abs(offset.middle - offset.first) < TOLERANCE:
+        return f"{offset.first + 0:.4g}"
+    return f"{offset.first + 0:.3g} .. {offset.last:.3g}"

@@ -1,0 +1,90 @@
+"""Audits of configs: the segmentor as configured, with either flag and with exact resizes, and the labels' pipeline."""
+
+import copy
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from torch import nn
+
+from ..datasets.label_offsets import label_offsets
+from ..grids import Audit, ForwardPass, fake_tensors, follow, follow_exact
+from ..grids.sites import Size
+
+
+def audit_config(cfg: Config, name: str, sizes: Sequence[Size], flags: bool = True) -> Audit:
+    """Audit ``cfg`` at ``sizes`` as it stands and exact and, with ``flags``, with ``align_corners`` False and True."""
+    passes: dict[str, list[ForwardPass]] = {}
+    labels = label_offsets(cfg)
+    with fake_tensors():
+        model = build_fake(cfg)
+        passes["config"] = [follow(model, size) for size in sizes]
+        passes["exact"] = [follow_exact(model, size) for size in sizes]
+        result = Audit(name, list(sizes), passes, labels=labels)
+        if not flags:
+            return result
+        for value in (False, True):
+            try:
+                flagged = build_fake(with_align_corners(cfg, value))
+            except TypeError:  # heads of mask classification have no flag
+                return result
+            passes[str(value)] = [follow(flagged, size) for size in sizes]
+        size = _size_for_true(result.now)
+        if size is not None:
+            with suppress(RuntimeError):  # networks that fix their inner sizes cannot take this one
+                result.fitting = (size, follow(flagged, size))
+    false, true = (passes[key][0].trace.resizes for key in ("False", "True"))
+    result.hard_coded = [
+        a.site
+        for a, b in zip(false, true, strict=True)
+        if a.align_corners is not None and a.align_corners == b.align_corners
+    ]
+    return result
+
+
+def input_size(cfg: Config) -> tuple[int, int]:
+    """Return the (h, w) that a config trains at: its crop, else that of its preprocessor, else 512x1024."""
+    size = cfg.get("crop_size") or (cfg.model.get("data_preprocessor") or {}).get("size") or (512, 1024)
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return height, width
+
+
+def build_fake(cfg: Config) -> nn.Module:
+    """Build the segmentor of a config without weights. Call it under ``fake_tensors``."""
+    init_default_scope(cfg.get("default_scope") or "mmseg")
+    model_cfg = copy.deepcopy(cfg.model)
+    model_cfg.pop("pretrained", None)
+    return MODELS.build(model_cfg).eval()
+
+
+def with_align_corners(cfg: Config, value: bool) -> Config:
+    """Copy ``cfg`` with ``align_corners=value`` in every head and wherever else the model has the key."""
+    cfg = copy.deepcopy(cfg)
+    for name in ("decode_head", "auxiliary_head"):
+        heads = cfg.model.get(name) or []
+        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
+            head["align_corners"] = value
+    _replace_key(cfg.model, "align_corners", value)
+    return cfg
+
+
+def _replace_key(cfg: Any, key: str, value: Any) -> None:
+    for entry in cfg.values() if isinstance(cfg, dict) else cfg if isinstance(cfg, (list, tuple)) else ():
+        _replace_key(entry, key, value)
+    if isinstance(cfg, dict) and key in cfg:
+        cfg[key] = value
+
+
+def _size_for_true(audited: ForwardPass) -> Size | None:
+    """Return the nearest ``n * stride + 1``, if the backbone's features sit on multiples of their stride."""
+    levels = [level for level in audited.levels if level is not None]
+    if not levels or any(offset != 0 for level in levels for offset in level.offset):
+        return None
+    stride = int(max(max(level.stride) for level in levels))
+    height, width = (max(round((n - 1) / stride), 1) * stride + 1 for n in audited.size)
+    return height, width

@@ -1,0 +1,71 @@
+"""How mmseg's segmentors are run for an audit: heads resize their logits to the labels outside of ``forward``."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mmseg.models.segmentors import BaseSegmentor
+from torch import Tensor, nn
+
+from ...grids import Network, network_of
+from ...grids.sites import Site, Size
+from ...ops import PixelGrid, PixelModel
+
+
+class SegmentorNetwork(Network):
+    """mmseg's segmentors: features by ``extract_feat``, logits at the size of the image by ``encode_decode``.
+
+    A head's resize of its logits to the labels goes by the head's path and ``.logits``, the step to the original image
+    by ``postprocess``.
+    """
+
+    entrances = ("forward", "loss", "predict", "extract_feat", "encode_decode")
+    unaudited = frozenset({"predict_by_feat", "postprocess_result"})  # inner losses, original images
+    prediction = "decode_head"
+
+    def paths(self, name: str, module: nn.Module) -> dict[str, str]:
+        found = {"forward": name}  # heads are called by it, past any hook
+        for method in ("predict_by_feat", "loss_by_feat"):
+            if hasattr(module, method):
+                found[method] = f"{name}.logits"
+        if hasattr(module, "postprocess_result"):
+            found["postprocess_result"] = "postprocess"
+        return found
+
+    def levels(self, model: nn.Module) -> str | None:
+        return "backbone"
+
+    def run(self, model: Any, image: Tensor) -> Iterator[tuple[str, Tensor]]:
+        size = tuple(image.shape[2:])
+        meta = dict(img_shape=size, ori_shape=size, pad_shape=size, padding_size=[0, 0, 0, 0])
+        features = model.extract_feat(image)
+        model.extract_feat = lambda _: features
+        try:
+            logits = model.encode_decode(image, [meta])
+        finally:
+            del model.extract_feat
+        yield "decode_head", logits
+        for head in _auxiliary_heads(model):
+            yield "auxiliary_head", head.predict(features, [meta], model.test_cfg)
+
+    def pixel_model(self, site: Site, source_size: Size, size: Size, levels: Sequence[PixelGrid]) -> PixelModel | None:
+        if site[0] == "postprocess":  # logits at the input's size to the original image: undo the pipeline's resize
+            return "half_pixel"
+        if not site[0].endswith(".logits"):
+            return None
+        stride = round(size[0] / source_size[0])  # a loss on an inner level
+        for level in levels:
+            if all(s == stride for s in level.stride):
+                return level.map_to(PixelGrid.image(size))
+        return None
+
+
+@network_of.register
+def _(model: BaseSegmentor) -> Network:
+    return SegmentorNetwork()
+
+
+def _auxiliary_heads(model: Any) -> list[Any]:
+    if not getattr(model, "with_auxiliary_head", False):
+        return []
+    heads = model.auxiliary_head
+    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]

@@ -1,0 +1,241 @@
+"""``ResizePolicy``: choose the pixel model of every resize of any network, without editing it.
+
+A resize goes by its site: the module that calls it and how many that module has called before in the same forward
+pass, under whatever name (``grids.sites``), so modules that hard-code their flag obey too. ``exact`` takes the map of
+each site from audits on fake tensors, made when the policy is installed: one at a size that strides divide, one at a
+size that they do not. Where these tell different maps, every input size is audited when it first comes.
+"""
+
+import copy
+import fnmatch
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..grids import FakeCopy, ForwardPass, Network, Site, follow_exact, network_of
+from ..grids.sites import ResizeCall, Size
+from ..ops import PixelModel, _check
+from ..ops.grid import axis_maps
+from .exact_maps import ExactMaps, close, covers
+from .intercept import COMPILES, mark, marks_restored, running
+from .rule import Rule
+
+_EVEN, _ODD = (512, 512), (523, 677)  # along one axis or both, every stride has an odd number of samples
+_EVEN_TOO = (736, 608)  # for networks that cannot take _ODD
+_MOST_DECISIONS = 10_000  # that a policy keeps; images of many sizes are many calls
+_LOGGER = logging.getLogger("mmseg_resample")
+
+
+class ResizePolicy:
+    """Rules over the resizes of a model.
+
+    Args:
+        exact: register every resize with what it meets, wherever no rule says otherwise.
+        rules: configs of ``Rule``, first match decides.
+        sizes: two or more input sizes (h, w) at which the model is audited. None: 512x512, and 523x677 or, where the
+            model cannot take that, 736x608. Give sizes that the model can take if it cannot take these.
+
+    Raises:
+        ValueError: neither ``exact`` nor rules, or a rule that contradicts itself.
+
+    Where exact maps depend on the input size in a way that no convention describes (``size_dependent`` lists those
+    sites), the model is audited at every size that it meets, a fraction of a second each. Compiled models and unpickled
+    ones keep what the modules do there.
+    """
+
+    def __init__(
+        self,
+        exact: bool = False,
+        rules: Sequence[dict[str, Any]] = (),
+        sizes: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        if not exact and not rules:
+            raise ValueError("ResizePolicy: expected exact=True or rules, got neither: there is nothing to do.")
+        self.rules = tuple(Rule.from_config(rule) for rule in rules)
+        if exact:
+            self.rules += (Rule(coordinates="exact"),)
+        self.sizes = None if sizes is None else [(int(h), int(w)) for h, w in sizes]
+        if self.sizes is not None and len(set(self.sizes)) < 2:
+            raise ValueError(f"ResizePolicy: expected two different sizes to audit at, got {self.sizes}.")
+        self._network = Network()
+        self._forget()
+        self._warned: set[Any] = set()
+
+    def _forget(self) -> None:
+        """Drop what is known of a model."""
+        self._known = ExactMaps()
+        self._at: dict[Size, ExactMaps] = {}
+        self._audit: Callable[[Size], ForwardPass] | None = None
+        self._decisions: dict[Any, dict[str, Any] | None] = {}
+
+    def install(self, model: nn.Module) -> None:
+        """Audit ``model`` and put its resizes under this policy, in place.
+
+        Its state dict, class names and results at other resizes stay as they are. Resizes that no policy can reach are
+        warned of.
+        """
+        self._forget()
+        self._network = network_of(model)
+        audited = _Audited(model, self)
+        after = self._audits(audited)
+        self._known = ExactMaps.of(after)
+        self._audit = audited if self._known.varying else None
+        owners = {resize.path for result in after for resize in result.trace.resizes if resize.reachable}
+        mark(model, self, self._network, owners)
+        model.resize_policy = self  # type: ignore[assignment]
+        self._warn_of_idle_rules(model)
+        if self._known.unreachable:
+            places = ", ".join(sorted({repr(path) for path, _ in self._known.unreachable}))
+            self._warn(
+                "unreachable",
+                f"resizes in {places} cannot be reached and stay as they are: they run below PyTorch's Python "
+                f"functions (TorchScript, C++), low-pass (antialias) or write into a given tensor.",
+            )
+
+    def _audits(self, audited: "_Audited") -> list[ForwardPass]:
+        if self.sizes is not None:
+            return [audited(size) for size in self.sizes]
+        first = audited(_EVEN)
+        try:
+            return [first, audited(_ODD)]
+        except Exception:  # whatever a network raises at a size that it cannot take
+            return [first, audited(_EVEN_TOO)]
+
+    def _warn_of_idle_rules(self, model: nn.Module) -> None:
+        paths = {path for name, module in model.named_modules() for path in self._network.paths(name, module).values()}
+        for rule in self.rules:
+            if not any(fnmatch.fnmatchcase(path, rule.path) for path in paths):
+                hint = _check.did_you_mean(rule.path, paths)
+                self._warn(rule.path, f"no module is at {rule.path!r}; that rule changes nothing.{hint}")
+
+    def _known_at(self, size: Size | None) -> ExactMaps:
+        if self._audit is None or size is None or (COMPILES and torch.compiler.is_compiling()):
+            return self._known
+        if size not in self._at:
+            try:
+                self._at[size] = ExactMaps.of([self._audit(size)])
+            except Exception as error:
+                self._warn(size, f"{size} could not be audited ({error}); resizes whose maps depend on it stay.")
+                self._at[size] = self._known
+        return self._at[size]
+
+    def running(self) -> AbstractContextManager[None]:
+        """Apply the policy to what runs inside; nested uses start their own count."""
+        return running(self)
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Install on ``model`` for the block alone: a policy for a model that was built without one."""
+        own = model.__dict__.get("resize_policy")
+        with marks_restored(model):
+            try:
+                self.install(model)
+                with self.running():
+                    yield
+            finally:
+                model.__dict__.pop("resize_policy", None)
+                if own is not None:
+                    model.resize_policy = own
+
+    @property
+    def size_dependent(self) -> list[Site]:
+        """Sites whose exact map depends on the input size in a way that no convention describes."""
+        return sorted(self._known.varying)
+
+    @property
+    def unreachable(self) -> list[Site]:
+        """Resizes that no policy can change, as the audits number them."""
+        return sorted(self._known.unreachable)
+
+    def report(self) -> dict[str, Any]:
+        """Return what is done where: exact maps by site, sites without a position, resizes out of reach."""
+        return {
+            "exact": dict(self._known.exact),
+            "without position": sorted(self._known.unpositioned),
+            "out of reach": self.unreachable,
+        }
+
+    def decide(self, site: Site, call: ResizeCall, input_size: Size | None = None) -> dict[str, Any] | None:
+        """Return what ``ops.resize`` shall do differently from ``call`` at ``site``; None to leave it as it is.
+
+        ``input_size`` is that of the model's images, where it is known.
+        """
+        if call.mode == "grid_sample":
+            return None
+        known = self._known_at(input_size)
+        if COMPILES and torch.compiler.is_compiling():  # sizes may be symbols
+            return self._decide(known, site, call)
+        key = (site, call, None if self._audit is None else input_size)
+        if key not in self._decisions:
+            if len(self._decisions) > _MOST_DECISIONS:
+                self._decisions.clear()
+            self._decisions[key] = self._decide(known, site, call)
+        return self._decisions[key]
+
+    def _decide(self, known: ExactMaps, site: Site, call: ResizeCall) -> dict[str, Any] | None:
+        for rule in self.rules:
+            if not rule.matches(site, call.mode, site not in known.unpositioned, call.source_size, call.size):
+                continue
+            if rule.coordinates == "keep":
+                return None
+            if rule.coordinates == "exact":
+                return self._make_exact(known, site, call, rule.set_mode)
+            change: dict[str, Any] = {}
+            if rule.set_mode is not None:
+                change["mode"] = rule.set_mode
+            if rule.coordinates is not None:
+                change["coordinates"] = rule.coordinates
+            elif rule.align_corners not in (None, call.align_corners):
+                change["align_corners"] = rule.align_corners
+            return change or None
+        return None
+
+    def _make_exact(
+        self, known: ExactMaps, site: Site, call: ResizeCall, set_mode: str | None
+    ) -> dict[str, Any] | None:
+        nearest = call.mode.startswith("nearest")
+        if site in known.exact and call.mode == known.modes[site]:
+            pixel_model: PixelModel | None = known.exact[site]
+        elif nearest or site in known.varying:
+            return None  # labels and masks are not what the audit saw; other sizes have other maps
+        else:
+            pixel_model = self._network.pixel_model(site, call.source_size, call.size, known.levels)
+        if pixel_model is None:
+            return None
+        maps = axis_maps(pixel_model, call.source_size, call.size)
+        audited = (site, call.source_size, call.size) in known.calls
+        if not audited and not all(covers(m, n, o) for m, n, o in zip(maps, call.source_size, call.size, strict=True)):
+            what = f"the resize {call.source_size} -> {call.size} at {site}"
+            self._warn(site, f"{what} is not the one that was audited there; it stays as it is.")
+            return None
+        if set_mode is None and not nearest and close(maps, call.maps()):
+            return None
+        # The nearest sample is up to half a sample off whatever the map: features are interpolated instead.
+        return {"mode": set_mode or ("bilinear" if nearest else call.mode), "coordinates": pixel_model}
+
+    def _warn(self, about: Any, message: str) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            _LOGGER.warning("ResizePolicy: %s", message)
+
+
+class _Audited:
+    """A copy of a model without memory, under the rules of a policy alone; called with a size, it is audited.
+
+    Exact maps are found for what the other rules leave.
+    """
+
+    def __init__(self, model: nn.Module, policy: ResizePolicy) -> None:
+        rules = copy.copy(policy)
+        rules._forget()
+        self._copy = FakeCopy(model)
+        network = network_of(model)
+        paths = {path for name, module in model.named_modules() for path in network.paths(name, module).values()}
+        self._copy.run(lambda fake: mark(fake, rules, network, paths))
+
+    def __call__(self, size: Size) -> ForwardPass:
+        return self._copy.run(lambda fake: follow_exact(fake, size))
