@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .ops.psa_mask import Kind, psa_mask, psa_mask_transpose
+
 __all__ = [
     "MissingOperatorError",
     "allow_mmengine_checkpoints",
@@ -130,7 +132,7 @@ def defer_missing_mmcv_operators() -> None:
     Needed with mmcv-lite, and with mmcv built without operators, as long as mmseg imports ``mmcv.ops`` unguarded
     (1.2.2 does in its focal loss, its SAN head and its point sampling, so ``mmseg.models`` cannot be imported).
     What is written in PyTorch there works: ``point_sample``, ``CrissCrossAttention``, the CPU path of
-    ``MultiScaleDeformableAttention``; and so does PSANet's ``PSAMask``, which is written in PyTorch here.
+    ``MultiScaleDeformableAttention``; and so does PSANet's ``PSAMask``, which ``ops.psa_mask`` computes.
     ``mmcv_full_available()`` still says no.
     """
     if importlib.util.find_spec("mmcv._ext") is not None:
@@ -164,38 +166,15 @@ def _missing_operator(name: str) -> Any:
     return operator
 
 
-def _psamask_forward(input: Any, output: Any, *, psa_type: int, **sizes: int) -> None:
-    index, inside = _psamask_channels(input, **sizes)
-    mask = input.flatten(2).gather(1, index.expand(len(input), -1, -1)).masked_fill(~inside, 0)
-    output.copy_((mask.transpose(1, 2) if psa_type else mask).unflatten(2, input.shape[2:]))
+def _psamask_forward(input: Any, output: Any, *, psa_type: int, h_mask: int, w_mask: int, **_: int) -> None:
+    output.copy_(psa_mask(input, _PSA_KINDS[psa_type], (h_mask, w_mask)))
 
 
-def _psamask_backward(grad_output: Any, grad_input: Any, *, psa_type: int, **sizes: int) -> None:
-    index, inside = _psamask_channels(grad_input, **sizes)
-    grad = grad_output.flatten(2)
-    grad = (grad.transpose(1, 2) if psa_type else grad).masked_fill(~inside, 0)
-    grad_input.flatten(2).scatter_add_(1, index.expand(len(grad), -1, -1), grad)
+def _psamask_backward(grad_output: Any, grad_input: Any, *, psa_type: int, h_mask: int, w_mask: int, **_: int) -> None:
+    grad_input.add_(psa_mask_transpose(grad_output, _PSA_KINDS[psa_type], (h_mask, w_mask)))
 
 
-def _psamask_channels(
-    mask: Any,
-    *,
-    h_feature: int,
-    w_feature: int,
-    h_mask: int,
-    w_mask: int,
-    half_h_mask: int,
-    half_w_mask: int,
-    num_: int,
-) -> tuple[Any, Any]:
-    """Find which channel of the mask around the second position lies on the first, and whether one does."""
-    y = torch.arange(h_feature, device=mask.device).repeat_interleave(w_feature)
-    x = torch.arange(w_feature, device=mask.device).repeat(h_feature)
-    row, column = y[:, None] - y + half_h_mask, x[:, None] - x + half_w_mask
-    inside = (row >= 0) & (row < h_mask) & (column >= 0) & (column < w_mask)
-    return (row * w_mask + column).clamp(0, h_mask * w_mask - 1), inside
-
-
+_PSA_KINDS: tuple[Kind, Kind] = ("collect", "distribute")  # by mmcv's number
 _IN_PYTORCH: dict[str, Any] = {"psamask_forward": _psamask_forward, "psamask_backward": _psamask_backward}
 
 

@@ -1,4 +1,4 @@
-"""IoU by where pixels are: their distance from the frame of the image, and the size of the object they belong to."""
+"""IoU by the place of pixels: their distance from the frame of the image, and the size of the object they belong to."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ from .areas import AreasMetric, binned_areas, encode, positions
 def frame_areas(
     pred: Tensor, label: Tensor, num_classes: int, distances: Sequence[float], ignore_index: int = 255
 ) -> Tensor:
-    """Areas by the distance of a pixel from the frame of the image.
+    """Count areas by the distance of a pixel from the frame of the image.
 
     The outermost pixels have distance 0; bin i holds ``distances[i - 1] <= distance < distances[i]``.
 
@@ -49,7 +49,7 @@ def frame_areas(
 def object_areas(
     pred: Tensor, label: Tensor, num_classes: int, radii: Sequence[float], ignore_index: int = 255
 ) -> Tensor:
-    """Areas by the size of objects: the connected components of every class of the label, 8 neighbours.
+    """Count areas by the size of objects: the connected components of every class of the label, 8 neighbours.
 
     An object is measured by the radius of the disc of its area, sqrt(area / pi); bin i holds
     ``radii[i - 1] <= radius < radii[i]``. A labelled pixel is in the bin of its object. A pixel that is wrongly
@@ -120,7 +120,7 @@ class FrameDistanceIoUMetric(AreasMetric):
         self.bins = _interval_names(self.distances)
 
     def count(self, pred: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Areas by distance."""
+        """Count areas by distance."""
         return {"areas": frame_areas(pred, label, len(self.classes), self.distances, self.ignore_index)}
 
 
@@ -144,11 +144,11 @@ class ObjectSizeIoUMetric(AreasMetric):
         self.bins = [*_interval_names(self.radii), "absent"]
 
     def count(self, pred: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Areas by size."""
+        """Count areas by size."""
         return {"areas": object_areas(pred, label, len(self.classes), self.radii, self.ignore_index)}
 
     def summarize(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
-        """Without the bin of absent classes."""
+        """Leave out the bin of absent classes."""
         values = super().summarize(arrays)
         del values[f"{self.name}_absent"]
         return values
@@ -170,7 +170,7 @@ def _distance_from_ends(n: int, device: torch.device) -> Tensor:
 
 
 def _on_edge(x: np.ndarray) -> np.ndarray:
-    """Whether a pixel differs from one of its four neighbours."""
+    """Tell whether a pixel differs from one of its four neighbours."""
     edge = np.zeros(x.shape, bool)
     rows, columns = x[1:] != x[:-1], x[:, 1:] != x[:, :-1]
     for part, differs in ((edge[1:], rows), (edge[:-1], rows), (edge[:, 1:], columns), (edge[:, :-1], columns)):

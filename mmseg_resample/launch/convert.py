@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmseg_resample import launch, register
-from mmseg_resample.files import whole
+from mmseg_resample.files import atomic_write
 
 from .sfsegnets import Convention, Conversion, convert
 
@@ -133,7 +133,7 @@ def write(content: dict[str, Any], path: Path) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as partial, partial.open("wb") as file:
+        with atomic_write(path) as partial, partial.open("wb") as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         raise launch.UsageError(f"destination {path}: cannot be written ({error}).") from error

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmseg_resample.files import whole
+from mmseg_resample.files import atomic_write
 
 from .plan import Run
 
@@ -84,7 +84,7 @@ class Event:
 
 def write_progress(path: Path, progress: Progress) -> None:
     """Say it to whoever looks at ``path``, for processes that no pipe connects."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(asdict(progress)))
 
 

@@ -15,7 +15,7 @@
         metrics.json              all of it; written last, so it marks the run as finished
         failure.json              why the last attempt failed, if it did
 
-Files are written by ``files.whole``, so each is complete or absent.
+Files are written by ``files.atomic_write``, so each is complete or absent.
 """
 
 import fcntl
@@ -35,7 +35,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mmseg_resample.files import whole
+from mmseg_resample.files import atomic_write
 
 from .measures import CONFUSION
 from .plan import Evaluation, Run, StudyError
@@ -227,7 +227,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_text(path: Path, text: str) -> None:
     """Write text so that ``path`` is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path, durable=True) as partial:
+    with atomic_write(path, durable=True) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mmseg_resample.files import whole
+from mmseg_resample.files import atomic_write
 
 INK, MUTED, GRID, BAND = "#24292f", "#6b7480", "#dfe3e8", "#c9d1d9"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9")
@@ -113,7 +113,7 @@ def save(plot: Plot, directory: Path) -> list[Path]:
             figure.legend(handles=handles, loc="lower left", ncols=min(6, len(handles)), frameon=False)
         for suffix in ("png", "svg"):
             path = directory / f"{plot.name}.{suffix}"
-            with whole(path) as partial:
+            with atomic_write(path) as partial:
                 figure.savefig(partial, format=suffix, facecolor="white", metadata=_anonymous(suffix))
             paths.append(path)
     return paths
