@@ -368,7 +368,22 @@ def test_a_decision_to_trust_getattr_stays():
 )
 def test_missing_or_contradicting_packages_are_one_clear_error(before, found):
     out = python(
-        f"import sys; {before}\ntry:\n    import mmseg_resample\nexcept ImportError as error:\n    print(error)"
+        f"import sys; {before}\ntry:\n    import mmseg_resample\n    mmseg_resample.register()\n"
+        f"except ImportError as error:\n    print(error)"
     )
     assert found in out
     assert 'pip install "mmseg_resample[lite]"' in out and "mmcv>=2.0.0rc4,<2.2.0" in out
+
+
+def test_a_torchvision_for_another_torch_is_one_clear_error(tmp_path):
+    """As it raises beside torch 2.13; timm imports it, and mmseg timm."""
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    (tmp_path / "timm.py").write_text("import torchvision")
+    out = python(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "try:\n    import mmseg_resample\nexcept ImportError as error:\n    print(error)"
+    )
+    problem, found, rule, fix = out.splitlines()
+    assert problem.endswith("mmseg.models cannot be imported: operator torchvision::nms does not exist")
+    assert f"torch from torch {torch.__version__}, torchvision from a bare folder, timm from a bare folder" in found
+    assert "torchvision is built for one torch" in rule and "pip uninstall torchvision timm" in fix

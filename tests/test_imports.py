@@ -13,7 +13,9 @@ ROOT = Path(mmseg_resample.__file__).parent
 
 # What each part may import from the package, beside itself.
 ALLOWED = {
+    "__main__": {"cli"},
     "api": {"grids", "launch", "policy"},
+    "cli": {"version"},  # and, by name, the one command of launch or study that is asked for
     "compat": {"ops"},
     "datasets": {"files", "grids"},
     "deploy": set(),
@@ -21,7 +23,7 @@ ALLOWED = {
     "evaluation": {"files"},
     "files": set(),
     "grids": {"ops"},
-    "launch": {"datasets", "grids", "ops"},
+    "launch": {"compat", "datasets", "files", "grids", "ops", "register", "visualization"},
     "models": {"derive", "grids", "ops", "policy", "resamplers"},
     "ops": set(),
     "policy": {"derive", "grids", "ops"},

@@ -230,7 +230,7 @@ class ShapesBackend(BaseStorageBackend):
     """A file backend that reads ``shapes://`` addresses as PNG files.
 
     So everything in mmseg that goes back to ``img_path`` works on scenes too: ``LoadImageFromFile``, test-time
-    augmentation, ``inference_model``, and the visualization hook behind ``tools/test.py --show-dir``.
+    augmentation, ``inference_model``, and the visualization hook behind ``mmseg-resample test --show-dir``.
     """
 
     def get(self, filepath: str) -> bytes:

@@ -16,7 +16,7 @@ class FlowLoggerHook(Hook):
 
     ``flow/<module>.dx`` and ``.dy`` are means over batch and positions, ``.spread`` the standard deviation of the
     flow vectors around them. A flow that only makes up for a misregistration is a constant: its mean is the shift that
-    ``tools/audit.py`` finds, its spread small.
+    ``mmseg-resample audit`` finds, its spread small.
 
     In a config: ``custom_hooks = [dict(type='FlowLoggerHook', interval=50)]``. The scalars go wherever the losses go:
     logs, TensorBoard and other backends of the visualizer.
