@@ -105,6 +105,12 @@ class Audit:
         """Resizes that no policy can change."""
         return self.now.unreachable
 
+    def add_sizes(self, other: "Audit") -> None:
+        """Add the forward passes of another audit of the same network, at other sizes."""
+        self.sizes += other.sizes
+        for variant, passes in self.passes.items():
+            passes += other.passes[variant]
+
     def __str__(self) -> str:
         from .report import to_text
 

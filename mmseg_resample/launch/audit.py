@@ -8,15 +8,23 @@ import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmseg_resample import launch, register
+
+if TYPE_CHECKING:
+    from mmseg_resample.grids import Audit
 
 EXAMPLES = """\
 examples:
   mmseg-resample audit mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py
   mmseg-resample audit my_config.py --size 512 1024 513 1025 --plot fields.png --json audit.json
   mmseg-resample audit my_config.py --max-shift 2    # exit status 1 if anything is further off: for a CI
+  mmseg-resample audit torchvision.models.segmentation:fcn_resnet50 weights=None weights_backbone=None
+  mmseg-resample audit segmentation_models_pytorch:FPN encoder_name=resnet18 encoder_weights=None --size 512
+
+A network that is no config is named by module:callable, with the callable's arguments behind it: name=value, Python
+literals or strings. It needs no mmsegmentation.
 
 Positions are in input pixels. "reads 1.5 px up and left" means that the evidence for a label was centred 1.5 px above
 and left of it. A constant offset can be learned away by a convolution; a drift over the image cannot.
@@ -38,6 +46,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     launch.add_config_arguments(parser)
+    parser.add_argument(
+        "arguments", nargs="*", metavar="NAME=VALUE", help="arguments of the callable, where a network is named by one"
+    )
     parser.add_argument(
         "--size",
         type=int,
@@ -72,16 +83,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _audit(args: argparse.Namespace) -> int:
-    warnings.simplefilter("ignore")  # mmseg's own, about the sizes that the report is about
-    register()
-    from rich.console import Console
-
-    from mmseg_resample.grids.report import print_report
-
-    from .auditing import audit_config, input_size
-
-    cfg = launch.load_config(args.config, options=args.cfg_options)
-    launch.require(cfg, "an audit", "model")
+    warnings.simplefilter("ignore")  # those of networks, about the sizes that the report is about
     for path in filter(None, (args.plot, args.json)):  # before the work, not after it
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,25 +91,64 @@ def _audit(args: argparse.Namespace) -> int:
             raise launch.UsageError(f"{path} cannot be written: {error}") from error
         if path.is_dir() or not os.access(path.parent, os.W_OK):
             raise launch.UsageError(f"{path} cannot be written: {'a folder' if path.is_dir() else 'no permission'}.")
-    sizes = _sizes(args.size) or [input_size(cfg)]
-    try:
-        comparison = audit_config(cfg, args.config, sizes, flags=args.compare == "align_corners")
-    except Exception as error:  # whatever a model raises that cannot be built, or does not fit together
-        raise launch.UsageError(f"{args.config} cannot be audited: {_cause(cfg, error)}") from error
+    audit = _audit_callable(args) if _names_a_callable(args.config) else _audit_config(args)
+    from rich.console import Console
+
+    from mmseg_resample.grids.report import print_report
+
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, 120)
-    print_report(comparison, console, args.all)
+    print_report(audit, console, args.all)
     if args.plot:
-        comparison.plot(args.plot)
+        audit.plot(args.plot)
         console.print(f"displacement fields: {args.plot}")
     if args.json:
-        args.json.write_text(json.dumps(comparison.to_json(), indent=1))
+        args.json.write_text(json.dumps(audit.to_json(), indent=1))
         console.print(f"findings: {args.json}")
     if args.max_shift is None:
         return 0
-    audits = comparison.passes["config"]
-    return int(any(a.final is None or a.worst > args.max_shift for a in audits))  # what is not judged does not pass
+    passes = audit.passes["config"]
+    # What is not judged does not pass.
+    return int(any((p.predicts and p.final is None) or p.trace.unknown or p.worst > args.max_shift for p in passes))
+
+
+def _audit_config(args: argparse.Namespace) -> "Audit":
+    if args.arguments:
+        raise launch.UsageError(
+            f"{' '.join(args.arguments)}: a config takes no arguments. Use --cfg-options, or name a network by "
+            f"module:callable."
+        )
+    register()
+    from .auditing import audit_config, input_size
+
+    cfg = launch.load_config(args.config, options=args.cfg_options)
+    launch.require(cfg, "an audit", "model")
+    sizes = _sizes(args.size) or [input_size(cfg)]
+    try:
+        return audit_config(cfg, args.config, sizes, flags=args.compare == "align_corners")
+    except Exception as error:  # whatever a model raises that cannot be built, or does not fit together
+        raise launch.UsageError(f"{args.config} cannot be audited: {_cause(cfg, error)}") from error
+
+
+def _audit_callable(args: argparse.Namespace) -> "Audit":
+    if args.cfg_options:
+        raise launch.UsageError("--cfg-options: a network named by module:callable has no config. Give its arguments.")
+    from mmseg_resample.grids import audit, build
+
+    try:
+        model = build(args.config, args.arguments)
+        name = " ".join([args.config, *args.arguments])
+        first, *others = [audit(model, size, name) for size in _sizes(args.size) or [None]]
+    except (TypeError, ValueError) as error:
+        raise launch.UsageError(str(error)) from error
+    for other in others:
+        first.add_sizes(other)
+    return first
+
+
+def _names_a_callable(name: str) -> bool:
+    return ":" in name.replace("::", "") and not Path(name).exists()
 
 
 def _cause(cfg: Any, error: Exception) -> str:
