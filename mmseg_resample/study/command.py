@@ -12,6 +12,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmseg_resample import register
+from mmseg_resample.launch import KeyValues, UsageError
+
 from .executors import NAMES
 
 if TYPE_CHECKING:
@@ -48,17 +51,6 @@ exit status: 0 done, 1 a run failed, 2 the study or the command line cannot work
 """
 
 
-class _KeyValues(argparse.Action):
-    """Option of KEY=VALUE pairs; ``launch.KeyValues`` parses them, and is imported only where there are some."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
-    ) -> None:
-        from mmseg_resample.launch import KeyValues
-
-        KeyValues(self.option_strings, self.dest, nargs=self.nargs)(parser, namespace, values, option)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (default: the arguments of the process), and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -77,9 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         add_arguments(parser)
     args = parser.parse_args(arguments)
 
+    register()  # before anything imports mmseg
     from rich.console import Console
-
-    from mmseg_resample.launch import UsageError
 
     from .executors import WorkerError
     from .plan import StudyError
@@ -105,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=_KeyValues,
+        action=KeyValues,
         metavar="KEY=VALUE",
         help="set in the base config, for all variants",
     )
@@ -138,7 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--slurm",
         nargs="+",
-        action=_KeyValues,
+        action=KeyValues,
         metavar="KEY=VALUE",
         help="options of the jobs: partition=gpu account=x time=4:00:00 gpus_per_node=1 cpus_per_task=8 mem_gb=32",
     )
