@@ -20,6 +20,7 @@ import torch
 from .ops.psa_mask import Kind, psa_mask, psa_mask_transpose
 
 __all__ = [
+    "FrameworkError",
     "MissingOperatorError",
     "allow_mmengine_checkpoints",
     "apply",
@@ -50,6 +51,10 @@ def apply() -> None:
 # What must be there
 
 
+class FrameworkError(ImportError):
+    """mmseg and what it needs cannot be imported together; the message says why and what to install."""
+
+
 def require_mmseg() -> None:
     """Import mmcv, mmengine and mmseg, or say which versions are there, what the rule is and how to repair it.
 
@@ -58,14 +63,14 @@ def require_mmseg() -> None:
     ``mmcv<2.2.0`` in a message that does not name this bound.
 
     Raises:
-        ImportError: one of the imports fails, for whatever reason.
+        FrameworkError: one of the imports fails, for whatever reason.
     """
     try:
         import mmcv  # noqa: F401
         import mmengine  # noqa: F401
         import mmseg.registry  # noqa: F401  (there from mmsegmentation 1.0 on)
     except (ImportError, AssertionError) as error:
-        raise ImportError(
+        raise FrameworkError(
             f"mmseg_resample: mmcv, mmengine and mmseg cannot be imported: {error}\n"
             f"Found: {_found('mmseg', 'mmengine', 'mmcv')}.\n"
             f"Rule: mmsegmentation 1.x with an mmengine and an mmcv or mmcv-lite that it accepts; "
@@ -82,12 +87,12 @@ def require_mmseg_models() -> None:
     Needed as long as mmseg's ``timm_backbone`` guards against nothing else.
 
     Raises:
-        ImportError: the import fails, for whatever reason.
+        FrameworkError: the import fails, for whatever reason.
     """
     try:
         import mmseg.models  # noqa: F401
     except (ImportError, RuntimeError, AttributeError, OSError) as error:  # as broken extensions raise
-        raise ImportError(
+        raise FrameworkError(
             f"mmseg_resample: mmseg.models cannot be imported: {error}\n"
             f"Found: {_found('torch', 'torchvision', 'timm', 'mmseg')}.\n"
             f"Rule: torchvision is built for one torch (0.N for torch 2.(N-15): torchvision 0.28 for torch 2.13), and "

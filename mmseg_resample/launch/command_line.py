@@ -65,12 +65,21 @@ class KeyValues(argparse.Action):
 def run(main: Callable[[], int | None]) -> int:
     """Run a command and return its exit status: its own or 0, 2 after a ``UsageError``, 130 after Ctrl-C.
 
+    Packages that are missing, or do not fit together, are such an error too.
+
     Args:
         main: the command; None is status 0. Any other exception passes through, with its traceback.
     """
     try:
         return main() or 0
     except UsageError as error:
+        say(f"error: {error}")
+        return 2
+    except ImportError as error:
+        from ..compat import FrameworkError  # imports torch
+
+        if not isinstance(error, FrameworkError):
+            raise
         say(f"error: {error}")
         return 2
     except KeyboardInterrupt:
