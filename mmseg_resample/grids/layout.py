@@ -64,6 +64,21 @@ class Dim:
     def spatial(self) -> bool:
         return any(atom.spatial for part in self.parts for atom in part)
 
+    @cached_property
+    def placed(self) -> bool:
+        """Whether the index tells something of the position: a loop over it, or phases that lie apart."""
+        return any(atom.spatial or atom.origin != ZERO for part in self.parts for atom in part)
+
+    @cached_property
+    def mean(self) -> Vector:
+        """What the dimension adds to a position on average over its indices."""
+        total = [0.0, 0.0]
+        for part, size in zip(self.parts, self._sizes, strict=True):
+            for atom in part:
+                centre = atom.at((atom.size - 1) / 2)
+                total = [t + c * size for t, c in zip(total, centre, strict=True)]
+        return (total[0] / max(self.size, 1), total[1] / max(self.size, 1))
+
     def moves_along(self, axis: int) -> bool:
         return any(atom.step[axis] for part in self.parts for atom in part)
 
@@ -104,7 +119,7 @@ class Dim:
 
     def slice(self, start: int, stop: int, step: int) -> "Dim":
         size = len(range(start, stop, step))
-        if not self.spatial:
+        if not self.placed:
             return Dim.plain(size)
         if len(self.parts) > 1:
             return self._slice_parts(start, stop, step)
@@ -263,6 +278,30 @@ class Layout:
             rest[kept] = rest[kept].moved(dim.at(at % dim.size))
         return self.with_dims(rest)
 
+    def mix(self, index: int, size: int) -> "Layout":
+        """Replace a dimension by ``size`` mixtures of all its entries, as a sum over channels does.
+
+        Along an image axis that other dimensions still move along (phases that were folded into channels), the
+        mixtures lie at the mean of what was mixed, and the evidence is as coarse as the samples are apart now. Along
+        one that none moves along any more, there is no position.
+        """
+        mixed = self.dims[index]
+        result = self.with_dim(index, Dim.plain(size))
+        if not mixed.placed:
+            return result
+        dims, native = list(result.dims), list(result.native)
+        for axis in (0, 1):
+            left = [i for i, dim in enumerate(dims) if dim.moves_along(axis)]
+            if not left:
+                continue
+            by = (mixed.mean[0], 0.0) if axis == 0 else (0.0, mixed.mean[1])
+            dims[left[-1]] = dims[left[-1]].moved(by)
+            if mixed.moves_along(axis) or by != ZERO:
+                steps = [abs(atom.step[axis]) for part in dims[left[-1]].parts for atom in part if atom.step[axis]]
+                native[axis] = max(native[axis], min(steps))
+        moved = result.with_dims(dims)
+        return replace(moved, native=(native[0], native[1])) if moved.spatial else moved
+
     def insert(self, index: int, size: int = 1) -> "Layout":
         return self.with_dims([*self.dims[:index], Dim.plain(size), *self.dims[index:]])
 
@@ -294,7 +333,12 @@ class Layout:
             return self.with_dim(index, Dim.plain(size))
         atom = dim.single("a resize")
         step = (atom.step[0] * axis_map.scale, atom.step[1] * axis_map.scale)
-        return self.with_dim(index, Dim.of(Atom(size, step, atom.at(axis_map.offset))))
+        resized = self.with_dim(index, Dim.of(Atom(size, step, atom.at(axis_map.offset))))
+        if abs(axis_map.scale) <= 1 or not resized.spatial:
+            return resized
+        # What shrinks leaves evidence out.
+        native = tuple(max(n, abs(s)) if s else n for n, s in zip(self.native, step, strict=True))
+        return replace(resized, native=native)  # type: ignore[arg-type]
 
 
 def _take(flat: list[Atom | Dim], size: int) -> Dim:

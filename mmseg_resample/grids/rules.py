@@ -10,16 +10,19 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
 from ..ops import AxisMap, Coordinates
-from .layout import Atom, Dim, Layout, Untrackable
+from .layout import ZERO, Atom, Dim, Layout, Untrackable
 
 if TYPE_CHECKING:
     from .track import Tracker
 
 Args = dict[str, Any]
 Rule = Callable[["Tracker", Args, Any], Any]
+
+_SIMPLE = 1024  # largest denominator of a ratio of sizes
 
 RULES: dict[str, Rule] = {}
 """Operator name without overload, such as ``"aten::convolution"``, to its rule."""
@@ -235,12 +238,66 @@ def cat(t: "Tracker", args: Args, out: Tensor) -> Layout:
     index = args["dim"] % out.ndim
     if len(layouts[0].dims) < out.ndim:  # stack
         layouts = [layout.insert(index) for layout in layouts]
+    elif _is_batch(layouts, index):
+        return _batch(layouts)
+    phases = _phases(layouts, index)
+    if phases is not None:
+        return layouts[0].with_dim(index, phases)
     if not any(layout.dims[index].spatial for layout in layouts):
         unsized = [layout.with_dim(index, Dim.plain(1)) for layout in layouts]
         return t.meet("cat", unsized).with_dim(index, Dim.plain(out.shape[index]))
     dims = [layout.dims[index] for layout in layouts]
     base = next(layout for layout in layouts if layout.spatial)
     return base.with_dim(index, _continued(dims) or Dim(tuple(part for dim in dims for part in dim.parts)))
+
+
+def _is_batch(layouts: Sequence[Layout], index: int) -> bool:
+    """Tell whether tensors are put together along their batch axis: the first, where channels are another one."""
+    plain = [i for i, dim in enumerate(layouts[0].dims) if not any(layout.dims[i].spatial for layout in layouts)]
+    return index == 0 and len(plain) > 1 and 0 in plain and any(layout.spatial for layout in layouts)
+
+
+def _batch(layouts: Sequence[Layout]) -> Layout:
+    """Put images of equal positions into one batch: they do not meet."""
+    placed = [layout for layout in layouts if layout.spatial]
+    if len(placed) < len(layouts) or any(layout.dims[1:] != placed[0].dims[1:] for layout in placed):
+        raise Untrackable("a batch of tensors whose positions differ")
+    base = min(placed, key=lambda layout: (sum(layout.native), layout.site is not None))
+    return base.with_dim(0, Dim(tuple(part for layout in layouts for part in layout.dims[0].parts)))
+
+
+def _phases(layouts: Sequence[Layout], index: int) -> Dim | None:
+    """Return the channels of the phases of one grid, each apart from the first by less than a step; None elsewhere.
+
+    What ``x[..., 0::2, 0::2]`` and ``x[..., 1::2, 0::2]`` hold lies between each other, and does not meet.
+    """
+    first = layouts[0]
+    if len(layouts) < 2 or any(layout.dims[index].placed or not layout.spatial for layout in layouts):
+        return None
+    parts: list[tuple[Atom, ...]] = []
+    apart = False
+    for layout in layouts:
+        shift = [0.0, 0.0]
+        for dim, own in zip(first.dims, layout.dims, strict=True):
+            if dim.spatial or own.spatial:
+                try:
+                    a, b = dim.single("a phase"), own.single("a phase")
+                except Untrackable:
+                    return None
+                if a.step != b.step:
+                    return None
+                for axis in (0, 1):
+                    shift[axis] += b.origin[axis] - a.origin[axis]
+                    if abs(shift[axis]) >= max(abs(a.step[axis]), layout.native[axis]) and a.step[axis]:
+                        return None
+        finer = all(
+            s == 0 or (n > 0 and abs(s / n - round(s / n)) < 1e-6) for s, n in zip(shift, layout.native, strict=True)
+        )
+        if layout.native != first.native or not finer:
+            return None
+        apart |= any(abs(s) > 1e-6 for s in shift)
+        parts.append((Atom(layout.dims[index].size, ZERO, (shift[0], shift[1])),))
+    return Dim(tuple(parts)) if apart else None
 
 
 def _continued(dims: Sequence[Dim]) -> Dim | None:
@@ -292,8 +349,7 @@ def reduce(t: "Tracker", args: Args, out: Any) -> Any:
     reduced = set(range(rank)) if which is None or which == [] else {d % max(rank, 1) for d in _per_axis(which, 1)}
     keep = first.ndim == rank
     for index in sorted(reduced, reverse=True):
-        size = first.shape[index] if keep else 1
-        layout = layout.with_dim(index, Dim.plain(size))
+        layout = layout.mix(index, first.shape[index] if keep else 1)
         if not keep:
             layout = layout.select(index, 0)
     return [layout] * len(out) if isinstance(out, (list, tuple)) else layout
@@ -307,10 +363,18 @@ def product(t: "Tracker", args: Args, out: Tensor) -> Layout:
     a, b = t.of(left), t.of(right)
     if "weight" in args:  # linear: the weight is stored transposed
         b = b.permute((1, 0))
+    if not b.spatial:
+        if not _keeps(a, len(a.dims) - 1):
+            t.note("a matrix mixes positions", left)
+        a = a.mix(len(a.dims) - 1, a.dims[-1].size)
     dims = [*a.dims[:-1]] + ([b.dims[-1]] if len(b.dims) > 1 else [])
-    if a.dims[-1].spatial and not b.spatial:
-        t.note("a matrix mixes positions", left)
     return (a if any(d.spatial for d in a.dims[:-1]) else b).with_dims(dims)
+
+
+def _keeps(layout: Layout, index: int) -> bool:
+    """Tell whether all image axes that a dimension moves along are left when it is mixed."""
+    others = [dim for i, dim in enumerate(layout.dims) if i != index]
+    return all(any(dim.moves_along(axis) for dim in others) for axis in (0, 1) if layout.dims[index].moves_along(axis))
 
 
 @rule(
@@ -341,9 +405,13 @@ def convolution(t: "Tracker", args: Args, out: Tensor) -> Layout:
     source = args["input"] if "input" in args else args["self"]
     layout = t.of(source)
     channels = out.ndim - len(args["weight"].shape[2:]) - 1
-    if layout.dims[channels].spatial:
+    groups = int(args.get("groups", 1))
+    if not _keeps(layout, channels):
         t.note("a convolution mixes positions as channels", source)
-    layout = layout.with_dim(channels, Dim.plain(out.shape[channels]))
+    if groups == 1 or not layout.dims[channels].placed:
+        layout = layout.mix(channels, out.shape[channels])
+    elif not groups == layout.dims[channels].size == out.shape[channels]:
+        raise Untrackable("a grouped convolution of channels that lie apart")
     axes = args["weight"].ndim - 2
     kernel = args["weight"].shape[2:]
     if not args.get("transposed"):
@@ -384,9 +452,25 @@ def adaptive_pool(t: "Tracker", args: Args, out: Any) -> Any:
         if bins == 1:
             layout = layout.with_dim(index, Dim.plain(1))
         elif bins != n:
-            layout = layout.resample(index, bins, AxisMap.from_convention("half_pixel", n, bins))
+            axis_map, off = _bin_centres(n, bins)
+            if off > 0.01 and layout.dims[index].spatial:
+                t.note(f"bins of unequal size: their centres are up to {off:.2g} samples off", args["self"])
+            layout = layout.resample(index, bins, axis_map)
             layout = _coarsened(layout, index)
     return [layout] * len(out) if isinstance(out, (list, tuple)) else layout
+
+
+def _bin_centres(n: int, bins: int) -> tuple[AxisMap, float]:
+    """Return where the bins of adaptive pooling are centred, and how far the worst is from there, in samples."""
+    starts = [i * n // bins for i in range(bins)]
+    ends = [-(-(i + 1) * n // bins) for i in range(bins)]
+    centres = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
+    step = (centres[-1] - centres[0]) / (bins - 1)
+    even = AxisMap(step, centres[0])
+    if all(abs(even(i) - centre) < 1e-9 for i, centre in enumerate(centres)):
+        return even, 0.0
+    nominal = AxisMap.from_convention("half_pixel", n, bins)
+    return nominal, max(abs(nominal(i) - centre) for i, centre in enumerate(centres))
 
 
 def _coarsened(layout: Layout, index: int) -> Layout:
@@ -477,15 +561,36 @@ def _interpolation(name: str) -> Rule:
 def _mean_nearest(mode: str, n: int, size: int, factor: float | None) -> AxisMap:
     """Return where the nearest samples lie on average over the outputs.
 
-    With n / size = p / q in lowest terms, what floor() cuts off takes the values 0, 1/q, ... for ``nearest``, and for
-    ``nearest-exact`` the same or, for odd p, the values halfway between.
+    The simplest ratio p / q that reads the same samples tells it: 17 samples resized to 33 are read at floor(j / 2).
+    What floor() cuts off takes the values 0, 1/q, ... for ``nearest``, and for ``nearest-exact`` the same or, for odd
+    p, the values halfway between.
     """
-    ratio = Fraction(n, size)
+    scale = np.float32(n / size) if factor is None else np.float32(1 / factor)  # as PyTorch's kernels have it
+    start = np.float32(0 if mode == "nearest" else 0.5)
+    index = np.arange(size, dtype=np.float32) + start
+    reads = np.minimum(np.floor(index * scale), n - 1).astype(np.int64)
+    ratio = _simplest_ratio(index, reads, n) or Fraction(n, size)
+    step = float(ratio)
     if mode == "nearest":
-        read = AxisMap.from_convention("asymmetric", n, size, factor)
-        return AxisMap(read.scale, read.offset - (1 - 1 / ratio.denominator) / 2)
-    read = AxisMap.from_convention("half_pixel", n, size, factor)
-    return AxisMap(read.scale, read.offset + (0 if ratio.numerator % 2 else 0.5 / ratio.denominator))
+        return AxisMap(step, -(1 - 1 / ratio.denominator) / 2)
+    return AxisMap(step, step / 2 - 0.5 + (0 if ratio.numerator % 2 else 0.5 / ratio.denominator))
+
+
+def _simplest_ratio(index: np.ndarray, reads: np.ndarray, n: int) -> Fraction | None:
+    """Return the fraction s of least denominator with floor(index * s) = reads; None if none is simple.
+
+    The last of ``n`` samples is also what lies behind it reads.
+    """
+    twice = [(round(2 * float(i)), int(r)) for i, r in zip(index, reads, strict=True) if i > 0]
+    low = max((Fraction(2 * r, i) for i, r in twice), default=Fraction(0))
+    high = min((Fraction(2 * r + 2, i) for i, r in twice if r < n - 1), default=None)
+    if high is None or low >= high:
+        return None
+    for denominator in range(1, _SIMPLE + 1):
+        numerator = -(-low.numerator * denominator // low.denominator)
+        if numerator > 0 and Fraction(numerator, denominator) < high:
+            return Fraction(numerator, denominator)
+    return None
 
 
 for _axes, _modes in (
