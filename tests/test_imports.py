@@ -15,7 +15,7 @@ ROOT = Path(mmseg_resample.__file__).parent
 ALLOWED = {
     "__main__": {"cli"},
     "api": {"grids", "launch", "policy"},
-    "cli": {"version"},  # and, by name, the one command of launch or study that is asked for
+    "cli": {"register", "version"},  # and, by name, the one command of launch or study that is asked for
     "compat": {"ops"},
     "datasets": {"files", "grids"},
     "deploy": set(),
