@@ -296,7 +296,7 @@ def allow_mmengine_checkpoints() -> None:
     histories, numpy numbers and arrays of them (under the module names of numpy 1 or 2, whichever wrote the file),
     dicts of the config, and functions of its own classes. Any other global in a checkpoint is still refused.
     """
-    if torch.__version__ < (2, 6):  # type: ignore[operator]
+    if torch.__version__ < "2.6":
         return
     from mmengine.config import ConfigDict
     from mmengine.logging import HistoryBuffer

@@ -28,7 +28,7 @@ ALLOWED = {
     "ops": set(),
     "policy": {"derive", "grids", "ops"},
     "resamplers": {"ops"},
-    "study": {"evaluation", "files", "grids", "launch"},
+    "study": {"evaluation", "files", "grids", "launch", "ops"},
     "version": set(),
     "visualization": {"resamplers"},
 }

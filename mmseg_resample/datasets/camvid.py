@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine import fileio
@@ -60,7 +61,7 @@ class CamVidDataset(BaseSegDataset):
     METAINFO = dict(classes=tuple(_COLORS), palette=list(_COLORS.values()))
     HOW_TO_GET = _HOW_TO_GET.format(destination="data/camvid")
 
-    def __init__(self, img_suffix: str = ".jpg", seg_map_suffix: str = ".png", **kwargs) -> None:
+    def __init__(self, img_suffix: str = ".jpg", seg_map_suffix: str = ".png", **kwargs: Any) -> None:
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
     def load_data_list(self) -> list[dict]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -65,12 +65,12 @@ class ShapesScene:
 
     def __post_init__(self) -> None:
         size = tuple(self.size) if isinstance(self.size, Sequence) else ()  # configs read from JSON have lists
-        if len(size) != 2 or not all(isinstance(n, Integral) and n >= 1 for n in size):
+        if len(size) != 2 or not all(isinstance(n, Integral) and int(n) >= 1 for n in size):
             raise ValueError(f"ShapesScene: expected size (h, w) of two integers >= 1, got {self.size!r}.")
         object.__setattr__(self, "size", size)
         for name in ("seed", "index", "density"):
             value = getattr(self, name)
-            if not (isinstance(value, Integral) and value >= 0):
+            if not (isinstance(value, Integral) and int(value) >= 0):
                 raise ValueError(f"ShapesScene: expected {name} to be an integer >= 0, got {value!r}.")
         if not (isinstance(self.noise, Real) and 0 <= self.noise < math.inf):
             raise ValueError(f"ShapesScene: expected noise to be a number >= 0, got {self.noise!r}.")
@@ -217,7 +217,8 @@ def _parts(kind: int, u: np.ndarray, v: np.ndarray, r: float) -> list[list[np.nd
 
 def _cover(parts: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Return whether pixel centres are inside, and how much of each pixel is."""
-    inside, bare = False, 1.0
+    inside: Any = False
+    bare: Any = 1.0
     for edges in parts:
         inside = inside | (reduce(np.maximum, edges) <= 0)
         bare = bare * (1 - reduce(np.multiply, [np.minimum(np.maximum(0.5 - d, 0), 1) for d in edges]))
@@ -315,7 +316,7 @@ class ShapesDataset(BaseSegDataset):
         seed: int = 0,
         density: int = 5,
         noise: float = 10.0,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if length < 1:
             raise ValueError(f"ShapesDataset: expected length >= 1, got {length!r}.")

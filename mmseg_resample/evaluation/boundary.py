@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -131,7 +132,7 @@ class BoundaryIoUMetric(AreasMetric):
 
     name = "mBIoU"
 
-    def __init__(self, widths: Sequence[Width] = (1, 2, 3, 5, 0.005, 0.02), frame: bool = True, **kwargs) -> None:
+    def __init__(self, widths: Sequence[Width] = (1, 2, 3, 5, 0.005, 0.02), frame: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.widths = tuple(widths)
         self.bins = [width_name(width) for width in self.widths]
@@ -156,7 +157,7 @@ class TrimapIoUMetric(AreasMetric):
 
     name = "mIoU_trimap"
 
-    def __init__(self, widths: Sequence[Width] = (1, 2, 3, 5, 8, 12, 20, 32), **kwargs) -> None:
+    def __init__(self, widths: Sequence[Width] = (1, 2, 3, 5, 8, 12, 20, 32), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.widths = tuple(widths)
         self.bins = [width_name(width) for width in self.widths]

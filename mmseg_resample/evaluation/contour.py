@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +90,7 @@ class BoundaryFMetric(PerImageMetric):
         ignore_index, out_file, collect_device, prefix, collect_dir: as for ``PerImageMetric``.
     """
 
-    def __init__(self, tolerances: Sequence[Width] = (1, 2, 3, 5, 0.008), **kwargs) -> None:
+    def __init__(self, tolerances: Sequence[Width] = (1, 2, 3, 5, 0.008), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.tolerances = tuple(tolerances)
         self.names = [width_name(tolerance) for tolerance in self.tolerances]

@@ -11,7 +11,7 @@ that is not vertical also seems to move along x when it moves along y. docs/metr
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,9 +39,9 @@ class EdgeCounts(NamedTuple):
         edges: (B, B, 3) float64: number of edges, and sums of their y and x as fractions of the image, -0.5 to 0.5.
     """
 
-    pred: Tensor | np.ndarray
-    label: Tensor | np.ndarray
-    edges: Tensor | np.ndarray
+    pred: Any  # Tensor, or np.ndarray for sums of a data set
+    label: Any
+    edges: Any
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class DisplacementMetric(PerImageMetric):
         ignore_index, out_file, collect_device, prefix, collect_dir: as for ``PerImageMetric``.
     """
 
-    def __init__(self, max_displacement: int = 8, bins: int = 6, **kwargs) -> None:
+    def __init__(self, max_displacement: int = 8, bins: int = 6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         _check_options(type(self).__name__, max_displacement, bins)
         self.max_displacement = max_displacement
@@ -186,7 +186,7 @@ class DisplacementMetric(PerImageMetric):
         middle = (np.arange(self.bins) + 0.5) / self.bins
         columns = {"position": middle.round(3), "dx": result.x.profile.round(3), "dy": result.y.profile.round(3)}
         log_table("displacement in px, by position from left and from top", columns)
-        values = {}
+        values: dict[str, float] = {}
         for name, axis, sides in (("dx", result.x, ("left", "right")), ("dy", result.y, ("top", "bottom"))):
             thirds = zip((sides[0], "middle", sides[1]), axis.thirds, strict=True)
             values |= {name: axis.overall, **{f"{name}_{side}": float(v) for side, v in thirds}}

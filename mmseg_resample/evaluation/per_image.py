@@ -62,7 +62,7 @@ class PerImageMetric(BaseMetric):
             pred = sample["pred_sem_seg"]["data"].squeeze(0)
             label = sample["gt_sem_seg"]["data"].squeeze(0).to(pred.device)
             try:
-                result = {"image": image, **self.count(pred, label)}
+                result: dict[str, Any] = {"image": image, **self.count(pred, label)}
             except ValueError as error:
                 raise ValueError(f"{type(self).__name__}: image {image!r}: {error}") from error
             if all(result[name].device.type == "cpu" for name in result.keys() - {"image"}):
@@ -107,7 +107,7 @@ def log_table(title: str, columns: Mapping[str, Sequence]) -> None:
     print_log(f"{title}:\n{table.get_string()}", logger=MMLogger.get_current_instance())
 
 
-def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def ratio(numerator: Any, denominator: Any) -> np.ndarray:
     """Return the quotient in float64, NaN for 0 / 0, without a warning."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.divide(numerator, denominator, dtype=np.float64)
@@ -122,4 +122,4 @@ def nanmean(values: np.ndarray) -> float:
 def _write(path: Path, **arrays: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

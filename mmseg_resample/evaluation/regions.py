@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,8 +42,8 @@ def frame_areas(
     edges = torch.tensor(distances, device=pred.device)
     rows, columns = (_distance_from_ends(n, pred.device) for n in pred.shape)
     # The bin of the smaller distance is the smaller bin.
-    bins = [torch.bucketize(distance, edges, right=True, out_int32=True) for distance in (rows, columns)]
-    bins = torch.minimum(bins[0][:, None], bins[1][None, :])
+    y, x = (torch.bucketize(distance, edges, right=True, out_int32=True) for distance in (rows, columns))
+    bins = torch.minimum(y[:, None], x[None, :])
     return binned_areas(pred, label, bins, len(distances) + 1, num_classes)
 
 
@@ -113,7 +114,7 @@ class FrameDistanceIoUMetric(AreasMetric):
 
     name = "mIoU_frame"
 
-    def __init__(self, distances: Sequence[float] = (8, 16, 32, 64, 128), **kwargs) -> None:
+    def __init__(self, distances: Sequence[float] = (8, 16, 32, 64, 128), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         _check_edges(type(self).__name__, "distances", distances)
         self.distances = tuple(distances)
@@ -137,7 +138,7 @@ class ObjectSizeIoUMetric(AreasMetric):
 
     name = "mIoU_size"
 
-    def __init__(self, radii: Sequence[float] = (4, 8, 16, 32, 64), **kwargs) -> None:
+    def __init__(self, radii: Sequence[float] = (4, 8, 16, 32, 64), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         _check_edges(type(self).__name__, "radii", radii)
         self.radii = tuple(radii)

@@ -502,8 +502,9 @@ for _axes, _modes in (
 def resample(t: "Tracker", args: Args, out: Tensor) -> Layout:
     maps = [AxisMap(s, o) for s, o in zip(args["scale"], args["offset"], strict=True)]
     axes = out.ndim - 2
-    mode = {"linear": ("linear", "bilinear", "trilinear")[axes - 1], "cubic": "bicubic", "cubic-banded": "bicubic"}
-    return t.resize(args["input"], out, mode.get(args["kernel"], args["kernel"]), None, maps)
+    names = {"linear": ("linear", "bilinear", "trilinear")[axes - 1], "cubic": "bicubic", "cubic-banded": "bicubic"}
+    kernel: str = args["kernel"]
+    return t.resize(args["input"], out, names.get(kernel, kernel), None, maps)
 
 
 @rule("grid_sampler_2d", "grid_sampler", "cudnn_grid_sampler", "_grid_sampler_2d_cpu_fallback")

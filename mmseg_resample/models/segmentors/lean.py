@@ -98,12 +98,12 @@ class LeanEncoderDecoder(EncoderDecoder):
             return super().postprocess_result(seg_logits, data_samples)
         if data_samples is None:
             data_samples = [SegDataSample() for _ in range(len(pending))]
-            images = [pending.image(i) for i in range(len(pending))]
+            images: list[PendingLogits | None] = [pending.image(i) for i in range(len(pending))]
         else:
             images = [self._to_image(pending.image(i), sample.metainfo) for i, sample in enumerate(data_samples)]
         for i, (image, sample) in enumerate(zip(images, data_samples, strict=True)):
             if image is None:  # of a tensor: _defers rules out the other
-                super().postprocess_result(seg_logits[i : i + 1], [sample])
+                super().postprocess_result(seg_logits[i : i + 1], [sample])  # type: ignore[index]
                 continue
             threshold = self.decode_head.threshold if image.logits.shape[1] == 1 else None
             sample.pred_sem_seg = PixelData(data=image.labels(threshold))
@@ -115,8 +115,9 @@ class LeanEncoderDecoder(EncoderDecoder):
         """Add the steps from the network's input to the image; None if a policy wants the resize in another mode."""
         crop = meta["img_padding_size"] if "img_padding_size" in meta else meta.get("padding_size", [0] * 4)
         flip = meta["flip_direction"] if meta.get("flip") else None
-        pending = replace(pending, crop=tuple(crop), flip=flip, size=tuple(meta["ori_shape"][:2]))
-        pixel_model = claim_bilinear_site(_last_head(self), self.align_corners, pending.cropped_size(), pending.size)
+        size = tuple(meta["ori_shape"][:2])
+        pending = replace(pending, crop=tuple(crop), flip=flip, size=size)
+        pixel_model = claim_bilinear_site(_last_head(self), self.align_corners, pending.cropped_size(), size)
         return None if pixel_model is None else replace(pending, pixel_model=pixel_model)
 
 
@@ -184,6 +185,7 @@ def LeanSegmentor(
 
 
 def _install(module: nn.Module, base: type[nn.Module], options: Lean) -> None:
+    original: Any
     original, steps = recipe(type(module))
     module.__class__ = make(original, ((_lean, (base,)), *steps))
     module.lean = options  # type: ignore[assignment]
@@ -193,6 +195,7 @@ def _install(module: nn.Module, base: type[nn.Module], options: Lean) -> None:
 
 def _for_flow(segmentor: nn.Module, options: Lean) -> Lean:
     """Take labels from small logits where segmentor and head pass them on untouched, as mmseg's own do."""
+    original: Any
     original, _ = recipe(type(segmentor))
     own = [method for method in _FLOW if getattr(original, method) is not getattr(EncoderDecoder, method)]
     if original.encode_decode not in (EncoderDecoder.encode_decode, CascadeEncoderDecoder.encode_decode):

@@ -76,7 +76,7 @@ class LeanDecodeHead(BaseDecodeHead):
             return super().predict_by_feat(seg_logits, batch_img_metas)
         return PendingLogits(seg_logits, tuple(size), pixel_model)
 
-    def _criteria(self) -> list[nn.Module]:
+    def _criteria(self) -> list[Any]:
         return list(self.loss_decode) if isinstance(self.loss_decode, nn.ModuleList) else [self.loss_decode]
 
     def _needs_resized(self, seg_logits: Tensor) -> str | None:

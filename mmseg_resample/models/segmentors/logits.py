@@ -123,11 +123,11 @@ class LogitsOnRequest(PixelData):
             return super().shape
         return self._pending.size or self._pending.cropped_size()
 
-    def to_dict(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Any:
         return _Fields(self)
 
 
-class _Fields(Mapping[str, Any], dict):  # type: ignore[misc]  # what asks for a dict gets one
+class _Fields(Mapping[str, Any], dict):  # type: ignore[misc, metaclass]  # what asks for a dict gets one
     """A dict whose values are read when they are asked for. Copies and pickles are plain."""
 
     def __init__(self, element: PixelData) -> None:
@@ -145,7 +145,7 @@ class _Fields(Mapping[str, Any], dict):  # type: ignore[misc]  # what asks for a
         return len(self._element.all_keys())
 
     def __repr__(self) -> str:
-        return repr({**self})
+        return repr({key: self[key] for key in self})
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return dict, ({**self},)
+        return dict, ({key: self[key] for key in self},)
