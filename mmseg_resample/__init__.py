@@ -42,7 +42,7 @@ def register() -> None:
             gc.enable()
 
 
-_TOOLS = ("audit", "convert_sfnet_checkpoint", "test", "train", "visualize")  # those that call `cli.main`
+_TOOLS = ("audit", "convert_sfnet_checkpoint", "study", "test", "train", "visualize")  # those that call `cli.main`
 
 
 def _is_our_command() -> bool:

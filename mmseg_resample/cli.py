@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from . import register
 from .version import __version__
 
 # The module of each command, with `main(arguments) -> exit status`, and what the command does.
@@ -27,8 +26,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in COMMANDS:
         _add_working_directory()
         module, _ = COMMANDS[arguments[0]]
-        if arguments[0] == "study" and not {"-h", "--help"} & set(arguments):
-            register()  # what it imports after reading its arguments imports mmseg
         return import_module(f".{module}", __package__).main(arguments[1:])
     parser = _parser()
     name = parser.parse_args(arguments[:1]).command

@@ -15,7 +15,7 @@ ROOT = Path(mmseg_resample.__file__).parent
 ALLOWED = {
     "__main__": {"cli"},
     "api": {"grids", "launch", "policy"},
-    "cli": {"register", "version"},  # and, by name, the one command of launch or study that is asked for
+    "cli": {"version"},  # and, by name, the one command of launch or study that is asked for
     "compat": {"ops"},
     "datasets": {"files", "grids"},
     "deploy": set(),
@@ -28,7 +28,7 @@ ALLOWED = {
     "ops": set(),
     "policy": {"derive", "grids", "ops"},
     "resamplers": {"ops"},
-    "study": {"evaluation", "files", "grids", "launch", "ops"},
+    "study": {"evaluation", "files", "grids", "launch", "ops", "register"},
     "version": set(),
     "visualization": {"resamplers"},
 }

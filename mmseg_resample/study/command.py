@@ -12,6 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmseg_resample import register
+
 from .executors import NAMES
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         add_arguments(parser)
     args = parser.parse_args(arguments)
+    register()  # the modules below import mmseg
 
     from rich.console import Console
 
