@@ -42,6 +42,9 @@ def register() -> None:
             gc.enable()
 
 
+_TOOLS = ("audit", "convert_sfnet_checkpoint", "study", "test", "train", "visualize")  # those that call `cli.main`
+
+
 def _is_our_command() -> bool:
     """Tell whether this process was started as ``mmseg-resample``, ``python -m mmseg_resample`` or one of our tools.
 
@@ -55,7 +58,8 @@ def _is_our_command() -> bool:
         return sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] == [__name__] if "-m" in sys.orig_argv else False
     if program.suffix == ".py":
         package = Path(__file__).parent.resolve()
-        return program.resolve().parent in (package.parent / "tools", package / ".mim" / "tools")
+        folders = package.parent / "tools", package / ".mim" / "tools"
+        return program.stem in _TOOLS and program.resolve().parent in folders
     return program.stem == "mmseg-resample"
 
 

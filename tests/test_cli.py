@@ -91,6 +91,7 @@ def test_everybody_but_our_commands_registers_on_import(start, said):
         ("python -u tools/train.py x.py", True),
         ("python tools/train.py x.py", True),
         ("python -m mmseg_resample.study.worker", False),
+        ("python tools/prepare_camvid.py x", False),
         ("python -m pytest -m mmseg_resample", False),
         ("python elsewhere/train.py x.py", False),
         ("python", False),

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Runs a study and writes its report; see ``mmseg_resample.study.command``."""
+"""Run ``mmseg-resample study``."""
 
 import sys
 
-from mmseg_resample.study.command import main
+from mmseg_resample.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["study", *sys.argv[1:]]))

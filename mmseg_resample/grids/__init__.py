@@ -4,7 +4,7 @@ from .audit import Audit, audit, image_size
 from .build import build
 from .coverage import Uncovered
 from .fake import FakeCopy, fake_tensors
-from .forward_pass import ForwardPass, follow, follow_exact
+from .forward_pass import ForwardPass, follow, follow_both, follow_exact
 from .layout import Layout, Offset
 from .network import Network, network_of
 from .sites import Site
@@ -28,6 +28,7 @@ __all__ = [
     "build",
     "fake_tensors",
     "follow",
+    "follow_both",
     "follow_exact",
     "image_size",
     "network_of",

@@ -10,7 +10,7 @@ from torch import nn
 from ..ops import PixelGrid
 from .coverage import Uncovered
 from .fake import FakeCopy
-from .forward_pass import ForwardPass, follow, follow_exact
+from .forward_pass import ForwardPass, follow_both
 from .sites import Site, Size
 from .track import Meeting, Resize
 
@@ -147,17 +147,14 @@ def audit(model: nn.Module, size: int | Sequence[int] | None = None, name: str |
     wanted = _DEFAULT_SIZE if size is None else image_size(size)
     copied = FakeCopy(model)
     try:
-        passes = {
-            "config": [copied.run(lambda fake: follow(fake, wanted))],
-            "exact": [copied.run(lambda fake: follow_exact(fake, wanted))],
-        }
+        as_it_is, exact = copied.run(lambda fake: follow_both(fake, wanted))
     except Exception as error:  # whatever a network raises
         height, width = wanted
         raise ValueError(
             f"audit: {type(model).__name__} could not be run on an image of {height}x{width} "
             f"({type(error).__name__}: {error}). Give a size that it takes: audit(model, size=(h, w))."
         ) from error
-    return Audit(name or type(model).__name__, [wanted], passes)
+    return Audit(name or type(model).__name__, [wanted], {"config": [as_it_is], "exact": [exact]})
 
 
 def image_size(size: int | Sequence[int]) -> Size:

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -16,11 +16,33 @@ _CONSTANTS = {"aten::arange", "aten::linspace", "aten::scalar_tensor", "aten::li
 T = TypeVar("T")
 
 
-class _RealConstants(TorchDispatchMode):
-    """Small tables (drop rates, indices) stay real: constructors read numbers off them."""
+def _resized(input: Tensor, size: Sequence[int], *_: Any) -> Tensor:
+    out = input.new_empty([*input.shape[:2], *size])
+    if input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous():
+        return out.contiguous(memory_format=torch.channels_last)
+    return out
+
+
+def _normalised(input: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(input), input.new_empty(0), input.new_empty(0)
+
+
+_OUTPUTS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(["aten::fill_", "aten::zero_", "aten::uniform_", "aten::normal_"], lambda filled, *_: filled),
+    **dict.fromkeys(["aten::upsample_bilinear2d", "aten::upsample_bicubic2d", "aten::upsample_nearest2d"], _resized),
+    **dict.fromkeys(["aten::native_batch_norm", "aten::_native_batch_norm_legit_no_training"], _normalised),
+}
+
+
+class _Shortcuts(TorchDispatchMode):
+    """Exceptions to fake tensors: small tables (drop rates, indices) stay real, since constructors read numbers off
+    them; and operators whose output has a known shape skip the decompositions that would find it."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        output = _OUTPUTS.get(func._schema.name)
+        if output is not None and not kwargs and args and isinstance(args[0], FakeTensor):
+            return output(*args)
         tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         real = all(not isinstance(x, FakeTensor) and x.device.type != "meta" for x in tensors)
         if real and (tensors or func._schema.name in _CONSTANTS):
@@ -35,7 +57,7 @@ def fake_tensors(mode: FakeTensorMode | None = None) -> Iterator[None]:
 
     ``mode`` is that of fake tensors from outside, if some are used.
     """
-    with mode or FakeTensorMode(allow_non_fake_inputs=True), _RealConstants():
+    with mode or FakeTensorMode(allow_non_fake_inputs=True), _Shortcuts():
         yield
 
 

@@ -84,10 +84,16 @@ def follow_exact(model: nn.Module, size: Sequence[int]) -> ForwardPass:
     A resize that feeds several meetings is made exact for the first. ``ForwardPass.maps`` holds the maps that differ
     from what the model does; ``ForwardPass.misregistered`` is what no resize within reach can repair.
     """
+    return follow_both(model, size)[1]
+
+
+def follow_both(model: nn.Module, size: Sequence[int]) -> tuple[ForwardPass, ForwardPass]:
+    """Return what ``follow`` and ``follow_exact`` return, in one forward pass less."""
     maps: dict[Site, tuple[AxisMap, ...]] = {}
     start = time.perf_counter()
+    tracker = _run(model, tuple(size), maps)
+    as_it_is = _summarise(model, tracker, tuple(size), start)
     for number in range(_ROUNDS):
-        tracker = _run(model, tuple(size), maps)
         # Each for what it meets first; a later meeting that contradicts stays listed. Corrected again where what it
         # reads was moved since, at most `_ROUNDS // 2` times.
         corrections = _corrections(tracker)
@@ -96,7 +102,8 @@ def follow_exact(model: nn.Module, size: Sequence[int]) -> ForwardPass:
         if not corrections:
             break
         maps |= corrections
-    return _summarise(model, tracker, tuple(size), start, maps)
+        tracker = _run(model, tuple(size), maps)
+    return as_it_is, _summarise(model, tracker, tuple(size), start, maps)
 
 
 def _corrections(tracker: Tracker) -> dict[Site, tuple[AxisMap, ...]]:

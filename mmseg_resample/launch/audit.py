@@ -1,6 +1,7 @@
 """Say which features of a segmentation network are misregistered, without weights or data."""
 
 import argparse
+import gc
 import json
 import os
 import re
@@ -83,6 +84,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _audit(args: argparse.Namespace) -> int:
+    gc.disable()  # a short life, in which next to nothing becomes garbage
     warnings.simplefilter("ignore")  # those of networks, about the sizes that the report is about
     for path in filter(None, (args.plot, args.json)):  # before the work, not after it
         try:

@@ -11,7 +11,7 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from ..datasets.label_offsets import label_offsets
-from ..grids import Audit, ForwardPass, fake_tensors, follow, follow_exact
+from ..grids import Audit, ForwardPass, fake_tensors, follow, follow_both
 from ..grids.sites import Size
 
 
@@ -21,14 +21,19 @@ def audit_config(cfg: Config, name: str, sizes: Sequence[Size], flags: bool = Tr
     labels = label_offsets(cfg)
     with fake_tensors():
         model = build_fake(cfg)
-        passes["config"] = [follow(model, size) for size in sizes]
-        passes["exact"] = [follow_exact(model, size) for size in sizes]
+        both = [follow_both(model, size) for size in sizes]
+        passes["config"], passes["exact"] = [one for one, _ in both], [exact for _, exact in both]
         result = Audit(name, list(sizes), passes, labels=labels)
         if not flags:
             return result
+        flagged = model
         for value in (False, True):
+            flagged_cfg = with_align_corners(cfg, value)
+            if flagged_cfg.model == cfg.model:
+                flagged, passes[str(value)] = model, passes["config"]
+                continue
             try:
-                flagged = build_fake(with_align_corners(cfg, value))
+                flagged = build_fake(flagged_cfg)
             except TypeError:  # heads of mask classification have no flag
                 return result
             passes[str(value)] = [follow(flagged, size) for size in sizes]
