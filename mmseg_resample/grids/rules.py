@@ -27,13 +27,18 @@ _SIMPLE = 1024  # largest denominator of a ratio of sizes
 RULES: dict[str, Rule] = {}
 """Operator name without overload, such as ``"aten::convolution"``, to its rule."""
 
+ENDS: set[str] = set()
+"""Operators whose output has no position by their nature: constants, sums over all positions."""
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+
+def rule(*names: str, ends: bool = False) -> Callable[[Rule], Rule]:
     def register(function: Rule) -> Rule:
         for name in names:
             key = name if "::" in name else f"aten::{name}"
             assert key not in RULES, key
             RULES[key] = function
+            if ends:
+                ENDS.add(key)
         return function
 
     return register
@@ -65,16 +70,13 @@ def _per_axis(value: Any, axes: int) -> list[Any]:
         "_log_softmax",
         "softmax",
         "log_softmax",
-        "cumsum",
         "rrelu_with_noise",
         "_prelu_kernel",
         "hardswish_",
-        "scatter_",
-        "scatter",
     ),
     *("native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"),
     *("_native_batch_norm_legit", "_native_batch_norm_legit_functional", "_batch_norm_with_update", "cudnn_batch_norm"),
-    *("_batch_norm_no_update", "bernoulli_", "bernoulli", "batch_norm", "layer_norm", "group_norm", "normal_", "sort"),
+    *("_batch_norm_no_update", "bernoulli_", "bernoulli", "batch_norm", "layer_norm", "group_norm", "normal_"),
     *("_fused_rms_norm", "rms_norm", "nan_to_num", "_conj", "batch_norm_with_update"),
 )
 def same(t: "Tracker", args: Args, out: Any) -> Layout:
@@ -98,9 +100,33 @@ def same(t: "Tracker", args: Args, out: Any) -> Layout:
         "tril",
         "triu",
     ),
+    ends=True,
 )
 def no_positions(t: "Tracker", args: Args, out: Any) -> None:
     return None
+
+
+@rule("scatter_", "scatter")
+def scatter(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    if isinstance(args.get("src"), Tensor) and t.of(args["src"]).spatial:
+        raise Untrackable("an index that says where positions go")
+    return t.of(args["self"])
+
+
+@rule("sort", "topk", "cumsum", "kthvalue", "median", "cummax", "cummin")
+def along(t: "Tracker", args: Args, out: Any) -> Any:
+    """Forget positions along one dimension, where values decide what goes where or all before it are summed up."""
+    first = out[0] if isinstance(out, (list, tuple)) else out
+    layout = t.of(args["self"])
+    if args.get("dim") is None:  # of all values
+        return None
+    index = args["dim"] % max(len(layout.dims), 1)
+    if layout.dims[index].spatial:
+        t.note("values decide what goes where", args["self"])
+    kept = first.ndim == len(layout.dims)
+    layout = layout.with_dim(index, Dim.plain(first.shape[index] if kept else 1))
+    layout = layout if kept else layout.select(index, 0)
+    return [layout] * len(out) if isinstance(out, (list, tuple)) else layout
 
 
 @rule("copy_", "copy")
@@ -339,7 +365,8 @@ def gather(t: "Tracker", args: Args, out: Tensor) -> Layout:
 
 @rule(
     *("mean", "sum", "amax", "amin", "max", "min", "prod", "std", "var", "logsumexp", "norm", "linalg_vector_norm"),
-    *("any", "all", "argmax", "argmin", "topk", "var_mean", "std_mean", "median", "kthvalue", "count_nonzero"),
+    *("any", "all", "argmax", "argmin", "var_mean", "std_mean", "count_nonzero"),
+    ends=True,
 )
 def reduce(t: "Tracker", args: Args, out: Any) -> Any:
     first = out[0] if isinstance(out, (list, tuple)) else out
@@ -355,7 +382,7 @@ def reduce(t: "Tracker", args: Args, out: Any) -> Any:
     return [layout] * len(out) if isinstance(out, (list, tuple)) else layout
 
 
-@rule("mm", "addmm", "bmm", "baddbmm", "matmul", "mv", "addmv", "dot", "linear", "addbmm")
+@rule("mm", "addmm", "bmm", "baddbmm", "matmul", "mv", "addmv", "dot", "linear", "addbmm", ends=True)
 def product(t: "Tracker", args: Args, out: Tensor) -> Layout:
     """Keep the positions of the left factor in rows, those of the right in columns: attention sits at its queries."""
     left = args["mat1"] if "mat1" in args else args["batch1"] if "batch1" in args else args["self"]
@@ -381,6 +408,7 @@ def _keeps(layout: Layout, index: int) -> bool:
     *("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu"),
     *("_scaled_dot_product_attention_math", "_scaled_dot_product_fused_attention_overrideable"),
     *("_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention"),
+    ends=True,
 )
 def attention(t: "Tracker", args: Args, out: Any) -> Any:
     query, value = t.of(args["query"]), t.of(args["value"])
@@ -398,6 +426,20 @@ def _windows(layout: Layout, out: Tensor, kernel: Any, stride: Any, padding: Any
     for i, (k, s, p, d) in enumerate(zip(kernels, strides, paddings, dilations, strict=True)):
         layout = layout.window(first + i, out.shape[first + i], int(k), int(s), p, int(d))
     return layout
+
+
+def _overhangs(layout: Layout, args: Args, out: Tensor, axes: int) -> bool:
+    """Tell whether a window with its centre inside the features reaches over both ends, or one that was added does.
+
+    Padding has no position: such windows look at the middle of what there is, not at their centre.
+    """
+    kernels, paddings = (_per_axis(args.get(key, 0), axes) for key in ("kernel_size", "padding"))
+    strides = kernels if not _per_axis(args["stride"], 1) else _per_axis(args["stride"], axes)
+    for i, (k, s, p) in enumerate(zip(kernels, strides, paddings, strict=True)):
+        n, size = layout.shape[out.ndim - axes + i], out.shape[out.ndim - axes + i]
+        if layout.dims[out.ndim - axes + i].spatial and (k > n or (size - 1) * s + k > n + 2 * p):
+            return True
+    return False
 
 
 @rule("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "thnn_conv2d", "_slow_conv2d_forward")
@@ -433,6 +475,8 @@ def pool(t: "Tracker", args: Args, out: Any) -> Any:
     first = out[0] if isinstance(out, (list, tuple)) else out
     axes = len(args["kernel_size"])
     source = t.of(args["self"])
+    if _overhangs(source, args, first, axes):
+        t.note("a pooling hangs over the border: the positions of its outermost outputs are nominal", args["self"])
     layout = _windows(
         source, first, args["kernel_size"], args["stride"], args.get("padding", 0), args.get("dilation", 1), axes
     )
@@ -440,7 +484,12 @@ def pool(t: "Tracker", args: Args, out: Any) -> Any:
 
 
 @rule(
-    "_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool1d", "adaptive_max_pool1d"
+    "_adaptive_avg_pool2d",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+    "adaptive_avg_pool1d",
+    "adaptive_max_pool1d",
+    ends=True,
 )
 def adaptive_pool(t: "Tracker", args: Args, out: Any) -> Any:
     """Centre bins of n / P samples as half-pixel does. One bin is the whole image, which has no position of its own."""

@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..ops import AxisMap, PixelGrid
-from .layout import Layout, Offset, Untrackable, offset_between
+from .layout import Atom, Dim, Layout, Offset, Untrackable, offset_between
 from .network import Network, named_tensors
-from .rules import RULES, pointwise
+from .rules import ENDS, RULES, pointwise
 from .sites import Site, at_path, current_pass, current_site, new_pass, resizes_seen
 
 TOLERANCE = 1e-3  # input pixels; less than that is registered
@@ -135,6 +135,7 @@ class Tracker(TorchDispatchMode):
         self._overrides = overrides or {}
         self._layouts: Any = WeakIdKeyDictionary()
         self._unreached: Counter[str] = Counter()
+        self._written: dict[int, tuple[Any, int, tuple[int, ...], Layout]] = {}
 
     def start(self, image: Tensor) -> None:
         """Declare (N, C, H, W) to be the image: stride 1, offset 0."""
@@ -142,7 +143,44 @@ class Tracker(TorchDispatchMode):
 
     def of(self, tensor: Tensor) -> Layout:
         layout = self._layouts.get(tensor)
+        if layout is None and self._written:
+            layout = self._around_what_was_written(tensor)
         return Layout.plain(tensor.shape) if layout is None else layout
+
+    def _note_write(self, part: Tensor, before: Layout) -> None:
+        """Remember that positions were written into a part of something that is still used as a whole."""
+        storage, layout = part.untyped_storage(), self.of(part)
+        if not layout.spatial or layout == before or part.numel() * part.element_size() == storage.nbytes():
+            return
+        if before.spatial or storage._cdata in self._written:
+            self.trace.unknown.append((self.path, "a write of other positions into a part of a tensor"))
+            return
+        # The storage is kept, so that no other takes its number.
+        self._written[storage._cdata] = (storage, part.storage_offset(), part.stride(), layout)
+
+    def _around_what_was_written(self, whole: Tensor) -> Layout | None:
+        """Return the layout of a tensor into a part of which positions were written, as padding has it."""
+        if whole.layout != torch.strided or whole.untyped_storage()._cdata not in self._written:
+            return None
+        _, offset, stride, layout = self._written[whole.untyped_storage()._cdata]
+        rest = offset - whole.storage_offset()
+        if whole.stride() == stride and rest >= 0:
+            for index in sorted(range(whole.ndim), key=lambda i: -stride[i]):
+                start, rest = divmod(rest, stride[index]) if stride[index] else (0, rest)
+                dim = layout.dims[index]
+                try:
+                    atom = dim.single("a write") if dim.spatial else None
+                except Untrackable:
+                    break
+                size = whole.shape[index]
+                layout = layout.with_dim(
+                    index, Dim.plain(size) if atom is None else Dim.of(Atom(size, atom.step, atom.at(-start)))
+                )
+            else:
+                if rest == 0:
+                    return layout
+        self.trace.unknown.append((self.path, "a write into a part of a tensor"))
+        return None
 
     def __enter__(self) -> "Tracker":
         with ExitStack() as stack:
@@ -280,6 +318,13 @@ class Tracker(TorchDispatchMode):
     # --- the dispatch mode --------------------------------------------------------------------------------------------
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        written = [(x, self.of(x)) for x in _written(func, args, kwargs or {})]
+        out = self._follow(func, args, kwargs)
+        for part, before in written:
+            self._note_write(part, before)
+        return out
+
+    def _follow(self, func: Any, args: Any, kwargs: Any) -> Any:
         out = func(*args, **(kwargs or {}))
         if not any(isinstance(x, Tensor) for x in (out if isinstance(out, (list, tuple)) else [out])):
             return out
@@ -292,6 +337,7 @@ class Tracker(TorchDispatchMode):
             if any(self.of(x).spatial for x in _tensors(named.values())):
                 self.trace.unknown.append((self.path, f"{name}: no rule"))
             return out
+        said = len(self.trace.notes) + len(self.trace.unknown)
         try:
             layouts = rule(self, args=named, out=out)
         except (Untrackable, ArithmeticError, LookupError, TypeError, ValueError) as reason:
@@ -303,6 +349,10 @@ class Tracker(TorchDispatchMode):
             if isinstance(tensor, Tensor) and layout is not None and layout.spatial:
                 assert layout.shape == tuple(tensor.shape), f"{name}: {layout.shape} is not {tuple(tensor.shape)}"
                 self._layouts[tensor] = layout
+        placed = any(layout is not None and layout.spatial for layout in per_output)
+        quiet = said == len(self.trace.notes) + len(self.trace.unknown) and name not in ENDS
+        if quiet and not placed and any(self.of(x).spatial for x in _tensors(named.values())):
+            self.trace.unknown.append((self.path, f"{name}: positions end here"))
         return out
 
 
@@ -335,6 +385,15 @@ def _named(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, 
         elif argument.has_default_value():
             named[argument.name] = argument.default_value
     return named
+
+
+def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
+    """Return the tensors that an operator writes into."""
+    if not func._schema.is_mutable:
+        return []
+    named = _named(func, args, kwargs)
+    names = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return [named[name] for name in names if isinstance(named.get(name), Tensor)]
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
