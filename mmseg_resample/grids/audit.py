@@ -1,6 +1,6 @@
 """``Audit``: a network under each pixel model, as it stands and with every resize exact, at some input sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from ..ops import PixelGrid
-from .coverage import Uncovered
+from .coverage import Uncovered, next_covered_size
 from .fake import FakeCopy
-from .forward_pass import ForwardPass, follow_both
+from .forward_pass import ForwardPass, follow_both, follow_exact
 from .sites import Site, Size
 from .track import Meeting, Resize
 
@@ -45,6 +45,8 @@ class Audit:
             size. A flag that the network does not take is missing.
         hard_coded: resizes that keep their flag whatever the config says.
         labels: how far the training pipeline's resizes move labels against the image.
+        covering: the smallest size at or above the first at which exact resizes read nothing beyond the features; None
+            if there is none.
         fitting: for an odd-kernel backbone, the nearest size at which ``True`` is exact, and its forward pass.
     """
 
@@ -54,6 +56,7 @@ class Audit:
     hard_coded: list[Site] = field(default_factory=list)
     labels: list[LabelOffset] = field(default_factory=list)
     fitting: tuple[Size, ForwardPass] | None = None
+    covering: Size | None = None
 
     @property
     def now(self) -> ForwardPass:
@@ -154,7 +157,29 @@ def audit(model: nn.Module, size: int | Sequence[int] | None = None, name: str |
             f"audit: {type(model).__name__} could not be run on an image of {height}x{width} "
             f"({type(error).__name__}: {error}). Give a size that it takes: audit(model, size=(h, w))."
         ) from error
-    return Audit(name or type(model).__name__, [wanted], {"config": [as_it_is], "exact": [exact]})
+    covering = covering_size(exact, lambda size: copied.run(lambda fake: follow_exact(fake, size)))
+    return Audit(name or type(model).__name__, [wanted], {"config": [as_it_is], "exact": [exact]}, covering=covering)
+
+
+def covering_size(exact: ForwardPass, follow: Callable[[Size], ForwardPass]) -> Size | None:
+    """Return the smallest size at or above that of ``exact`` at which exact resizes read nothing beyond the features.
+
+    Args:
+        exact: a forward pass with exact resizes.
+        follow: makes one of another size.
+
+    Returns:
+        The size (h, w), found from the levels and confirmed by a forward pass; None if there is none.
+    """
+    if not exact.repeats:
+        return exact.size
+    size = next_covered_size(exact.size, exact.levels)
+    if size is None or size == exact.size:
+        return None
+    try:
+        return None if follow(size).repeats else size
+    except Exception:  # whatever a network raises at a size that it cannot take
+        return None
 
 
 def image_size(size: int | Sequence[int]) -> Size:

@@ -1,57 +1,102 @@
-"""How far features reach: outputs of a resize that lie beyond the samples it reads, and so repeat the outermost."""
+"""How far features reach: outputs of a resize that lie beyond the samples it reads, and so repeat the outermost.
+
+At 512 pixels a map of stride 32 whose feature 0 is centred on pixel 0 ends at pixel 480. Whatever is resized from it
+has to repeat its last feature over the last 31 pixels.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..ops import AxisMap, PixelGrid
+from .sites import Size
 from .track import Resize
 
-Sides = tuple[int, int]
 _SNAP = 1e-6  # of a sample: a coordinate this close to the last sample is on it
 
 
 @dataclass(frozen=True)
+class Sides:
+    """What lies beyond the features along one axis: before the first sample and behind the last.
+
+    Args:
+        before: outputs above, or left of, the first sample.
+        after: outputs below, or right of, the last one.
+        pixels_before: distance from the outermost of those outputs to that sample, in input pixels.
+        pixels_after: the same at the other end.
+    """
+
+    before: int = 0
+    after: int = 0
+    pixels_before: float = 0.0
+    pixels_after: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.before + self.after > 0
+
+
+@dataclass(frozen=True)
 class Uncovered:
-    """Outputs of a resize that read beyond the samples of its source.
+    """Outputs of a resize that read beyond the samples of its source, and repeat the outermost.
 
     Args:
         path: module that calls the resize.
         call: its number among the calls of that module.
-        y: outputs (above the first sample, below the last).
-        x: outputs (left of the first sample, right of the last).
-        pixels: the largest distance, in input pixels, from an output to the sample that it repeats.
+        y: above and below.
+        x: left and right.
+        pooled: its source are pooled bins (pyramid pooling), which never reach the border.
     """
 
     path: str
     call: int
     y: Sides
     x: Sides
-    pixels: float
+    pooled: bool = False
+
+    @property
+    def pixels(self) -> float:
+        """The largest distance, in input pixels, from an output to the sample that it repeats."""
+        return max(self.y.pixels_before, self.y.pixels_after, self.x.pixels_before, self.x.pixels_after)
 
 
 def uncovered(resize: Resize) -> Uncovered | None:
-    """Count what ``resize`` reads beyond its source; None if that is nothing, or cannot be told.
+    """Find what ``resize`` reads beyond its source; None if that is nothing, or cannot be told.
 
-    Images have two axes; other resizes, those of tensors without a position and those whose coordinates are data are
-    not judged.
+    Not judged are resizes of anything but images, of tensors without a position, and those whose coordinates are data.
     """
     if len(resize.maps) != 2 or resize.source is None:
         return None
-    sides: list[Sides] = []
-    farthest = 0.0
-    for m, n, out, stride in zip(resize.maps, resize.source_size, resize.size, resize.source.stride, strict=True):
-        reads = sorted((m(0), m(out - 1)))
-        before, after = -reads[0], reads[1] - (n - 1)
-        step = abs(m.scale)
-        counts = tuple(0 if beyond <= _SNAP else _outputs(beyond, step, out) for beyond in (before, after))
-        sides.append((counts[0], counts[1]) if m.scale >= 0 else (counts[1], counts[0]))
-        farthest = max(farthest, max(before, after) * abs(stride))
-    if not any(sum(pair) for pair in sides):
-        return None
-    return Uncovered(resize.path, resize.call, sides[0], sides[1], farthest)
+    y, x = (
+        _along(m, n, out, abs(stride))
+        for m, n, out, stride in zip(resize.maps, resize.source_size, resize.size, resize.source.stride, strict=True)
+    )
+    return Uncovered(resize.path, resize.call, y, x, resize.pooled) if y or x else None
+
+
+def _along(m: AxisMap, n: int, out: int, stride: float) -> Sides:
+    reads = sorted((m(0), m(out - 1)))
+    beyond = [max(0.0, distance if distance > _SNAP else 0.0) for distance in (-reads[0], reads[1] - (n - 1))]
+    counts = [_outputs(distance, abs(m.scale), out) for distance in beyond]
+    if m.scale < 0:
+        beyond, counts = beyond[::-1], counts[::-1]
+    return Sides(counts[0], counts[1], beyond[0] * stride, beyond[1] * stride)
 
 
 def _outputs(beyond: float, step: float, out: int) -> int:
     """Return how many outputs lie in the last ``beyond`` source samples, ``step`` apart."""
-    if step == 0:
-        return out
-    return min(out, math.floor((beyond - _SNAP) / step) + 1)
+    if not beyond:
+        return 0
+    return out if step == 0 else min(out, math.floor((beyond - _SNAP) / step) + 1)
+
+
+def next_covered_size(size: Size, levels: Sequence[PixelGrid | None]) -> Size | None:
+    """Return the smallest size at or above ``size`` at which levels that begin on pixel 0 also end on the last one.
+
+    None where a level begins elsewhere: what is centred on patches never reaches the border.
+    """
+    grids = [level for level in levels if level is not None]
+    if not grids or any(abs(offset) > _SNAP for level in grids for offset in level.offset):
+        return None
+    strides = [max(level.stride[axis] for level in grids) for axis in (0, 1)]
+    height, width = (math.ceil((n - 1) / s) * s + 1 for n, s in zip(size, strides, strict=True))
+    return round(height), round(width)

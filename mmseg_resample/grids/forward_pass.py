@@ -65,6 +65,11 @@ class ForwardPass:
         found = [entry for resize in self.trace.resizes if (entry := uncovered(resize)) is not None]
         return sorted(found, key=lambda entry: -entry.pixels)
 
+    @property
+    def repeats(self) -> list[Uncovered]:
+        """Those of ``uncovered`` that resize features, not pooled bins, which never reach the border."""
+        return [entry for entry in self.uncovered if not entry.pooled]
+
 
 def follow(model: nn.Module, size: Sequence[int], overrides: Maps | None = None) -> ForwardPass:
     """Follow positions through a model that was built under ``fake_tensors``, in the same block.

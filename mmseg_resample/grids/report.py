@@ -38,7 +38,7 @@ def render(audit: Audit, everything: bool = False) -> Group:
         parts.append(table if table.row_count else Text(f"{empty}: none at {_pair(audit.now.size)}."))
     for title, entries in (
         ("could not be followed", audit.now.trace.unknown),
-        ("ends on purpose", audit.now.trace.notes),
+        ("note", audit.now.trace.notes),
     ):
         for path, reason in sorted(set(entries)):
             parts.append(Text(f"{title}: {path or 'model'}: {reason}", style="yellow" if "not" in title else "dim"))
@@ -78,6 +78,7 @@ def _variants(audit: Audit) -> Table:
         ("pooled bins meet", "right"),
         ("prediction y", "right"),
         ("prediction x", "right"),
+        ("beyond features", "right"),
     ):
         table.add_column(column, justify=justify, **_whole(column))  # type: ignore[arg-type]
     names = {"config": "as configured", "False": "align_corners=False", "True": "align_corners=True", "exact": "exact"}
@@ -99,8 +100,17 @@ def _variant_row(size: str, name: str, audited: ForwardPass) -> Sequence[Any]:
         else:
             levels = max(levels, meeting.worst)
     final = audited.final
+    beyond = max((entry.pixels for entry in audited.repeats), default=0.0)
     y, x = (None, None) if final is None else (final.y, final.x)
-    return size, name, _coloured(f"{levels:.4g}", levels), _coloured(f"{pooled:.4g}", pooled), _offset(y), _offset(x)
+    return (
+        size,
+        name,
+        _coloured(f"{levels:.4g}", levels),
+        _coloured(f"{pooled:.4g}", pooled),
+        _offset(y),
+        _offset(x),
+        f"{beyond:.4g}",
+    )
 
 
 def _meetings(audit: Audit, everything: bool) -> Table:
@@ -214,6 +224,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "verdict": describe(audit),
         "sizes": audit.sizes,
         "hard_coded": audit.hard_coded,
+        "covered_at": audit.covering,
         "label_offsets": [asdict(moved) for moved in audit.labels],
         "true_is_exact_at": fitting[0] if fitting is not None and fitting[1].worst < TOLERANCE else None,
         "audits": {key: [_pass_json(p) for p in passes] for key, passes in audit.passes.items()},

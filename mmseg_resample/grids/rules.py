@@ -23,6 +23,7 @@ Args = dict[str, Any]
 Rule = Callable[["Tracker", Args, Any], Any]
 
 _SIMPLE = 1024  # largest denominator of a ratio of sizes
+_ROUNDED = 0.1  # of a bin; by less than that its centre may be off
 
 RULES: dict[str, Rule] = {}
 """Operator name without overload, such as ``"aten::convolution"``, to its rule."""
@@ -503,23 +504,29 @@ def adaptive_pool(t: "Tracker", args: Args, out: Any) -> Any:
         elif bins != n:
             axis_map, off = _bin_centres(n, bins)
             if off > 0.01 and layout.dims[index].spatial:
-                t.note(f"bins of unequal size: their centres are up to {off:.2g} samples off", args["self"])
+                t.note(
+                    f"bins end on whole samples: their centres are nominal, up to {off:.2g} samples off", args["self"]
+                )
             layout = layout.resample(index, bins, axis_map)
             layout = _coarsened(layout, index)
     return [layout] * len(out) if isinstance(out, (list, tuple)) else layout
 
 
 def _bin_centres(n: int, bins: int) -> tuple[AxisMap, float]:
-    """Return where the bins of adaptive pooling are centred, and how far the worst is from there, in samples."""
+    """Return where the bins of adaptive pooling are centred, and how far the worst is from there, in samples.
+
+    Their edges are rounded to whole samples. Small bins that come out alike are placed where they are, others where
+    they would be without rounding.
+    """
     starts = [i * n // bins for i in range(bins)]
     ends = [-(-(i + 1) * n // bins) for i in range(bins)]
     centres = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
-    step = (centres[-1] - centres[0]) / (bins - 1)
-    even = AxisMap(step, centres[0])
-    if all(abs(even(i) - centre) < 1e-9 for i, centre in enumerate(centres)):
-        return even, 0.0
     nominal = AxisMap.from_convention("half_pixel", n, bins)
-    return nominal, max(abs(nominal(i) - centre) for i, centre in enumerate(centres))
+    off = max(abs(nominal(i) - centre) for i, centre in enumerate(centres))
+    alike = AxisMap((centres[-1] - centres[0]) / (bins - 1), centres[0])
+    if off > _ROUNDED * n / bins and all(abs(alike(i) - centre) < 1e-9 for i, centre in enumerate(centres)):
+        return alike, 0.0
+    return nominal, off
 
 
 def _coarsened(layout: Layout, index: int) -> Layout:

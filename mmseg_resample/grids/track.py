@@ -35,6 +35,7 @@ class Resize:
         result: grid of the output under ``maps``.
         source_size: spatial size of the input.
         size: spatial size of the output.
+        pooled: the input was averaged over adaptive bins.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Resize:
     result: PixelGrid | None
     source_size: tuple[int, ...]
     size: tuple[int, ...]
+    pooled: bool = False
 
     @property
     def site(self) -> Site:
@@ -307,6 +309,7 @@ class Tracker(TorchDispatchMode):
                 _grid(after),
                 tuple(source.shape[2:]),
                 tuple(out.shape[2:]),
+                before.pooled,
             )
         )
         self._unreached[self.path] += current_site() is None

@@ -60,6 +60,7 @@ def describe(audit: "Audit") -> str:
             f"Exact resizes leave {len(left)} meeting(s) that no resize can repair, {worst.worst:.4g} px at most "
             f"({_place(worst)})."
         )
+    sentences.extend(_coverage(audit))
     if audit.unreachable:
         sentences.append(
             f"{len(audit.unreachable)} resize(s) cannot be changed by a policy ({_listed(audit.unreachable)})."
@@ -75,6 +76,22 @@ def describe(audit: "Audit") -> str:
             f"{len(audit.now.trace.unknown)} operator(s) could not be followed; what depends on them is not judged."
         )
     return " ".join(sentences)
+
+
+def _coverage(audit: "Audit") -> list[str]:
+    """Say what exact resizes read beyond the features, and which size mends it."""
+    repeated = audit.exact.repeats
+    if not repeated:
+        return []
+    sides = {
+        "above": max(entry.y.pixels_before for entry in repeated),
+        "below": max(entry.y.pixels_after for entry in repeated),
+        "on the left": max(entry.x.pixels_before for entry in repeated),
+        "on the right": max(entry.x.pixels_after for entry in repeated),
+    }
+    places = " and ".join(f"{pixels:.4g} px {side}" for side, pixels in sides.items() if pixels > TOLERANCE)
+    cover = "" if audit.covering is None else f"; {audit.covering[0]}x{audit.covering[1]} covers the image"
+    return [f"Features do not reach the border: exact resizes repeat the outermost over the last {places}{cover}."]
 
 
 def _listed(resizes: Sequence[Resize]) -> str:

@@ -11,7 +11,8 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from ..datasets.label_offsets import label_offsets
-from ..grids import Audit, ForwardPass, fake_tensors, follow, follow_both
+from ..grids import Audit, ForwardPass, fake_tensors, follow, follow_both, follow_exact
+from ..grids.audit import covering_size
 from ..grids.sites import Size
 
 
@@ -23,7 +24,8 @@ def audit_config(cfg: Config, name: str, sizes: Sequence[Size], flags: bool = Tr
         model = build_fake(cfg)
         both = [follow_both(model, size) for size in sizes]
         passes["config"], passes["exact"] = [one for one, _ in both], [exact for _, exact in both]
-        result = Audit(name, list(sizes), passes, labels=labels)
+        covering = covering_size(passes["exact"][0], lambda size: follow_exact(model, size))
+        result = Audit(name, list(sizes), passes, labels=labels, covering=covering)
         if not flags:
             return result
         flagged = model
