@@ -1,5 +1,8 @@
 """Where a training pipeline puts labels relative to the image: measured by running its own resizes on ramps."""
 
+import copy
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,29 +13,70 @@ from mmseg.registry import TRANSFORMS
 from ..grids.audit import LabelOffset
 
 _DRAWS = 8  # sizes drawn from a random resize
+_RESIZES = ("Resize", "Mosaic")
 _BORDER = 0.1  # share of each side left out: edges repeat there
 
 
 def label_offsets(cfg: Config, seed: int = 0) -> list[LabelOffset]:
-    """Measure the displacement that each resizing transform of ``cfg.train_pipeline`` gives the labels, on average."""
+    """Measure the displacement that each resize of a config's pipelines gives the labels, on average.
+
+    Found are resizes of the training data set, of those that it wraps, inside random choices and mosaics; and of
+    validation, testing and test-time augmentation where they come behind the loading of labels.
+    """
     init_default_scope(cfg.get("default_scope") or "mmseg")
-    dataset = (cfg.get("train_dataloader") or {}).get("dataset") or {}
-    pipeline = dataset.get("pipeline") or cfg.get("train_pipeline") or []
-    return [_measure(entry, seed) for entry in pipeline if "Resize" in _name(entry["type"])]
+    datasets = [(cfg.get(f"{stage}_dataloader") or {}).get("dataset") or {} for stage in ("train", "val", "test")]
+    training = list(_pipelines(datasets[0])) or [cfg.get("train_pipeline") or []]
+    testing = [pipeline for dataset in datasets[1:] for pipeline in _pipelines(dataset)]
+    testing.append(cfg.get("tta_pipeline") or [])
+    found = [entry for pipeline in training for entry in _flat(pipeline)]
+    found += [entry for pipeline in testing for entry in _behind_labels(pipeline)]
+    resizes = {str(entry): entry for entry in found if any(word in _name(entry["type"]) for word in _RESIZES)}
+    return [_measure(entry, seed) for entry in resizes.values()]
+
+
+def _pipelines(dataset: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
+    """Yield the pipelines of a data set and of those that it wraps."""
+    wrapped = dataset.get("datasets") or []
+    for inner in [dataset["dataset"], *wrapped] if "dataset" in dataset else wrapped:
+        yield from _pipelines(inner)
+    if dataset.get("pipeline"):
+        yield dataset["pipeline"]
+
+
+def _flat(entries: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the transforms of a pipeline, those inside others too, in their order."""
+    for entry in entries:
+        if not isinstance(entry, Mapping):  # one of several to choose from
+            yield from _flat(entry)
+        elif "transforms" in entry:
+            yield from _flat(entry["transforms"])
+        else:
+            yield entry
+
+
+def _behind_labels(pipeline: Any) -> Iterator[Mapping[str, Any]]:
+    entries = list(_flat(pipeline))
+    loads = [i for i, entry in enumerate(entries) if "LoadAnnotations" in _name(entry["type"])]
+    yield from entries[loads[0] + 1 :] if loads else ()
 
 
 def _name(kind: Any) -> str:
     return kind if isinstance(kind, str) else kind.__name__
 
 
-def _measure(entry: dict[str, Any], seed: int) -> LabelOffset:
+def _measure(entry: Mapping[str, Any], seed: int) -> LabelOffset:
+    entry = dict(entry)
+    if "Mosaic" in _name(entry["type"]):  # always, and with nothing between the images
+        entry |= {"prob": 1.0, "pad_val": np.nan, "seg_pad_val": np.nan}
     transform = TRANSFORMS.build(entry)
-    state = np.random.get_state()  # mmcv's transforms draw from the global one
+    states = np.random.get_state(), random.getstate()  # transforms draw from the global ones
     np.random.seed(seed)
+    random.seed(seed)
     try:
         found = [_displacement(transform, *_shape(entry)) for _ in range(_DRAWS)]
     finally:
-        np.random.set_state(state)
+        np.random.set_state(states[0])
+        random.setstate(states[1])
     y, x = np.mean(found, axis=0)
     return LabelOffset(_name(entry["type"]), float(y), float(x))
 
@@ -43,26 +87,32 @@ def _displacement(transform: Any, height: int, width: int) -> tuple[float, float
     for axis, n in enumerate((height, width)):
         line = np.arange(n)
         plane = np.broadcast_to(line[:, None] if axis == 0 else line, (height, width))
-        results = transform(
-            dict(
-                img=np.repeat(plane[..., None], 3, axis=2).astype(np.float32),
-                img_shape=(height, width),
-                ori_shape=(height, width),
-                gt_seg_map=plane.astype(np.float32),
-                seg_fields=["gt_seg_map"],
-            )
+        sample = dict(
+            img=np.repeat(plane[..., None], 3, axis=2).astype(np.float32),
+            img_shape=(height, width),
+            ori_shape=(height, width),
+            gt_seg_map=plane.astype(np.float32),
+            seg_fields=["gt_seg_map"],
         )
+        results = transform(sample | {"mix_results": [copy.deepcopy(sample) for _ in range(3)]})
         image, labels = results["img"][..., 0], results["gt_seg_map"]
         size = image.shape[axis]
         inner = slice(int(_BORDER * size), int((1 - _BORDER) * size))
         difference = np.moveaxis(image - labels, axis, 0)[inner]
-        values.append(float(difference.mean()) * size / n)
+        values.append(float(np.nanmean(difference)) * _scale(results, axis, n))
     return values[0], values[1]
 
 
-def _shape(entry: dict[str, Any]) -> tuple[int, int]:
+def _scale(results: dict[str, Any], axis: int, n: int) -> float:
+    """Return output pixels per input pixel: the slope of the ramp, which a mosaic repeats."""
+    slopes = np.diff(np.moveaxis(results["img"][..., 0], axis, 0), axis=0)
+    slope = float(np.nanmedian(slopes))
+    return 1 / slope if slope > 0 else results["img"].shape[axis] / n
+
+
+def _shape(entry: Mapping[str, Any]) -> tuple[int, int]:
     """Return (height, width) of a test image: about the transform's nominal scale, but no whole ratio of it."""
-    scale = entry.get("scale") or (683, 512)
+    scale = entry.get("scale") or entry.get("img_scale") or (683, 512)
     if isinstance(scale, (list, tuple)) and not isinstance(scale[0], (int, float)):  # several to choose from
         scale = scale[-1]
     width, height = (scale, scale) if isinstance(scale, (int, float)) else scale

@@ -41,7 +41,7 @@ def render(audit: Audit, everything: bool = False) -> Group:
         ("note", audit.now.trace.notes),
     ):
         for path, reason in sorted(set(entries)):
-            parts.append(Text(f"{title}: {path or 'model'}: {reason}", style="yellow" if "not" in title else "dim"))
+            parts.append(Text(f"{title}: {path or 'model'}: {reason}", style="dim" if title == "note" else "yellow"))
     return Group(*parts)
 
 

@@ -46,3 +46,38 @@ def test_leaves_the_global_generator_alone():
 
 def test_no_pipeline_no_offsets():
     assert label_offsets(Config(dict(default_scope="mmseg"))) == []
+
+
+RESIZE = dict(type="Resize", scale=(320, 160), keep_ratio=True)
+LOADS = dict(type="LoadAnnotations")
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        dict(train_pipeline=[dict(type="RandomChoice", transforms=[[RESIZE], [dict(type="RandomFlip", prob=0.5)]])]),
+        dict(train_pipeline=[dict(type="RandomApply", transforms=[RESIZE], prob=0.5)]),
+        dict(train_pipeline=[dict(type="RandomMosaic", prob=0.5, img_scale=(160, 320))]),
+        dict(train_dataloader=dict(dataset=dict(type="RepeatDataset", dataset=dict(pipeline=[LOADS, RESIZE])))),
+        dict(
+            train_dataloader=dict(
+                dataset=dict(type="ConcatDataset", datasets=[dict(pipeline=[]), dict(pipeline=[RESIZE])])
+            )
+        ),
+        dict(
+            train_dataloader=dict(
+                dataset=dict(type="MultiImageMixDataset", dataset=dict(pipeline=[LOADS]), pipeline=[RESIZE])
+            )
+        ),
+        dict(tta_pipeline=[dict(type="TestTimeAug", transforms=[[LOADS], [RESIZE]])]),
+    ],
+    ids=["choice", "apply", "mosaic", "repeated", "concatenated", "mixed", "tta"],
+)
+def test_resizes_are_found_wherever_they_are(cfg):
+    (found,) = label_offsets(Config(dict(cfg, default_scope="mmseg")))
+    assert found.x == pytest.approx(0.5, abs=0.05) and found.y == pytest.approx(0.5, abs=0.05)
+
+
+def test_labels_that_are_loaded_behind_a_resize_do_not_move():
+    pipeline = [dict(type="TestTimeAug", transforms=[[RESIZE], [LOADS]])]
+    assert label_offsets(Config(dict(default_scope="mmseg", tta_pipeline=pipeline))) == []
