@@ -73,6 +73,7 @@ def _per_axis(value: Any, axes: int) -> list[Any]:
         "log_softmax",
         "rrelu_with_noise",
         "_prelu_kernel",
+        "hardswish",
         "hardswish_",
     ),
     *("native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"),
@@ -538,29 +539,52 @@ def _coarsened(layout: Layout, index: int) -> Layout:
 
 @rule("im2col")
 def im2col(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    """Put the samples of a window into channels, each where it lies; a convolution over them mixes to the centre."""
     layout = t.of(args["self"])
-    sizes = []
+    taps: list[Atom] = [layout.dims[-3].single("an unfolding")]
+    counts = []
     for i in range(2):
-        n, k = layout.shape[-2 + i], args["kernel_size"][i]
+        index = len(layout.dims) - 2 + i
+        n, k = layout.shape[index], args["kernel_size"][i]
         p, s, d = args["padding"][i], args["stride"][i], args["dilation"][i]
-        sizes.append((n + 2 * p - d * (k - 1) - 1) // s + 1)
-        layout = layout.window(len(layout.dims) - 2 + i, sizes[i], k, s, p, d)
-    layout = layout.with_dim(len(layout.dims) - 3, Dim.plain(out.shape[-2]))
-    return layout.reshape(out.shape)
+        counts.append((n + 2 * p - d * (k - 1) - 1) // s + 1)
+        dim = layout.dims[index]
+        taps.append(Atom(k))
+        if dim.spatial:
+            step = dim.single("an unfolding").step
+            taps[-1] = Atom(k, (step[0] * d, step[1] * d))
+        layout = layout.window(index, counts[i], 1, s, p)
+    # What is here is as fine as before; what mixes the samples makes it coarse.
+    layout = replace(layout, native=t.of(args["self"]).native) if layout.spatial else layout
+    return layout.with_dim(len(layout.dims) - 3, Dim.of(*taps)).reshape(out.shape)
 
 
 @rule("col2im")
 def col2im(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    """Put windows back: what their samples lie at if they tell, else around the windows' centres."""
     layout = t.of(args["self"])
     k, s, p, d = (args[name] for name in ("kernel_size", "stride", "padding", "dilation"))
     counts = [(out.shape[-2 + i] + 2 * p[i] - d[i] * (k[i] - 1) - 1) // s[i] + 1 for i in range(2)]
-    layout = layout.reshape([*layout.shape[:-1], *counts])
-    layout = layout.with_dim(len(layout.dims) - 3, Dim.plain(out.shape[-3]))
+    channels = out.shape[-3]
+    layout = layout.reshape([*layout.shape[:-2], channels, *k, *counts])
+    first = len(layout.dims) - 4  # of the taps along y
     for i in range(2):
-        index = len(layout.dims) - 2 + i
-        offset = (p[i] - d[i] * (k[i] - 1) / 2) / s[i]
-        layout = layout.resample(index, out.shape[-2 + i], AxisMap(1 / s[i], offset))
-    return layout
+        tap, window = layout.dims[first + i], layout.dims[first + 2 + i]
+        if not window.spatial:
+            resized = Dim.plain(out.shape[-2 + i])
+        elif tap.placed:
+            inner, outer = tap.single("a folding"), window.single("a folding")
+            if any(abs(a * s[i] - b * d[i]) > 1e-6 for a, b in zip(inner.step, outer.step, strict=True)):
+                raise Untrackable("a folding of windows that were moved")
+            step = (outer.step[0] / s[i], outer.step[1] / s[i])
+            at = Atom(1, step, outer.origin).at(p[i])
+            resized = Dim.of(Atom(out.shape[-2 + i], step, (at[0] + inner.origin[0], at[1] + inner.origin[1])))
+        else:
+            offset = (p[i] - d[i] * (k[i] - 1) / 2) / s[i]
+            around = layout.resample(first + 2 + i, out.shape[-2 + i], AxisMap(1 / s[i], offset))
+            resized = around.dims[first + 2 + i]
+        layout = layout.with_dim(first + i, Dim.plain(1)).with_dim(first + 2 + i, resized)
+    return layout.select(first, 0).select(first, 0)
 
 
 # --- resizes ----------------------------------------------------------------------------------------------------------
@@ -568,7 +592,16 @@ def col2im(t: "Tracker", args: Args, out: Tensor) -> Layout:
 
 @rule("pixel_shuffle")
 def pixel_shuffle(t: "Tracker", args: Args, out: Tensor) -> Layout:
-    layout = t.of(args["self"]).with_dim(out.ndim - 3, Dim.plain(out.shape[-3]))
+    """Put phases where they lie if channels tell, as behind ``pixel_unshuffle``, else around their sample."""
+    layout = t.of(args["self"])
+    *front, channels, height, width = out.shape
+    r = args["upscale_factor"]
+    if layout.dims[-3].placed:
+        rank = len(front)
+        apart = layout.reshape([*front, channels, r, r, height // r, width // r])
+        order = [*range(rank + 1), rank + 3, rank + 1, rank + 4, rank + 2]
+        return apart.permute(order).reshape(out.shape)
+    layout = layout.with_dim(out.ndim - 3, Dim.plain(channels))
     for index in (out.ndim - 2, out.ndim - 1):
         n = layout.shape[index]
         layout = layout.resample(index, out.shape[index], AxisMap.from_convention("half_pixel", n, out.shape[index]))
@@ -577,11 +610,12 @@ def pixel_shuffle(t: "Tracker", args: Args, out: Tensor) -> Layout:
 
 @rule("pixel_unshuffle")
 def pixel_unshuffle(t: "Tracker", args: Args, out: Tensor) -> Layout:
-    layout = t.of(args["self"]).with_dim(out.ndim - 3, Dim.plain(out.shape[-3]))
-    factor = args["downscale_factor"]
-    for index in (out.ndim - 2, out.ndim - 1):
-        layout = layout.window(index, out.shape[index], factor, factor, 0)
-    return layout
+    """Put phases into channels, each where it lies."""
+    layout, r = t.of(args["self"]), args["downscale_factor"]
+    *front, channels, height, width = layout.shape
+    rank = len(front)
+    apart = layout.reshape([*front, channels, height // r, r, width // r, r])
+    return apart.permute([*range(rank + 1), rank + 2, rank + 4, rank + 1, rank + 3]).reshape(out.shape)
 
 
 def _interpolation(name: str) -> Rule:
