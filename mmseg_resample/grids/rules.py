@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from ..ops import AxisMap, Coordinates
-from .layout import ZERO, Atom, Dim, Layout, Untrackable
+from .layout import ZERO, Atom, Dim, Layout, Taps, Untrackable
 
 if TYPE_CHECKING:
     from .track import Tracker
@@ -221,8 +221,7 @@ def flip(t: "Tracker", args: Args, out: Tensor) -> Layout:
         dim = layout.dims[index]
         if dim.spatial:
             atom = dim.single("a flip")
-            mirrored = Atom(atom.size, (-atom.step[0], -atom.step[1]), atom.at(atom.size - 1))
-            layout = layout.with_dim(index, Dim.of(mirrored))
+            layout = layout.with_dim(index, Dim.of(atom.windows(atom.size, atom.size - 1, -1)))
     return layout
 
 
@@ -235,7 +234,7 @@ def roll(t: "Tracker", args: Args, out: Tensor) -> Layout:
         dim = layout.dims[index]
         if dim.spatial:
             atom = dim.single("a roll")
-            layout = layout.with_dim(index, Dim.of(replace(atom, origin=atom.at(-shift))))
+            layout = layout.with_dim(index, Dim.of(atom.windows(atom.size, -int(shift), 1)))
     return layout
 
 
@@ -252,7 +251,7 @@ def pad(t: "Tracker", args: Args, out: Tensor) -> Layout:
             layout = layout.with_dim(index, Dim.plain(out.shape[index]))
             continue
         atom = dim.single("padding")
-        layout = layout.with_dim(index, Dim.of(Atom(out.shape[index], atom.step, atom.at(-before))))
+        layout = layout.with_dim(index, Dim.of(atom.windows(out.shape[index], -before, 1)))
     return layout
 
 
@@ -340,7 +339,7 @@ def _continued(dims: Sequence[Dim]) -> Dim | None:
         if atom.step != first.step or math.dist(atom.origin, first.at(position)) > 1e-6:
             return None
         position += atom.size
-    return Dim.of(Atom(position, first.step, first.origin))
+    return Dim.of(replace(first, size=position))
 
 
 def pointwise(t: "Tracker", name: str, args: Args, out: Any) -> Layout:
@@ -465,8 +464,21 @@ def convolution(t: "Tracker", args: Args, out: Tensor) -> Layout:
         # Input x writes outputs x * s - p + [0, d (k - 1)]: output y is centred where x = (y + p - d (k - 1) / 2) / s.
         offset = (paddings[i] - dilations[i] * (kernel[i] - 1) / 2) / strides[i]
         index = out.ndim - axes + i
-        layout = layout.resample(index, out.shape[index], AxisMap(1 / strides[i], offset))
+        taps = _writers(kernel[i], strides[i], paddings[i], dilations[i])
+        layout = layout.resample(index, out.shape[index], AxisMap(1 / strides[i], offset), taps)
     return layout
+
+
+def _writers(kernel: int, stride: int, padding: int, dilation: int) -> Taps | None:
+    """Return the inputs that write each phase of a transposed convolution; None if some phase is written by none."""
+    taps: list[list[tuple[int, float]]] = []
+    for phase in range(stride):
+        inputs = [(phase + padding - dilation * k) / stride for k in range(kernel)]
+        whole = [int(x) for x in inputs if x == int(x)]
+        if not whole:
+            return None
+        taps.append([(x, 1 / len(whole)) for x in whole])
+    return taps
 
 
 @rule(
@@ -581,7 +593,8 @@ def col2im(t: "Tracker", args: Args, out: Tensor) -> Layout:
             resized = Dim.of(Atom(out.shape[-2 + i], step, (at[0] + inner.origin[0], at[1] + inner.origin[1])))
         else:
             offset = (p[i] - d[i] * (k[i] - 1) / 2) / s[i]
-            around = layout.resample(first + 2 + i, out.shape[-2 + i], AxisMap(1 / s[i], offset))
+            taps = _writers(k[i], s[i], p[i], d[i])
+            around = layout.resample(first + 2 + i, out.shape[-2 + i], AxisMap(1 / s[i], offset), taps)
             resized = around.dims[first + 2 + i]
         layout = layout.with_dim(first + i, Dim.plain(1)).with_dim(first + 2 + i, resized)
     return layout.select(first, 0).select(first, 0)
@@ -604,7 +617,8 @@ def pixel_shuffle(t: "Tracker", args: Args, out: Tensor) -> Layout:
     layout = layout.with_dim(out.ndim - 3, Dim.plain(channels))
     for index in (out.ndim - 2, out.ndim - 1):
         n = layout.shape[index]
-        layout = layout.resample(index, out.shape[index], AxisMap.from_convention("half_pixel", n, out.shape[index]))
+        half_pixel = AxisMap.from_convention("half_pixel", n, out.shape[index])
+        layout = layout.resample(index, out.shape[index], half_pixel, [[(0, 1.0)]] * r)
     return layout
 
 
@@ -635,21 +649,25 @@ def _interpolation(name: str) -> Rule:
         if factors is None:
             names = ["scales"] if axes == 1 else ["scales_d", "scales_h", "scales_w"][-axes:]
             factors = [args.get(n) for n in names]
-        maps = []
+        maps: list[AxisMap] = []
+        taps: list[Taps | None] = []
         for axis in range(axes):
             n, size = source.shape[2 + axis], out.shape[2 + axis]
             if mode.startswith("nearest"):
-                maps.append(_mean_nearest(mode, n, size, factors[axis]))
+                axis_map, reads = _mean_nearest(mode, n, size, factors[axis])
+                maps.append(axis_map)
+                taps.append(reads)
             else:
                 convention: Coordinates = "align_corners" if flag else "half_pixel"
                 maps.append(AxisMap.from_convention(convention, n, size, None if flag else factors[axis]))
-        return t.resize(args["self"], out, mode, flag, maps)
+                taps.append(None)
+        return t.resize(args["self"], out, mode, flag, maps, taps)
 
     return interpolation
 
 
-def _mean_nearest(mode: str, n: int, size: int, factor: float | None) -> AxisMap:
-    """Return where the nearest samples lie on average over the outputs.
+def _mean_nearest(mode: str, n: int, size: int, factor: float | None) -> tuple[AxisMap, Taps]:
+    """Return where the nearest samples lie on average over the outputs, and which ones a period of them reads.
 
     The simplest ratio p / q that reads the same samples tells it: 17 samples resized to 33 are read at floor(j / 2).
     What floor() cuts off takes the values 0, 1/q, ... for ``nearest``, and for ``nearest-exact`` the same or, for odd
@@ -661,9 +679,11 @@ def _mean_nearest(mode: str, n: int, size: int, factor: float | None) -> AxisMap
     reads = np.minimum(np.floor(index * scale), n - 1).astype(np.int64)
     ratio = _simplest_ratio(index, reads, n) or Fraction(n, size)
     step = float(ratio)
+    first = Fraction(0 if mode == "nearest" else 1, 2)
+    taps = [[(math.floor((i + first) * ratio), 1.0)] for i in range(ratio.denominator)]
     if mode == "nearest":
-        return AxisMap(step, -(1 - 1 / ratio.denominator) / 2)
-    return AxisMap(step, step / 2 - 0.5 + (0 if ratio.numerator % 2 else 0.5 / ratio.denominator))
+        return AxisMap(step, -(1 - 1 / ratio.denominator) / 2), taps
+    return AxisMap(step, step / 2 - 0.5 + (0 if ratio.numerator % 2 else 0.5 / ratio.denominator)), taps
 
 
 def _simplest_ratio(index: np.ndarray, reads: np.ndarray, n: int) -> Fraction | None:

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..ops import AxisMap, PixelGrid
-from .layout import Atom, Dim, Layout, Offset, Untrackable, offset_between
+from .layout import Atom, Dim, Layout, Offset, Taps, Untrackable, offset_between
 from .network import Network, named_tensors
 from .rules import ENDS, RULES, pointwise
 from .sites import Site, at_path, current_pass, current_site, new_pass, resizes_seen
@@ -269,13 +269,22 @@ class Tracker(TorchDispatchMode):
         return result
 
     def resize(
-        self, source: Tensor, out: Tensor, mode: str, align_corners: bool | None, maps: Sequence[AxisMap]
+        self,
+        source: Tensor,
+        out: Tensor,
+        mode: str,
+        align_corners: bool | None,
+        maps: Sequence[AxisMap],
+        taps: Sequence[Taps | None] | None = None,
     ) -> Layout:
-        maps = self._overrides.get(self._site(), maps)
+        """Record a resize by ``maps``; ``taps`` are what it reads, where ``maps`` hold on average alone."""
+        if self._site() in self._overrides:
+            maps, taps = self._overrides[self._site()], None
         layout = self.of(source)
         result = layout
         for i, axis_map in enumerate(maps):
-            result = result.resample(out.ndim - len(maps) + i, out.shape[i - len(maps)], axis_map)
+            reads = taps[i] if taps is not None else None
+            result = result.resample(out.ndim - len(maps) + i, out.shape[i - len(maps)], axis_map, reads)
         return self._record_resize(source, out, mode, align_corners, tuple(maps), layout, result)
 
     def _site(self) -> Site:

@@ -362,50 +362,58 @@ class Moments(TorchDispatchMode):
         # Of those that agree, the one that has read the border least.
         best = max(good, key=lambda i: (not self._is_tainted(carried[i]), float(shaped[i][0].sum())))
         self._sources = [carried[best]]
-        return shaped[best]
+        result = shaped[best]
+        for axis in (0, 1):  # rows of one operand and columns of another span a plane
+            if not any(d.moves_along(axis) for d in self.tracker.of(carried[best]).dims):
+                for i in good:
+                    if any(d.moves_along(axis) for d in self.tracker.of(carried[i]).dims):
+                        other = shaped[i]
+                        mass = torch.minimum(result[0], other[0])
+                        ratios = [x / y[0].clamp(min=1e-9) for x, y in ((result[1], result), (result[2], result))]
+                        ratios[axis] = other[1 + axis] / other[0].clamp(min=1e-9)
+                        result = torch.stack([mass, ratios[0] * mass, ratios[1] * mass])
+                        self._sources = [*self._sources, carried[i]]
+                        break
+        return result
 
     def _judge_meeting(self, name, pieces, layout, expected, tensors, out, recorded=True):
         """Compare a recorded meeting with how far its operands lie from what the result counts on."""
         meeting = self.tracker.trace.meetings[-1] if recorded else None
-        worst, ok, compared = [0.0, 0.0], [], False
+        claimed = 0.0 if meeting is None else meeting.worst
+        agrees, matches, compared = [], [], False
         for piece, tensor in zip(pieces, tensors, strict=True):
-            agrees = True
-            if not self.tracker.of(tensor).spatial:
-                ok.append(True)
-                continue
+            own = self.tracker.of(tensor)
+            good = matching = True
             for axis in (0, 1):
-                if not any(d.moves_along(axis) for d in layout.dims):
+                offset = None if meeting is None else (meeting.y, meeting.x)[axis]
+                if not all(any(d.moves_along(axis) for d in x.dims) for x in (layout, own)):
+                    matching &= offset is None
                     continue
-                if not any(d.moves_along(axis) for d in self.tracker.of(tensor).dims):
-                    continue
+                tolerance = self._tolerance(layout, axis)
                 found = _profile(piece, expected[axis], axis)
                 if found is None:
+                    tolerance = self._tolerance(layout, axis, loose=True)
                     found = _middle(piece, expected[axis], axis, self.size)
                     if found is None:
                         continue
-                    tolerance = self._tolerance(layout, axis, loose=True)
                 else:
-                    tolerance = self._tolerance(layout, axis)
                     compared = True
                 off = _off(*found)
-                if off > tolerance:
-                    agrees = False
-                offset = None if meeting is None else (meeting.y, meeting.x)[axis]
-                worst[axis] = max(worst[axis], off)
-                if off > tolerance:
-                    claimed = 0.0 if offset is None else abs(offset.largest)
-                    # Another operand may be the worst; none may be worse than what is recorded.
-                    if off > claimed + tolerance:
-                        self._error(f"meeting:{name}", f"axis {axis}: measured {off:.3f}, recorded {offset}", out)
-            ok.append(agrees)
-        if meeting is not None and compared and meeting.worst > TIGHT and all(ok) and len(pieces) > 1:
-            if meeting.worst > 2 * self._slack + TIGHT:
-                self._error(f"meeting:{name}", f"recorded {meeting.y} {meeting.x}, measured none", out)
+                good &= off <= tolerance
+                if off > claimed + tolerance:
+                    self._error(f"meeting:{name}", f"axis {axis}: measured {off:.3f}, recorded {meeting}", out)
+                if offset is not None:
+                    exact = _profile(piece, expected[axis] + _along(expected[axis], offset), axis)
+                    matching &= exact is None or _off(*exact) <= tolerance
+            agrees.append(good)
+            matches.append(matching)
         if compared:
             self.findings.meetings += 1
-        if not any(ok):
-            self._error(f"meeting:{name}", f"the result is at none of its operands: {worst}", out)
-        return ok
+            if meeting is not None and not any(matches):
+                self._error(f"meeting:{name}", f"no operand lies at {meeting.y} {meeting.x}", out)
+        if not any(agrees):
+            self._error(f"meeting:{name}", "the result is at none of its operands", out)
+        return agrees
 
     # --- comparison ---------------------------------------------------------------------------------------------------
 
@@ -613,6 +621,15 @@ def _expected(layout):
                 total = total + _line(dim, axis).reshape([-1 if j == i else 1 for j in range(rank)])
         totals.append(total)
     return totals
+
+
+def _along(expected, offset):
+    """Return a recorded offset at every claimed position: from its first to its last."""
+    finite = expected[~expected.isnan()]
+    low, high = float(finite.min()), float(finite.max())
+    turned = float(expected.flatten()[0]) > float(expected.flatten()[-1])
+    first, last = (offset.last, offset.first) if turned else (offset.first, offset.last)
+    return first + (last - first) * (expected - low) / max(high - low, 1e-9)
 
 
 def _line(dim, axis):
