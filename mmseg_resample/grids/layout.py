@@ -26,7 +26,7 @@ class Untrackable(Exception):
 Taps = Sequence[Sequence[tuple[int, float]]]
 """For each output of a period, the samples that it reads with their weights."""
 
-_LONGEST = 64  # outputs of a period of phases
+_LONGEST = 1024  # outputs of a period of phases
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Atom:
     def windows(self, size: int, start: int, stride: int, kernel: int = 1, dilation: int = 1) -> "Atom":
         """Average ``kernel`` samples, ``dilation`` apart, the first of output ``i`` at ``start + i * stride``."""
         first = range(start, start + stride * len(self.phases), stride) if stride else ()
-        phases = [sum(self.phase(i + k * dilation) for k in range(kernel)) / kernel for i in first]
+        phases = [sum(self.phase(i + k * dilation) for k in range(kernel)) / kernel / stride for i in first]
         step = (self.step[0] * stride, self.step[1] * stride)
-        return self._placed(size, step, start + dilation * (kernel - 1) / 2, [p / stride for p in phases], stride)
+        return self._placed(size, step, start + dilation * (kernel - 1) / 2, phases, stride)
 
     def resampled(self, size: int, axis_map: AxisMap, taps: Taps | None = None) -> "Atom":
         """Read at ``axis_map``: interpolating, or the samples ``taps`` of each output of a period."""
@@ -83,9 +83,20 @@ class Atom:
 
     def _placed(self, size: int, step: Vector, first: float, phases: Sequence[float], stride: float) -> "Atom":
         """Return a loop that starts at sample ``first``; what all phases share is its own."""
+        slope = 1.0
+        if len(phases) > size > 1:  # a part of a period: where its own samples lie on average, and how far apart
+            part, middle = phases[:size], (size - 1) / 2
+            slope += sum((i - middle) * phase for i, phase in enumerate(part)) * 12 / (size * (size * size - 1))
+            phases = [phase - (slope - 1) * i for i, phase in enumerate(part)]
         mean = sum(phases) / max(len(phases), 1)
         apart = tuple(phase - mean for phase in phases)
-        return Atom(size, step, self.at(first + mean * stride), apart if max(map(abs, apart), default=0) > 1e-6 else ())
+        return Atom(
+            size,
+            (step[0] * slope, step[1] * slope),
+            self.at(first + mean * stride),
+            apart if max(map(abs, apart), default=0) > 1e-6 else (),
+        )
+
 
 @dataclass(frozen=True)
 class Dim:
@@ -466,6 +477,9 @@ def offset_between(a: Layout, b: Layout) -> tuple[Offset | None, Offset | None]:
         for where in (0.0, 0.5, 1.0):
             difference = 0.0
             for dim_a, dim_b in pairs:
+                if dim_a.placed != dim_b.placed:  # phases or taps meet what is the same for all of them
+                    difference += dim_a.mean[axis] - dim_b.mean[axis]
+                    continue
                 larger = dim_a if (dim_a.size, dim_a.spatial) >= (dim_b.size, dim_b.spatial) else dim_b
                 index = larger.index_at(axis, where)
                 difference += dim_a.at(min(index, dim_a.size - 1))[axis] - dim_b.at(min(index, dim_b.size - 1))[axis]
