@@ -197,6 +197,14 @@ class Layout:
     def spatial(self) -> bool:
         return any(dim.spatial for dim in self.dims)
 
+    @cached_property
+    def relates(self) -> bool:
+        """Whether two dimensions run over the same positions, as in a map of attention from each to each."""
+        steps = [
+            {atom.step for part in dim.parts for atom in part if atom.spatial and atom.size > 1} for dim in self.dims
+        ]
+        return any(a & b for i, a in enumerate(steps) for b in steps[:i])
+
     def at(self, index: Sequence[int]) -> Vector:
         parts = [dim.at(i) for dim, i in zip(self.dims, index, strict=True)]
         return (sum(p[0] for p in parts), sum(p[1] for p in parts))
@@ -280,6 +288,8 @@ class Layout:
         dim = self.dims[index]
         if not dim.spatial:
             return self.with_dim(index, Dim.plain(size))
+        if (kernel, stride, padding, size) == (1, 1, 0, dim.size):
+            return self
         atom = dim.single("a window")
         start = atom.at(dilation * (kernel - 1) / 2 - padding)
         step = (atom.step[0] * stride, atom.step[1] * stride)
