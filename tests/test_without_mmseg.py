@@ -13,16 +13,9 @@ PACKAGES = ("mmseg", "mmengine", "mmcv")
 
 BLOCK = f"""
 import sys
-from importlib.abc import MetaPathFinder
 
-
-class Blocked(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {PACKAGES!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-
-sys.meta_path.insert(0, Blocked())
+for _name in {PACKAGES!r}:
+    sys.modules[_name] = None  # to the import system: not there
 """
 
 NETWORK = """
@@ -54,7 +47,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_block_works(package):
     done = run(f"import {package}.utils")
-    assert done.returncode and f"No module named '{package}'" in done.stderr
+    assert done.returncode and f"import of {package} halted" in done.stderr
 
 
 @pytest.mark.parametrize("room", ["ops", "grids", "policy"])
@@ -73,14 +66,10 @@ model = Model().eval()
 print(mmseg_resample.audit(model, 64).worst)
 mmseg_resample.exact(model)
 print(mmseg_resample.audit(model, 64).worst, tuple(model(torch.rand(1, 3, 61, 64)).shape))
-loaded = [name for name in sys.modules if name.partition(".")[0] in """
-        + f"{PACKAGES!r}]"
-        + """
-print(loaded)
 """
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["1.0", "0.0 (1, 4, 61, 64)", "[]"]
+    assert done.stdout.splitlines() == ["1.0", "0.0 (1, 4, 61, 64)"]
 
 
 def test_a_config_says_what_is_missing():
