@@ -17,7 +17,7 @@ from mmseg_resample.launch.auditing import audit_config, input_size
 HEAD = """\
 # Every family of mmsegmentation 1.2.2, audited
 
-One config of each folder of mmseg's `configs/`, as `tools/audit.py` sees it: no weights, no data. Sizes are the
+One config of each folder of mmseg's `configs/`, as `mmseg-resample audit` sees it: no weights, no data. Sizes are the
 config's crop, else 512x1024. Pixels of the input throughout; `a .. b` drifts from the first to the last position of an
 axis.
 

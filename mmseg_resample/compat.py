@@ -1,4 +1,4 @@
-"""Lets mmsegmentation 1.2.2 run on today's torch, numpy, setuptools and Python, with and without mmcv's compiled ops.
+"""Work-arounds that let mmsegmentation 1.2.2 run on today's torch, numpy, setuptools and Python, and on mmcv-lite.
 
 The only place that works around versions of other packages. One function per work-around; each says which versions
 need it and until when, and does nothing where it is not needed. ``apply`` calls them all.
@@ -10,31 +10,39 @@ import pickle
 import sys
 from importlib import metadata
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
+from .ops.psa_mask import Kind, psa_mask, psa_mask_transpose
+
 __all__ = [
     "MissingOperatorError",
     "allow_mmengine_checkpoints",
     "apply",
     "defer_missing_mmcv_operators",
+    "find_own_configs",
     "find_packages_by_module",
+    "own_files",
     "require_mmseg",
+    "require_mmseg_models",
 ]
 
 
 def apply() -> None:
-    """Applies every work-around that this environment needs. A second call changes nothing.
+    """Apply every work-around that this environment needs. A second call changes nothing.
 
     Raises:
         ImportError: mmseg, mmengine or mmcv cannot be imported together; the message says why and what to install.
     """
     require_mmseg()
     defer_missing_mmcv_operators()
+    require_mmseg_models()
     find_packages_by_module()
+    find_own_configs()
     allow_mmengine_checkpoints()
 
 
@@ -43,7 +51,7 @@ def apply() -> None:
 
 
 def require_mmseg() -> None:
-    """Imports mmcv, mmengine and mmseg, or says which versions are there, what the rule is and how to repair it.
+    """Import mmcv, mmengine and mmseg, or say which versions are there, what the rule is and how to repair it.
 
     The modules decide, not the names of the distributions, so forks under the same import names count.
     Needed as long as mmsegmentation, mmengine and mmcv are extras of this package, and mmsegmentation 1.2.2 asserts
@@ -57,17 +65,44 @@ def require_mmseg() -> None:
         import mmengine  # noqa: F401
         import mmseg.registry  # noqa: F401  (there from mmsegmentation 1.0 on)
     except (ImportError, AssertionError) as error:
-        found = ", ".join(_describe(module) for module in ("mmseg", "mmengine", "mmcv"))
         raise ImportError(
             f"mmseg_resample: mmcv, mmengine and mmseg cannot be imported: {error}\n"
-            f"Found: {found}.\n"
+            f"Found: {_found('mmseg', 'mmengine', 'mmcv')}.\n"
             f"Rule: mmsegmentation 1.x with an mmengine and an mmcv or mmcv-lite that it accepts; "
             f"mmsegmentation 1.2.2 accepts mmcv>=2.0.0rc4,<2.2.0 and mmengine>=0.5.0,<1.0.0.\n"
             f'Fix: pip install "mmseg_resample[lite]"'
         ) from error
 
 
+def require_mmseg_models() -> None:
+    """Import ``mmseg.models``, or say which torchvision and timm are there and how to make them fit this torch.
+
+    mmseg imports timm where that is installed, timm imports torchvision, and a torchvision that was built for another
+    torch raises RuntimeError ("operator torchvision::nms does not exist"), where mmseg is prepared for ImportError.
+    Needed as long as mmseg's ``timm_backbone`` guards against nothing else.
+
+    Raises:
+        ImportError: the import fails, for whatever reason.
+    """
+    try:
+        import mmseg.models  # noqa: F401
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:  # as broken extensions raise
+        raise ImportError(
+            f"mmseg_resample: mmseg.models cannot be imported: {error}\n"
+            f"Found: {_found('torch', 'torchvision', 'timm', 'mmseg')}.\n"
+            f"Rule: torchvision is built for one torch (0.N for torch 2.(N-15): torchvision 0.28 for torch 2.13), and "
+            f"timm needs such a torchvision; mmseg needs neither, but imports them where they are installed.\n"
+            f"Fix: pip install --upgrade torchvision timm, from the index that torch came from; "
+            f"or pip uninstall torchvision timm"
+        ) from error
+
+
+def _found(*modules: str) -> str:
+    return ", ".join(_describe(module) for module in modules)
+
+
 def _describe(module: str) -> str:
+    """Name the distribution and the version that a module comes from."""
     if importlib.util.find_spec(module) is None:
         return f"no {module}"
     names = metadata.packages_distributions().get(module, [])
@@ -79,7 +114,7 @@ def _describe(module: str) -> str:
 
 
 class MissingOperatorError(ModuleNotFoundError):
-    """A compiled operator of ``mmcv.ops`` was called, but mmcv is installed without its extension ``mmcv._ext``."""
+    """Error of a call of a compiled operator of ``mmcv.ops`` where mmcv is installed without ``mmcv._ext``."""
 
 
 # What computes the same without the extension, by the beginning of the operator's name.
@@ -92,12 +127,12 @@ _ALTERNATIVES = {
 
 
 def defer_missing_mmcv_operators() -> None:
-    """Lets ``mmcv.ops`` import without its compiled extension; the compiled operators raise when they are called.
+    """Let ``mmcv.ops`` import without its compiled extension; the compiled operators raise when they are called.
 
     Needed with mmcv-lite, and with mmcv built without operators, as long as mmseg imports ``mmcv.ops`` unguarded
     (1.2.2 does in its focal loss, its SAN head and its point sampling, so ``mmseg.models`` cannot be imported).
     What is written in PyTorch there works: ``point_sample``, ``CrissCrossAttention``, the CPU path of
-    ``MultiScaleDeformableAttention``; and so does PSANet's ``PSAMask``, which is written in PyTorch here.
+    ``MultiScaleDeformableAttention``; and so does PSANet's ``PSAMask``, which ``ops.psa_mask`` computes.
     ``mmcv_full_available()`` still says no.
     """
     if importlib.util.find_spec("mmcv._ext") is not None:
@@ -131,39 +166,16 @@ def _missing_operator(name: str) -> Any:
     return operator
 
 
-def _psamask_forward(input: Any, output: Any, *, psa_type: int, **sizes: int) -> None:
-    index, inside = _psamask_channels(input, **sizes)
-    mask = input.flatten(2).gather(1, index.expand(len(input), -1, -1)).masked_fill(~inside, 0)
-    output.copy_((mask.transpose(1, 2) if psa_type else mask).unflatten(2, input.shape[2:]))
+def _psamask_forward(input: Any, output: Any, *, psa_type: int, h_mask: int, w_mask: int, **_: int) -> None:
+    output.copy_(psa_mask(input, _PSA_KINDS[psa_type], (h_mask, w_mask)))
 
 
-def _psamask_backward(grad_output: Any, grad_input: Any, *, psa_type: int, **sizes: int) -> None:
-    index, inside = _psamask_channels(grad_input, **sizes)
-    grad = grad_output.flatten(2)
-    grad = (grad.transpose(1, 2) if psa_type else grad).masked_fill(~inside, 0)
-    grad_input.flatten(2).scatter_add_(1, index.expand(len(grad), -1, -1), grad)
+def _psamask_backward(grad_output: Any, grad_input: Any, *, psa_type: int, h_mask: int, w_mask: int, **_: int) -> None:
+    grad_input.add_(psa_mask_transpose(grad_output, _PSA_KINDS[psa_type], (h_mask, w_mask)))
 
 
-def _psamask_channels(
-    mask: Any,
-    *,
-    h_feature: int,
-    w_feature: int,
-    h_mask: int,
-    w_mask: int,
-    half_h_mask: int,
-    half_w_mask: int,
-    num_: int,
-) -> tuple[Any, Any]:
-    """(positions, positions): which channel of the mask around the second position lies on the first, and whether."""
-    y = torch.arange(h_feature, device=mask.device).repeat_interleave(w_feature)
-    x = torch.arange(w_feature, device=mask.device).repeat(h_feature)
-    row, column = y[:, None] - y + half_h_mask, x[:, None] - x + half_w_mask
-    inside = (row >= 0) & (row < h_mask) & (column >= 0) & (column < w_mask)
-    return (row * w_mask + column).clamp(0, h_mask * w_mask - 1), inside
-
-
-_IN_PYTORCH = {"psamask_forward": _psamask_forward, "psamask_backward": _psamask_backward}
+_PSA_KINDS: tuple[Kind, Kind] = ("collect", "distribute")  # by mmcv's number
+_IN_PYTORCH: dict[str, Any] = {"psamask_forward": _psamask_forward, "psamask_backward": _psamask_backward}
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -171,7 +183,7 @@ _IN_PYTORCH = {"psamask_forward": _psamask_forward, "psamask_backward": _psamask
 
 
 def find_packages_by_module() -> None:
-    """Lets mmengine resolve ``mmseg::`` (and ``mmdet::`` ...) in configs by importable module.
+    """Let mmengine resolve ``mmseg::`` (and ``mmdet::`` ...) in configs by importable module.
 
     Needed by mmengine up to 0.10.7, which asks ``pkg_resources``, where setuptools no longer has it (82 and later),
     until mmengine 0.11; and by every mmengine where mmseg comes from a distribution that is not called
@@ -197,13 +209,13 @@ def find_packages_by_module() -> None:
 
 
 def _is_installed(package: str) -> bool:
-    """``mmengine.utils.is_installed`` without pkg_resources."""
+    """Replace ``mmengine.utils.is_installed``, without pkg_resources."""
     spec = _find_spec(package)
     return _distribution(package) is not None or (spec is not None and spec.origin is not None)
 
 
 def _get_installed_path(package: str) -> str:
-    """``mmengine.utils.get_installed_path`` without pkg_resources."""
+    """Replace ``mmengine.utils.get_installed_path``, without pkg_resources."""
     spec = _find_spec(package)
     if spec is None:
         raise metadata.PackageNotFoundError(package)
@@ -213,7 +225,7 @@ def _get_installed_path(package: str) -> str:
 
 
 def _package2module(package: str) -> str:
-    """``mmengine.utils.package_utils.package2module`` without pkg_resources."""
+    """Replace ``mmengine.utils.package_utils.package2module``, without pkg_resources."""
     modules = (metadata.distribution(package).read_text("top_level.txt") or "").split()
     if not modules:
         raise ValueError(f"package2module: the distribution {package} does not name its top-level module.")
@@ -238,19 +250,53 @@ def _distribution(name: str) -> metadata.Distribution | None:
         return None
 
 
+def find_own_configs() -> None:
+    """Let mmengine resolve ``mmseg_resample::`` in ``_base_`` and in ``get_config``, as it does ``mmseg::``.
+
+    Needed by every mmengine: it knows a fixed list of packages, and gives what it reads from one a scope of the
+    package's name, where ours registers in mmseg's; and up to 0.10.7 it does not find packages that are installed
+    editable.
+    """
+    from mmengine.config import Config
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    if _OWN in MODULE2PACKAGE:
+        return
+    MODULE2PACKAGE[_OWN] = _OWN
+    original = Config._get_cfg_path
+
+    def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        package, _, name = cfg_path.partition("::")
+        return (str(own_files("configs") / name), "mmseg") if package == _OWN else original(cfg_path, filename)
+
+    Config._get_cfg_path = staticmethod(get_cfg_path)
+
+
+_OWN = "mmseg_resample"
+
+
+def own_files(kind: str) -> Path:
+    """Return the folder of this package's ``configs`` or ``tools``, where OpenMMLab's packages have theirs.
+
+    A checkout has links there; where it was made without links, the folder of the checkout is returned.
+    """
+    folder = Path(__file__).parent / ".mim" / kind
+    return folder if folder.is_dir() else Path(__file__).parents[1] / kind
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Checkpoints
 
 
 def allow_mmengine_checkpoints() -> None:
-    """Lets ``torch.load`` read what mmengine stores beside the weights, under ``weights_only=True``.
+    """Let ``torch.load`` read what mmengine stores beside the weights, under ``weights_only=True``.
 
     Needed by torch 2.6 and later, where ``weights_only=True`` is the default, with mmengine up to 0.10.7, which calls
     ``torch.load`` without the argument; and by everyone who wants to keep the safe default. mmengine stores log
     histories, numpy numbers and arrays of them (under the module names of numpy 1 or 2, whichever wrote the file),
     dicts of the config, and functions of its own classes. Any other global in a checkpoint is still refused.
     """
-    if torch.__version__ < (2, 6):
+    if torch.__version__ < "2.6":
         return
     from mmengine.config import ConfigDict
     from mmengine.logging import HistoryBuffer
@@ -271,7 +317,7 @@ def allow_mmengine_checkpoints() -> None:
 
 
 class _Array(np.ndarray):
-    """Stands in for ``numpy.ndarray``, which turns any bytes into objects: ``ndarray((1,), "O", buffer=address)``.
+    """Substitute for ``numpy.ndarray``, which turns any bytes into objects: ``ndarray((1,), "O", buffer=address)``.
 
     A type, so that numpy's own ``_reconstruct`` takes it where somebody allowed that one besides ours.
     """
@@ -284,12 +330,12 @@ class _Array(np.ndarray):
 
 
 def _empty_array(*_: Any) -> np.ndarray:
-    """Stands in for ``numpy._core.multiarray._reconstruct``, whose array the loader fills next."""
+    """Stand in for ``numpy._core.multiarray._reconstruct``, whose array the loader fills next."""
     return np.empty(0)
 
 
 def _number_dtype(*args: Any) -> np.dtype:
-    """Stands in for ``numpy.dtype``, for numbers and booleans."""
+    """Stand in for ``numpy.dtype``, for numbers and booleans."""
     dtype = np.dtype(*args)
     if dtype.kind not in "biufc":
         raise pickle.UnpicklingError(f"Unsupported global: numpy.dtype{args} is not a type of numbers.")
@@ -297,7 +343,7 @@ def _number_dtype(*args: Any) -> np.dtype:
 
 
 def _mmengine_function(owner: Any, name: str) -> Any:
-    """Stands in for ``getattr``, through which pickle refers to a function that was defined in a class.
+    """Stand in for ``getattr``, through which pickle refers to a function that was defined in a class.
 
     Returns the statistics of ``HistoryBuffer`` and the annealing functions of the one-cycle schedulers. The builtin
     would hand a checkpoint the module globals behind any function.

@@ -1,7 +1,7 @@
 """Classes made at run time for modules that exist already.
 
-They go by the name of the original class, and their instances are copied and pickled by how the class was made: from
-which original, by which steps.
+They have the name of the original class. Their instances are copied and pickled by the recipe of the class: the
+original and the steps from there.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Recipe = tuple[type, tuple[Step, ...]]
 
 
 def derived(cls: type, bases: tuple[type, ...], body: dict[str, Any], step: Step) -> type:
-    """A class with ``bases`` and ``body`` in place of ``cls``; ``step`` is the call that made it of ``cls``."""
+    """Make a class of ``bases`` and ``body`` to replace ``cls``; ``step`` is the call that derived it from ``cls``."""
     original, steps = recipe(cls)
     made = (original, (*steps, step))
 
@@ -25,12 +25,12 @@ def derived(cls: type, bases: tuple[type, ...], body: dict[str, Any], step: Step
 
 
 def recipe(cls: type) -> Recipe:
-    """The original class, and the steps that made ``cls`` of it."""
+    """Return the original class, and the steps that derived ``cls`` from it."""
     return getattr(cls, "_resample_recipe", (cls, ()))
 
 
 def make(original: type, steps: tuple[Step, ...]) -> Any:
-    """The inverse of ``recipe``."""
+    """Make a class by its ``recipe``."""
     cls = original
     for function, arguments in steps:
         cls = function(cls, *arguments)

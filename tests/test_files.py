@@ -13,7 +13,7 @@ from mmseg_resample import files
 def test_what_was_written_takes_the_place(tmp_path, durable):
     path = tmp_path / "x.json"
     path.write_text("old")
-    with files.whole(path, durable=durable) as partial:
+    with files.atomic_write(path, durable=durable) as partial:
         partial.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -23,7 +23,7 @@ def test_what_was_written_takes_the_place(tmp_path, durable):
 def test_an_error_leaves_what_was_there(tmp_path):
     path = tmp_path / "x.json"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), files.whole(path) as partial:
+    with pytest.raises(KeyboardInterrupt), files.atomic_write(path) as partial:
         partial.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old"
@@ -31,7 +31,7 @@ def test_an_error_leaves_what_was_there(tmp_path):
 
 
 def test_nothing_written_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError), files.whole(tmp_path / "x.json"):
+    with pytest.raises(FileNotFoundError), files.atomic_write(tmp_path / "x.json"):
         pass
     assert os.listdir(tmp_path) == []
 
@@ -40,7 +40,7 @@ def test_a_kill_leaves_nothing_that_looks_like_the_file(tmp_path):
     code = (
         "import os, pathlib, signal\n"
         "from mmseg_resample import files\n"
-        f"with files.whole(pathlib.Path({str(tmp_path / 'x.json')!r})) as partial:\n"
+        f"with files.atomic_write(pathlib.Path({str(tmp_path / 'x.json')!r})) as partial:\n"
         "    partial.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -52,7 +52,7 @@ def test_a_kill_leaves_nothing_that_looks_like_the_file(tmp_path):
 
 def test_writers_do_not_meet(tmp_path):
     path = tmp_path / "x.json"
-    with files.whole(path) as first, files.whole(path) as second:
+    with files.atomic_write(path) as first, files.atomic_write(path) as second:
         first.write_text("first")
         second.write_text("second")
     assert path.read_text() == "first"  # it ended last

@@ -1,52 +1,9 @@
 #!/usr/bin/env python
-"""Tests a checkpoint; mmseg's tools/test.py, which refuses a checkpoint that lacks weights of the model."""
+"""Run ``mmseg-resample test``, also under ``torchrun``."""
 
-import argparse
 import sys
 
-from mmseg_resample import launch
-
-EXAMPLES = """\
-examples:
-  the metrics of the config, written to <work dir>/<time>/<time>.json
-    python tools/test.py configs/sfnet/<name>.py work_dirs/<name>/iter_50000.pth
-  paint every prediction into painted/vis_data/vis_image, and write the label maps into predictions
-    python tools/test.py <config> <checkpoint> --show-dir painted --out predictions
-  average over scales and flips; four GPUs
-    python tools/test.py <config> <checkpoint> --tta
-    torchrun --nproc-per-node=4 tools/test.py <config> <checkpoint> --launcher pytorch
-exit status: 0 done, 2 the command line cannot work (one message says why), 130 interrupted
-"""
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    launch.add_arguments(parser)
-    parser.add_argument("checkpoint", help="a file, or a URL")
-    parser.add_argument("--out", help="write the predicted label maps into this folder")
-    parser.add_argument("--show", action="store_true", help="open a window with each prediction")
-    parser.add_argument("--show-dir", help="paint each prediction into SHOW_DIR/vis_data/vis_image")
-    parser.add_argument("--wait-time", type=float, default=2.0, help="seconds that a window stays open (default: 2)")
-    parser.add_argument("--tta", action="store_true", help="average over the test-time augmentations of the config")
-    args = parser.parse_args()
-
-    cfg = launch.config_from_arguments(args)
-    weights = launch.prepare_test(
-        cfg,
-        args.checkpoint,
-        out=args.out,
-        show=args.show,
-        show_dir=args.show_dir,
-        wait_time=args.wait_time,
-        tta=args.tta,
-    )
-    launch.require_data(cfg, "test_dataloader")
-    runner = launch.build_runner(cfg)
-    launch.check_weights(runner, weights, args.checkpoint)
-    launch.report(runner, runner.test())
-
+from mmseg_resample.cli import main
 
 if __name__ == "__main__":
-    sys.exit(launch.run(main))
+    sys.exit(main(["test", *sys.argv[1:]]))

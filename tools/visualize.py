@@ -1,66 +1,9 @@
 #!/usr/bin/env python
-"""Draws what a model did with an image: prediction, label, boundary errors, and the flows of its resamplers."""
+"""Run ``mmseg-resample visualize``."""
 
-import argparse
 import sys
-from pathlib import Path
 
-from mmseg_resample import launch
-from mmseg_resample.visualization.inference import draw, load_sample
-
-EXAMPLES = """\
-examples:
-  the fourth test image of the config, pictures in work_dirs/visualize/vis_data/vis_image
-    python tools/visualize.py configs/sfnet/<name>.py work_dirs/<name>/iter_10000.pth test:3
-  any image, with its label map
-    python tools/visualize.py <config> <checkpoint> street.jpg --label street.png --out-dir pictures
-  into TensorBoard
-    python tools/visualize.py <config> <checkpoint> test:3 --backend TensorboardVisBackend
-pictures: <name> label and prediction; <name>_boundaries errors at boundaries by direction and sign; <name>_<module>
-flows (hue: direction, saturation: length), offsets and gates of every resampler that learns
-exit status: 0 done, 2 the command line cannot work (one message says why), 130 interrupted
-"""
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    launch.add_config_arguments(parser)
-    launch.add_policy_argument(parser)
-    parser.add_argument("checkpoint", help="a file, or a URL")
-    parser.add_argument("image", nargs="+", help="files, or test:N for sample N of the test set, which has its label")
-    parser.add_argument("--label", help="label map of the image, as the data set stores annotations")
-    parser.add_argument("--out-dir", default="work_dirs/visualize", help="default: work_dirs/visualize")
-    parser.add_argument(
-        "--backend", nargs="+", default=["LocalVisBackend"], help="vis backends of mmengine (default: LocalVisBackend)"
-    )
-    args = parser.parse_args()
-    if args.label and len(args.image) > 1:
-        raise launch.UsageError(f"--label: expected one image with it, got {len(args.image)}.")
-
-    cfg = launch.load_config(args.config, options=args.cfg_options, work_dir=args.out_dir)
-    if args.policy is not None:
-        launch.set_policy(cfg, args.policy)
-    weights = launch.prepare_test(cfg, args.checkpoint)
-    if any(image.startswith("test:") for image in args.image):
-        launch.require_data(cfg, "test_dataloader")
-    cfg.custom_hooks = None  # of training; EMAHook cannot load without a loop that runs
-    cfg.visualizer = dict(
-        type="SegLocalVisualizer", vis_backends=[dict(type=b) for b in args.backend], save_dir=args.out_dir
-    )
-    try:
-        samples = {image: load_sample(cfg, image, args.label) for image in args.image}
-    except (FileNotFoundError, IndexError, ValueError) as error:
-        raise launch.UsageError(str(error)) from error
-    runner = launch.build_runner(cfg)
-    launch.check_weights(runner, weights, args.checkpoint)
-    runner.load_or_resume()
-    for image, sample in samples.items():
-        name = image.replace("test:", "test") if image.startswith("test:") else Path(image).stem
-        print("\n".join(draw(runner, sample, name)))
-    print(f"in {Path(args.out_dir).resolve()}")
-
+from mmseg_resample.cli import main
 
 if __name__ == "__main__":
-    sys.exit(launch.run(main))
+    sys.exit(main(["visualize", *sys.argv[1:]]))

@@ -26,7 +26,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 from mmseg.registry import TRANSFORMS
 
-from ..files import whole
+from ..files import atomic_write
 
 DIRECTORY = "MMSEG_RESAMPLE_CACHE"
 """Environment variable: a directory for the samples, in place of the temporary one. /dev/shm is no disk."""
@@ -37,7 +37,7 @@ _ALIGNMENT = 64  # bytes
 
 @TRANSFORMS.register_module()
 class CachedLoading(BaseTransform):
-    """Loads a sample once on this machine, and reads it back decoded from then on, bit for bit the same.
+    """A loading step that keeps each sample decoded on this machine, and reads it back bit for bit the same.
 
     Takes the place of the transforms that begin a pipeline: ``LoadImageFromFile``, ``LoadAnnotations``, ``LoadShapes``,
     a ``Resize`` to a fixed size. They must depend on nothing but their input and the files that it names: one that
@@ -89,7 +89,7 @@ class CachedLoading(BaseTransform):
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether ``repr`` says all there is to know about ``value``."""
+    """Tell whether ``repr`` says all there is to know about ``value``."""
     if isinstance(value, dict):
         return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -102,7 +102,7 @@ def _files(results: Mapping[str, Any]) -> list[tuple[str, int, int] | None]:
 
 
 def _source(transform: Any) -> tuple[str, int, int] | None:
-    """Another text of the module may load otherwise, in another checkout too."""
+    """Return the text of the module: another one may load otherwise, in another checkout too."""
     return _stat(getattr(sys.modules[type(transform).__module__], "__file__", None) or "")
 
 
@@ -115,7 +115,7 @@ def _stat(path: str) -> tuple[str, int, int] | None:
 
 
 def _boot() -> str:
-    """A crash of the machine can leave files without their content; a crash of a process cannot."""
+    """Identify this boot: a crash of the machine can leave files without their content; a crash of a process cannot."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text()
     return ""
@@ -131,7 +131,7 @@ def _base() -> Path:
 
 @functools.cache
 def _open(base: Path) -> Path:
-    """The directory of the samples, of which this process is a user until it ends."""
+    """Open the directory of the samples, of which this process is a user until it ends."""
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     stat = base.lstat()
     if stat.st_uid != os.getuid() or stat.st_mode & 0o022:
@@ -172,7 +172,7 @@ def _read(path: Path) -> dict | None:
         parts.append(data[start : start + length])
         start = _aligned(start + length)
     header, *arrays = parts
-    return pickle.loads(header, buffers=arrays)  # views of `data`: private to this sample, writable
+    return pickle.loads(header.tobytes(), buffers=arrays)  # views of `data`: private to this sample, writable
 
 
 def _write(path: Path, sample: dict) -> None:
@@ -185,7 +185,7 @@ def _write(path: Path, sample: dict) -> None:
         if usage.free < _KEPT_FREE * usage.total:
             _warn_full(path.parent)
             return
-        with whole(path) as partial, open(partial, "wb", opener=_private) as file:
+        with atomic_write(path) as partial, open(partial, "wb", opener=_private) as file:
             for part in (memoryview(lengths), *parts):
                 file.write(part)
                 file.write(bytes(_aligned(file.tell()) - file.tell()))

@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine import fileio
@@ -11,10 +12,10 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from ..files import whole
+from ..files import atomic_write
 
 SPLITS = ("train", "val", "test")
-_VOID = 11  # label of the SegNet tutorial for what belongs to no class
+_VOID = 11  # label of the SegNet tutorial for pixels of no class
 _IGNORE = 255
 
 _COLORS = {
@@ -60,7 +61,7 @@ class CamVidDataset(BaseSegDataset):
     METAINFO = dict(classes=tuple(_COLORS), palette=list(_COLORS.values()))
     HOW_TO_GET = _HOW_TO_GET.format(destination="data/camvid")
 
-    def __init__(self, img_suffix: str = ".jpg", seg_map_suffix: str = ".png", **kwargs) -> None:
+    def __init__(self, img_suffix: str = ".jpg", seg_map_suffix: str = ".png", **kwargs: Any) -> None:
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -103,7 +104,7 @@ def convert_camvid(
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, int]:
-    """Bring CamVid from the layout of the SegNet tutorial into that of ``CamVidDataset``.
+    """Bring CamVid from the layout of the SegNet tutorial into the one of ``CamVidDataset``.
 
     Files appear complete or not at all, and one that is already there as it should be is left alone, so a conversion
     that was killed can be started again.
@@ -195,5 +196,5 @@ def _write(path: Path, image: Image.Image, overwrite: bool) -> None:
         if not overwrite:
             raise FileExistsError(f"convert_camvid: {path} has other content. Replace it with overwrite (--overwrite).")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(buffer.getvalue())

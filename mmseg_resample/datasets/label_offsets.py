@@ -14,7 +14,7 @@ _BORDER = 0.1  # share of each side left out: edges repeat there
 
 
 def label_offsets(cfg: Config, seed: int = 0) -> list[LabelOffset]:
-    """The displacement that each resizing transform of ``cfg.train_pipeline`` gives the labels, on average."""
+    """Measure the displacement that each resizing transform of ``cfg.train_pipeline`` gives the labels, on average."""
     init_default_scope(cfg.get("default_scope") or "mmseg")
     dataset = (cfg.get("train_dataloader") or {}).get("dataset") or {}
     pipeline = dataset.get("pipeline") or cfg.get("train_pipeline") or []
@@ -38,7 +38,7 @@ def _measure(entry: dict[str, Any], seed: int) -> LabelOffset:
 
 
 def _displacement(transform: Any, height: int, width: int) -> tuple[float, float]:
-    """In output pixels: the source position that the image shows minus the one the label names."""
+    """Return the source position that the image shows minus the one the label names, in output pixels (y, x)."""
     values = []
     for axis, n in enumerate((height, width)):
         line = np.arange(n)
@@ -61,7 +61,7 @@ def _displacement(transform: Any, height: int, width: int) -> tuple[float, float
 
 
 def _shape(entry: dict[str, Any]) -> tuple[int, int]:
-    """(height, width) of a test image: about the transform's nominal scale, but no whole ratio of it."""
+    """Return (height, width) of a test image: about the transform's nominal scale, but no whole ratio of it."""
     scale = entry.get("scale") or (683, 512)
     if isinstance(scale, (list, tuple)) and not isinstance(scale[0], (int, float)):  # several to choose from
         scale = scale[-1]

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -65,25 +65,25 @@ class ShapesScene:
 
     def __post_init__(self) -> None:
         size = tuple(self.size) if isinstance(self.size, Sequence) else ()  # configs read from JSON have lists
-        if len(size) != 2 or not all(isinstance(n, Integral) and n >= 1 for n in size):
+        if len(size) != 2 or not all(isinstance(n, Integral) and int(n) >= 1 for n in size):
             raise ValueError(f"ShapesScene: expected size (h, w) of two integers >= 1, got {self.size!r}.")
         object.__setattr__(self, "size", size)
         for name in ("seed", "index", "density"):
             value = getattr(self, name)
-            if not (isinstance(value, Integral) and value >= 0):
+            if not (isinstance(value, Integral) and int(value) >= 0):
                 raise ValueError(f"ShapesScene: expected {name} to be an integer >= 0, got {value!r}.")
         if not (isinstance(self.noise, Real) and 0 <= self.noise < math.inf):
             raise ValueError(f"ShapesScene: expected noise to be a number >= 0, got {self.noise!r}.")
 
     def uri(self, labels: bool = False) -> str:
-        """Address of the image, or of its label map, that mmengine's file functions can read."""
+        """Return an address of the image, or of its label map, that mmengine's file functions can read."""
         (h, w), suffix = self.size, "_labels" if labels else ""
         folder = f"seed{self.seed}/{h}x{w}_density{self.density}_noise{float(self.noise)!r}"
         return f"shapes://{folder}/{self.index:06d}{suffix}.png"
 
     @classmethod
     def from_uri(cls, uri: str) -> "ShapesScene":
-        """The scene behind an address made by ``uri``.
+        """Return the scene behind an address made by ``uri``.
 
         Raises:
             ValueError: The address has another form.
@@ -165,7 +165,7 @@ def _plane(tiles: list[list[_Tile]], field: str) -> np.ndarray:
 
 
 def _upsample(lattice: np.ndarray, step: int, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear, lattice point (0, 0) on pixel (0, 0)."""
+    """Resize bilinearly, lattice point (0, 0) on pixel (0, 0)."""
     for axis, n in enumerate(size):
         i, rest = np.divmod(np.arange(n), step)
         weight = (rest / step).astype(np.float32).reshape(-1, *(1,) * (2 - axis))
@@ -175,7 +175,7 @@ def _upsample(lattice: np.ndarray, step: int, size: tuple[int, int]) -> np.ndarr
 
 
 def _objects(tiles: list[list[_Tile]], size: tuple[int, int]) -> Iterator[tuple]:
-    """The objects that touch the window, deepest first, each with its box of pixels ((y0, x0), (y1, x1))."""
+    """List the objects that touch the window, deepest first, each with its box of pixels ((y0, x0), (y1, x1))."""
     objects = np.concatenate([tile.objects for row in tiles for tile in row])
     objects = objects[np.argsort(objects[:, 2], kind="stable")]
     centre = objects[:, :2]
@@ -198,7 +198,7 @@ def _objects(tiles: list[list[_Tile]], size: tuple[int, int]) -> Iterator[tuple]
 
 
 def _parts(kind: int, u: np.ndarray, v: np.ndarray, r: float) -> list[list[np.ndarray]]:
-    """The object as a union of convex parts, each bounded by edges given as signed distances in px, negative inside."""
+    """Return the object as a union of convex parts, each bounded by edges: signed distances in px, negative inside."""
     if kind == _DISC:
         return [[np.sqrt(u * u + v * v) - 0.8 * r]]
     if kind == _RING:
@@ -216,8 +216,9 @@ def _parts(kind: int, u: np.ndarray, v: np.ndarray, r: float) -> list[list[np.nd
 
 
 def _cover(parts: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Whether pixel centres are inside, and how much of each pixel is."""
-    inside, bare = False, 1.0
+    """Return whether pixel centres are inside, and how much of each pixel is."""
+    inside: Any = False
+    bare: Any = 1.0
     for edges in parts:
         inside = inside | (reduce(np.maximum, edges) <= 0)
         bare = bare * (1 - reduce(np.multiply, [np.minimum(np.maximum(0.5 - d, 0), 1) for d in edges]))
@@ -226,10 +227,10 @@ def _cover(parts: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
 
 @register_backend("shapes", prefixes="shapes")
 class ShapesBackend(BaseStorageBackend):
-    """Reads ``shapes://`` addresses as PNG files.
+    """A file backend that reads ``shapes://`` addresses as PNG files.
 
     So everything in mmseg that goes back to ``img_path`` works on scenes too: ``LoadImageFromFile``, test-time
-    augmentation, ``inference_model``, and the visualization hook behind ``tools/test.py --show-dir``.
+    augmentation, ``inference_model``, and the visualization hook behind ``mmseg-resample test --show-dir``.
     """
 
     def get(self, filepath: str) -> bytes:
@@ -242,13 +243,13 @@ class ShapesBackend(BaseStorageBackend):
 
 @TRANSFORMS.register_module()
 class LoadShapes(BaseTransform):
-    """Draw the image and the label map of a Shapes scene: ``LoadImageFromFile`` and ``LoadAnnotations`` in one.
+    """A step that draws image and label map of a Shapes scene: ``LoadImageFromFile`` and ``LoadAnnotations`` in one.
 
     Required keys: img_path, label_map, reduce_zero_label, seg_fields.
     Added keys: img (uint8, BGR), img_shape, ori_shape, gt_seg_map (uint8).
 
     Args:
-        cache: Keep what was drawn: 4 bytes a pixel for every scene of the data set, in every worker process. Worth it
+        cache: keep the drawn scenes: 4 bytes a pixel for every scene of the data set, in every worker process. Worth it
             where scenes return, that is when training for more than one epoch.
     """
 
@@ -274,7 +275,7 @@ class LoadShapes(BaseTransform):
 
 
 def _map_labels(results: dict) -> np.ndarray:
-    """The table from drawn labels to those asked for, in the order of mmseg's ``LoadAnnotations``."""
+    """Return the table from drawn labels to those asked for, in the order of mmseg's ``LoadAnnotations``."""
     table = np.arange(256, dtype=np.uint8)
     if results["reduce_zero_label"]:
         table = np.array([255, *range(255)], np.uint8)
@@ -315,7 +316,7 @@ class ShapesDataset(BaseSegDataset):
         seed: int = 0,
         density: int = 5,
         noise: float = 10.0,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if length < 1:
             raise ValueError(f"ShapesDataset: expected length >= 1, got {length!r}.")

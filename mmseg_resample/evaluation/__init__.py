@@ -1,4 +1,4 @@
-"""What a prediction is worth: metrics that any mmseg config can name."""
+"""Metrics of predictions that any mmseg config can name."""
 
 from .areas import area_iou
 from .boundary import BoundaryIoUMetric, TrimapIoUMetric, boundary_areas, trimap_areas

@@ -1,4 +1,4 @@
-"""Intersections and areas of every class, by bins of pixels: what every kind of IoU is made of."""
+"""Intersections and areas of every class, by bins of pixels: the counts behind every kind of IoU."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from .per_image import PerImageMetric, log_table, nanmean, ratio
 
 
 def area_iou(areas: np.ndarray) -> np.ndarray:
-    """Intersection over union of every class.
+    """Return the intersection over union of every class.
 
     Args:
         areas: (..., 3, C) counts of pixels: intersection, prediction, label.
@@ -35,11 +35,11 @@ class AreasMetric(PerImageMetric):
     bins: Sequence[str]
 
     def arrays(self, counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The counts and the names of the bins."""
+        """Return the counts and the names of the bins."""
         return {**counts, "bins": np.array(self.bins)}
 
     def summarize(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
-        """The mean over the classes that occur, for every bin, in percent; logs the per-class table."""
+        """Return the mean over the classes that occur, for every bin, in percent; log the per-class table."""
         values = 100 * area_iou(arrays["areas"].sum(0))
         columns = {name: per_class.round(2).tolist() for name, per_class in zip(self.bins, values, strict=True)}
         log_table(f"{self.name} per class", {"Class": self.classes, **columns})
@@ -89,20 +89,20 @@ def encode(function: str, pred: Tensor, label: Tensor, num_classes: int, ignore_
 
 
 def histogram(bins: Tensor, classes: Tensor, num_bins: int, num_classes: int) -> Tensor:
-    """(num_bins, num_classes) int64: the number of elements of every bin and class; others in class C are dropped."""
+    """Count the elements of every bin and class, (num_bins, num_classes) int64; others in class C are dropped."""
     key = bins.to(torch.int32) * (num_classes + 1) + classes.to(torch.int32)
     counts = torch.bincount(key.flatten(), minlength=num_bins * (num_classes + 1))
     return counts.view(num_bins, num_classes + 1)[:, :num_classes]
 
 
 def binned_areas(pred: Tensor, label: Tensor, bins: Tensor, num_bins: int, num_classes: int) -> Tensor:
-    """(num_bins, 3, C) int64: intersection, prediction, label of encoded maps; every pixel has a bin."""
+    """Count intersection, prediction, label of encoded maps, (num_bins, 3, C) int64; every pixel has a bin."""
     hit = torch.where(pred == label, label, num_classes)
     return torch.stack([histogram(bins, x, num_bins, num_classes) for x in (hit, pred, label)], dim=1)
 
 
 def positions(classes: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """(n, 2) rows and columns of the elements (h, w, ...) of every class; others, in class C, are left out."""
+    """List (n, 2) rows and columns of the elements (h, w, ...) of every class; others, in class C, are left out."""
     flat = classes.ravel()
     found = np.flatnonzero(flat != num_classes)
     found = found[np.argsort(flat[found], kind="stable")]

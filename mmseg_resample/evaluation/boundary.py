@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ def boundary_areas(
     ignore_index: int = 255,
     frame: bool = True,
 ) -> Tensor:
-    """Areas whose ``area_iou`` is the Boundary IoU of every class and band width.
+    """Count the areas whose ``area_iou`` is the Boundary IoU of every class and band width.
 
     The band of a class is what an erosion of its mask removes: its pixels that have a pixel of another class within
     ``width`` rows and columns. Boundary IoU is the IoU of the band in the prediction and the band in the label.
@@ -60,7 +61,7 @@ def boundary_areas(
 def trimap_areas(
     pred: Tensor, label: Tensor, num_classes: int, widths: Sequence[Width], ignore_index: int = 255
 ) -> Tensor:
-    """Areas whose ``area_iou`` is the IoU in trimaps: only pixels near a boundary of the label count.
+    """Count the areas whose ``area_iou`` is the IoU in trimaps: only pixels near a boundary of the label count.
 
     The trimap of a width has the pixels with a pixel of another class, in the label, within ``width`` rows and columns;
     1 leaves the two rows of pixels along a boundary. Ignored pixels are in no trimap and make no boundary, and neither
@@ -90,7 +91,7 @@ def trimap_areas(
 
 
 def band_radius(width: Width, size: Sequence[int], rounding: Callable[[float], int] = round) -> int:
-    """A band width, or a tolerance, in pixels.
+    """Return a band width, or a tolerance, in pixels.
 
     Args:
         width: an integer >= 1 in pixels, or a float in (0, 1) as a fraction of the diagonal.
@@ -110,7 +111,7 @@ def band_radius(width: Width, size: Sequence[int], rounding: Callable[[float], i
 
 
 def width_name(width: Width) -> str:
-    """``3px``, or ``2pct`` of the diagonal for 0.02; a name that every experiment tracker accepts."""
+    """Name a width ``3px``, or ``2pct`` of the diagonal for 0.02, as every experiment tracker accepts it."""
     band_radius(width, (1, 1))
     return f"{width:g}px" if width >= 1 else f"{100 * width:g}pct"
 
@@ -131,14 +132,14 @@ class BoundaryIoUMetric(AreasMetric):
 
     name = "mBIoU"
 
-    def __init__(self, widths: Sequence[Width] = (1, 2, 3, 5, 0.005, 0.02), frame: bool = True, **kwargs) -> None:
+    def __init__(self, widths: Sequence[Width] = (1, 2, 3, 5, 0.005, 0.02), frame: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.widths = tuple(widths)
         self.bins = [width_name(width) for width in self.widths]
         self.frame = frame
 
     def count(self, pred: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Areas of the bands."""
+        """Count the areas of the bands."""
         areas = boundary_areas(pred, label, len(self.classes), self.widths, self.ignore_index, self.frame)
         return {"areas": areas}
 
@@ -156,18 +157,18 @@ class TrimapIoUMetric(AreasMetric):
 
     name = "mIoU_trimap"
 
-    def __init__(self, widths: Sequence[Width] = (1, 2, 3, 5, 8, 12, 20, 32), **kwargs) -> None:
+    def __init__(self, widths: Sequence[Width] = (1, 2, 3, 5, 8, 12, 20, 32), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.widths = tuple(widths)
         self.bins = [width_name(width) for width in self.widths]
 
     def count(self, pred: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Areas in the trimaps."""
+        """Count the areas in the trimaps."""
         return {"areas": trimap_areas(pred, label, len(self.classes), self.widths, self.ignore_index)}
 
 
 def _band_level(x: Tensor, num_classes: int, radii: Sequence[int], frame: bool) -> Tensor:
-    """How many of the ascending ``radii`` leave a pixel outside the band, uint8.
+    """Count how many of the ascending ``radii`` leave a pixel outside the band, uint8.
 
     A pixel is in the band of a radius if the least and the greatest class in the square around it differ. Squares
     compose: the extremes of one radius are the start for the next.
@@ -203,5 +204,5 @@ def _reduce_square(x: Tensor, radius: int, reduce: Callable[[Tensor, Tensor], Te
 
 
 def _at_most(counts: Tensor, levels: Sequence[int], radii: Sequence[int]) -> Tensor:
-    """From counts of exactly each level to counts of all up to the level of each radius."""
+    """Turn counts of exactly each level into counts of all up to the level of each radius."""
     return counts.cumsum(0)[[levels.index(radius) for radius in radii]]

@@ -36,7 +36,7 @@ def confusion_matrix(pred: Tensor, label: Tensor, num_classes: int, ignore_index
 
 
 def iou(confusion: np.ndarray) -> np.ndarray:
-    """Intersection over union of every class.
+    """Return the intersection over union of every class.
 
     Args:
         confusion: (..., C, C) counts, row = ground truth, column = prediction.
@@ -50,7 +50,7 @@ def iou(confusion: np.ndarray) -> np.ndarray:
 
 
 def scores(confusion: np.ndarray) -> dict[str, Any]:
-    """Accuracy and IoU of one confusion matrix, by the definitions of mmseg's ``IoUMetric``.
+    """Compute accuracy and IoU of one confusion matrix, by the definitions of mmseg's ``IoUMetric``.
 
     Args:
         confusion: (C, C) counts summed over the images, row = ground truth, column = prediction.
@@ -82,16 +82,16 @@ class ConfusionMatrixMetric(PerImageMetric):
     """
 
     def count(self, pred: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """The flattened matrix, then the number of out-of-range pixels."""
+        """Return the flattened matrix, then the number of out-of-range pixels."""
         return {"counts": _count(pred, label, len(self.classes), self.ignore_index)}
 
     def arrays(self, counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The matrices as matrices."""
+        """Return the matrices as matrices."""
         num_classes = len(self.classes)
         return {"confusion": counts["counts"][:, :-1].reshape(-1, num_classes, num_classes)}
 
     def summarize(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
-        """Scores of the summed matrix; logs the per-class table."""
+        """Return the scores of the summed matrix; log the per-class table."""
         values = scores(arrays["confusion"].sum(0))
         columns = {name: values[name].round(2).tolist() for name in ("IoU", "Acc")}
         log_table("per class results", {"Class": self.classes, **columns})
@@ -108,7 +108,7 @@ class ConfusionMatrixMetric(PerImageMetric):
 
 
 def _count(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """(C * C + 1,) int64: the flattened matrix, then the number of out-of-range pixels."""
+    """Return the flattened matrix, then the number of out-of-range pixels, (C * C + 1,) int64."""
     if pred.shape != label.shape:
         raise ValueError(
             f"confusion_matrix: expected pred and label of one shape, got {tuple(pred.shape)} and {tuple(label.shape)}."

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def contour_matches(
 
 
 def contour_scores(matches: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F-score of every class.
+    """Return precision, recall and F-score of every class.
 
     Args:
         matches: (..., 4, C) counts as ``contour_matches`` returns them, of one image or summed over images.
@@ -89,22 +90,22 @@ class BoundaryFMetric(PerImageMetric):
         ignore_index, out_file, collect_device, prefix, collect_dir: as for ``PerImageMetric``.
     """
 
-    def __init__(self, tolerances: Sequence[Width] = (1, 2, 3, 5, 0.008), **kwargs) -> None:
+    def __init__(self, tolerances: Sequence[Width] = (1, 2, 3, 5, 0.008), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.tolerances = tuple(tolerances)
         self.names = [width_name(tolerance) for tolerance in self.tolerances]
 
     def count(self, pred: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Boundary pixels and matches."""
+        """Count boundary pixels and matches."""
         matches = contour_matches(pred, label, len(self.classes), self.tolerances, self.ignore_index)
         return {"matches": matches}
 
     def arrays(self, counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The counts and the names of the tolerances."""
+        """Return the counts and the names of the tolerances."""
         return {**counts, "tolerances": np.array(self.names)}
 
     def summarize(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
-        """The mean F-score for every tolerance; logs the per-class table."""
+        """Return the mean F-score for every tolerance; log the per-class table."""
         values = 100 * contour_scores(arrays["matches"].sum(0))[2]
         columns = {name: per_class.round(2).tolist() for name, per_class in zip(self.names, values, strict=True)}
         log_table("boundary F-score per class", {"Class": self.classes, **columns})
@@ -112,7 +113,7 @@ class BoundaryFMetric(PerImageMetric):
 
 
 def _boundary_points(x: Tensor, num_classes: int) -> list[np.ndarray]:
-    """(n, 2) rows and columns of the boundary pixels of every class of an encoded map."""
+    """List (n, 2) rows and columns of the boundary pixels of every class of an encoded map."""
     padded = F.pad(x, (0, 1, 0, 1), value=num_classes)
     neighbours = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
     right, below, diagonal = (y.masked_fill((y == x) | (x == num_classes), num_classes) for y in neighbours)
@@ -124,7 +125,7 @@ def _boundary_points(x: Tensor, num_classes: int) -> list[np.ndarray]:
 
 
 def _distances(points: np.ndarray, others: np.ndarray, limit: int) -> np.ndarray:
-    """From every point to the nearest of the others; infinite beyond the limit."""
+    """Return the distance of every point from the nearest of the others; infinite beyond the limit."""
     if not (len(points) and len(others)):
         return np.full(len(points), np.inf)
     # Squares of distances are whole numbers: half of one tells the limit from what lies beyond.

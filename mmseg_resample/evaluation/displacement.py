@@ -1,17 +1,17 @@
-"""By how many pixels predictions are displaced from the labels, in sub-pixels: what a registration error looks like.
+"""Displacement of predictions from the labels, to a fraction of a pixel: the trace of a registration error.
 
 Where the label has an edge between two classes, look at the prediction at every shift (dy, dx) from there: does it have
 the edge? Two neighbouring pixels of classes (a, b) in the label and (c, d) in the shifted prediction agree
 by ``[c = a] + [d = b] - [c = b] - [d = a]``: 2 for the same edge, -2 for the opposite one, 0 on average for
 anything that is not related. Summed over edges and images, this is a correlogram with a peak at the displacement.
 
-Why so: errors that have nothing to do with the shift (noise, missing or invented objects) add zero on average, where a
-search for the nearest matching edge takes them for displacement; and both axes are searched at once, because an edge
+Errors that have nothing to do with the shift (noise, missing or invented objects) add zero on average, where a search
+for the nearest matching edge takes them for displacement. And both axes are searched at once, because an edge
 that is not vertical also seems to move along x when it moves along y. docs/metrics.md has the comparison.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ _WINDOW = 4
 
 
 class EdgeCounts(NamedTuple):
-    """What the displacement of an image, or by their sums of a data set, is estimated from.
+    """Counts from which the displacement of an image, or by their sums of a data set, is estimated.
 
     The image is divided into B x B cells; an edge is in the cell of its position in the label. K = 2 (D + 4) + 1 shifts
     per axis reach from -(D + 4) to D + 4.
@@ -39,9 +39,9 @@ class EdgeCounts(NamedTuple):
         edges: (B, B, 3) float64: number of edges, and sums of their y and x as fractions of the image, -0.5 to 0.5.
     """
 
-    pred: Tensor | np.ndarray
-    label: Tensor | np.ndarray
-    edges: Tensor | np.ndarray
+    pred: Any  # Tensor, or np.ndarray for sums of a data set
+    label: Any
+    edges: Any
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def edge_counts(
     pred, label = encode("edge_counts", pred, label, num_classes, ignore_index)
     reach = max_displacement + _WINDOW
     along_x = _count_along_rows(pred, label, num_classes, reach, bins)
-    # Along columns is along rows of the transposed maps; then y and x change places in what comes back, too.
+    # Columns are rows of the transposed maps; y and x change places in their counts, too.
     along_y = _count_along_rows(pred.T.contiguous(), label.T.contiguous(), num_classes, reach, bins)
     return EdgeCounts(
         along_x.pred + along_y.pred.permute(1, 0, 3, 2),
@@ -122,7 +122,7 @@ def displacement(counts: EdgeCounts) -> Displacement:
     A line along each axis, x displacements against x and y against y, is fitted to the peaks of the correlograms of all
     cells; a region then gets the mean deviation of its cells from the line. A peak is the mean of the shifts around it,
     with weights that fall to nothing at four pixels: a displacement by a fraction shows as a mixture of whole shifts,
-    of which the mean is right where a parabola is biased by up to 0.09 px. What the label with itself gives is
+    whose mean is right where a parabola is biased by up to 0.09 px. The result for the label against itself is
     subtracted, so that a perfect prediction has exactly 0 whatever the scene.
 
     Args:
@@ -168,25 +168,25 @@ class DisplacementMetric(PerImageMetric):
         ignore_index, out_file, collect_device, prefix, collect_dir: as for ``PerImageMetric``.
     """
 
-    def __init__(self, max_displacement: int = 8, bins: int = 6, **kwargs) -> None:
+    def __init__(self, max_displacement: int = 8, bins: int = 6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         _check_options(type(self).__name__, max_displacement, bins)
         self.max_displacement = max_displacement
         self.bins = bins
 
     def count(self, pred: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Correlograms of the edges."""
+        """Count the correlograms of the edges."""
         return edge_counts(
             pred, label, len(self.classes), self.max_displacement, self.bins, self.ignore_index
         )._asdict()
 
     def summarize(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
-        """The displacement over all images; logs the profile."""
+        """Return the displacement over all images; log the profile."""
         result = displacement(EdgeCounts(*(arrays[name].sum(0) for name in EdgeCounts._fields)))
         middle = (np.arange(self.bins) + 0.5) / self.bins
         columns = {"position": middle.round(3), "dx": result.x.profile.round(3), "dy": result.y.profile.round(3)}
         log_table("displacement in px, by position from left and from top", columns)
-        values = {}
+        values: dict[str, float] = {}
         for name, axis, sides in (("dx", result.x, ("left", "right")), ("dy", result.y, ("top", "bottom"))):
             thirds = zip((sides[0], "middle", sides[1]), axis.thirds, strict=True)
             values |= {name: axis.overall, **{f"{name}_{side}": float(v) for side, v in thirds}}
@@ -202,7 +202,7 @@ def _check_options(function: str, max_displacement: int, bins: int) -> None:
 
 
 def _count_along_rows(pred: Tensor, label: Tensor, num_classes: int, reach: int, bins: int) -> EdgeCounts:
-    """Counts of the edges between horizontal neighbours."""
+    """Count the edges between horizontal neighbours."""
     h, w = label.shape
     row, column = _edges(label, num_classes, reach)
     # Pixel i spans the fractions i / n to (i + 1) / n of an axis of n; an edge is at the right end of its left pixel.
@@ -218,7 +218,7 @@ def _count_along_rows(pred: Tensor, label: Tensor, num_classes: int, reach: int,
 
 
 def _edges(label: Tensor, num_classes: int, reach: int) -> tuple[Tensor, Tensor]:
-    """(row, column) of the left pixels of the edges that have all shifts inside the image."""
+    """Return (row, column) of the left pixels of the edges that have all shifts inside the image."""
     inner = label[reach : max(reach, len(label) - reach), reach : max(reach, label.shape[1] - reach)]
     left, right = inner[:, :-1], inner[:, 1:]
     edge = (left != right) & (left != num_classes) & (right != num_classes)
@@ -229,7 +229,7 @@ def _edges(label: Tensor, num_classes: int, reach: int) -> tuple[Tensor, Tensor]
 def _correlate(
     other: Tensor, label: Tensor, row: Tensor, column: Tensor, cell: Tensor, cells: int, num_classes: int, radius: int
 ) -> Tensor:
-    """(cells, K, K) int32: agreement of ``other`` with the edges of ``label``."""
+    """Count the agreement of ``other`` with the edges of ``label``, (cells, K, K) int32."""
     width, shifts = label.shape[1], 2 * radius + 1
     # In float32, where whole numbers are exact up to 2**24: no cell has as many edges.
     counts = torch.zeros(shifts, cells, shifts, device=label.device)
@@ -248,12 +248,12 @@ def _correlate(
 
 
 def _weight(shift: np.ndarray) -> np.ndarray:
-    """Of a shift by its distance from the peak."""
+    """Return the weight of a shift by its distance from the peak."""
     return (1 - np.clip(shift / _WINDOW, -1, 1) ** 2) ** 2
 
 
 def _search(counts: np.ndarray, limit: int) -> np.ndarray:
-    """The shift with the greatest agreement around it, as lines without drift, (2, 2)."""
+    """Find the shift with the greatest agreement around it, as lines without drift, (2, 2)."""
     radius = counts.shape[-1] // 2
     shift = np.arange(-radius, radius + 1)
     near = _weight(np.arange(-limit, limit + 1)[:, None] - shift)
@@ -263,7 +263,7 @@ def _search(counts: np.ndarray, limit: int) -> np.ndarray:
 
 
 def _weighted(counts: np.ndarray, position: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of every cell, around its displacement on the line: total agreement (B, B), and its mean shift times that."""
+    """Return the total agreement (B, B) of every cell, around its place on the line, and its mean shift times that."""
     radius = counts.shape[-1] // 2
     shift = np.arange(-radius, radius + 1)
     peak = line[:, 0, None, None] + line[:, 1, None, None] * position
@@ -273,7 +273,7 @@ def _weighted(counts: np.ndarray, position: np.ndarray, line: np.ndarray) -> tup
 
 
 def _fit(counts: np.ndarray, position: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, float]:
-    """Offset and drift of both axes, (2, 2), and the agreement there."""
+    """Fit offset and drift of both axes, (2, 2), and return the agreement there too."""
     for _ in range(200):
         total, moment = _weighted(counts, position, line)
         weight = total.sum()
@@ -290,7 +290,7 @@ def _fit(counts: np.ndarray, position: np.ndarray, line: np.ndarray) -> tuple[np
 
 
 def _deviations(counts: np.ndarray, position: np.ndarray, line: np.ndarray, axis: int, regions: int) -> np.ndarray:
-    """Of each of some equal regions along an axis: the mean deviation of its peaks from the line."""
+    """Return the mean deviation of peaks from the line, for each of some equal regions along an axis."""
     deviations = []
     for cells in np.array_split(np.arange(len(counts)), regions):
         part, at, local = counts.take(cells, axis), position.take(cells, axis + 1), line.copy()

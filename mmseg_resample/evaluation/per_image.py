@@ -1,4 +1,4 @@
-"""What the metrics have in common: counts of every image, kept apart until the end."""
+"""The base of the metrics: counts of every image, kept apart until the end."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger, print_log
 from prettytable import PrettyTable
 from torch import Tensor
 
-from ..files import whole
+from ..files import atomic_write
 
 
 class PerImageMetric(BaseMetric):
@@ -44,15 +44,15 @@ class PerImageMetric(BaseMetric):
         self.out_file = out_file
 
     def count(self, pred: Tensor, label: Tensor) -> Mapping[str, Tensor]:
-        """The counts of one image, (h, w) maps on one device; the same names and shapes for every image."""
+        """Return the counts of one image, (h, w) maps on one device; the same names and shapes for every image."""
         raise NotImplementedError
 
     def arrays(self, counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What ``out_file`` holds and ``summarize`` gets; ``counts`` are stacked, first dimension = images."""
+        """Return what ``out_file`` holds and ``summarize`` gets; ``counts`` are stacked, first dimension = images."""
         return counts
 
     def summarize(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
-        """The values of the metric."""
+        """Return the values of the metric."""
         raise NotImplementedError
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -62,7 +62,7 @@ class PerImageMetric(BaseMetric):
             pred = sample["pred_sem_seg"]["data"].squeeze(0)
             label = sample["gt_sem_seg"]["data"].squeeze(0).to(pred.device)
             try:
-                result = {"image": image, **self.count(pred, label)}
+                result: dict[str, Any] = {"image": image, **self.count(pred, label)}
             except ValueError as error:
                 raise ValueError(f"{type(self).__name__}: image {image!r}: {error}") from error
             if all(result[name].device.type == "cpu" for name in result.keys() - {"image"}):
@@ -82,7 +82,7 @@ class PerImageMetric(BaseMetric):
         return super().evaluate(size)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Reduce the per-image results; writes ``out_file``."""
+        """Reduce the per-image results; write ``out_file``."""
         names = [name for name in results[0] if name != "image"]
         arrays = self.arrays({name: torch.stack([result[name] for result in results]).numpy() for name in names})
         if self.out_file is not None:
@@ -107,19 +107,19 @@ def log_table(title: str, columns: Mapping[str, Sequence]) -> None:
     print_log(f"{title}:\n{table.get_string()}", logger=MMLogger.get_current_instance())
 
 
-def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Quotient in float64, NaN for 0 / 0, without a warning."""
+def ratio(numerator: Any, denominator: Any) -> np.ndarray:
+    """Return the quotient in float64, NaN for 0 / 0, without a warning."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.divide(numerator, denominator, dtype=np.float64)
 
 
 def nanmean(values: np.ndarray) -> float:
-    """Mean of what is not NaN; NaN, without a warning, where nothing is."""
+    """Return the mean of all values that are not NaN; NaN, without a warning, where there are none."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")
 
 
 def _write(path: Path, **arrays: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

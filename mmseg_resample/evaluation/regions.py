@@ -1,8 +1,9 @@
-"""IoU by where pixels are: their distance from the frame of the image, and the size of the object they belong to."""
+"""IoU by the place of pixels: their distance from the frame of the image, and the size of the object they belong to."""
 
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from .areas import AreasMetric, binned_areas, encode, positions
 def frame_areas(
     pred: Tensor, label: Tensor, num_classes: int, distances: Sequence[float], ignore_index: int = 255
 ) -> Tensor:
-    """Areas by the distance of a pixel from the frame of the image.
+    """Count areas by the distance of a pixel from the frame of the image.
 
     The outermost pixels have distance 0; bin i holds ``distances[i - 1] <= distance < distances[i]``.
 
@@ -41,15 +42,15 @@ def frame_areas(
     edges = torch.tensor(distances, device=pred.device)
     rows, columns = (_distance_from_ends(n, pred.device) for n in pred.shape)
     # The bin of the smaller distance is the smaller bin.
-    bins = [torch.bucketize(distance, edges, right=True, out_int32=True) for distance in (rows, columns)]
-    bins = torch.minimum(bins[0][:, None], bins[1][None, :])
+    y, x = (torch.bucketize(distance, edges, right=True, out_int32=True) for distance in (rows, columns))
+    bins = torch.minimum(y[:, None], x[None, :])
     return binned_areas(pred, label, bins, len(distances) + 1, num_classes)
 
 
 def object_areas(
     pred: Tensor, label: Tensor, num_classes: int, radii: Sequence[float], ignore_index: int = 255
 ) -> Tensor:
-    """Areas by the size of objects: the connected components of every class of the label, 8 neighbours.
+    """Count areas by the size of objects: the connected components of every class of the label, 8 neighbours.
 
     An object is measured by the radius of the disc of its area, sqrt(area / pi); bin i holds
     ``radii[i - 1] <= radius < radii[i]``. A labelled pixel is in the bin of its object. A pixel that is wrongly
@@ -113,14 +114,14 @@ class FrameDistanceIoUMetric(AreasMetric):
 
     name = "mIoU_frame"
 
-    def __init__(self, distances: Sequence[float] = (8, 16, 32, 64, 128), **kwargs) -> None:
+    def __init__(self, distances: Sequence[float] = (8, 16, 32, 64, 128), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         _check_edges(type(self).__name__, "distances", distances)
         self.distances = tuple(distances)
         self.bins = _interval_names(self.distances)
 
     def count(self, pred: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Areas by distance."""
+        """Count areas by distance."""
         return {"areas": frame_areas(pred, label, len(self.classes), self.distances, self.ignore_index)}
 
 
@@ -137,18 +138,18 @@ class ObjectSizeIoUMetric(AreasMetric):
 
     name = "mIoU_size"
 
-    def __init__(self, radii: Sequence[float] = (4, 8, 16, 32, 64), **kwargs) -> None:
+    def __init__(self, radii: Sequence[float] = (4, 8, 16, 32, 64), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         _check_edges(type(self).__name__, "radii", radii)
         self.radii = tuple(radii)
         self.bins = [*_interval_names(self.radii), "absent"]
 
     def count(self, pred: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Areas by size."""
+        """Count areas by size."""
         return {"areas": object_areas(pred, label, len(self.classes), self.radii, self.ignore_index)}
 
     def summarize(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
-        """Without the bin of absent classes."""
+        """Leave out the bin of absent classes."""
         values = super().summarize(arrays)
         del values[f"{self.name}_absent"]
         return values
@@ -170,7 +171,7 @@ def _distance_from_ends(n: int, device: torch.device) -> Tensor:
 
 
 def _on_edge(x: np.ndarray) -> np.ndarray:
-    """Whether a pixel differs from one of its four neighbours."""
+    """Tell whether a pixel differs from one of its four neighbours."""
     edge = np.zeros(x.shape, bool)
     rows, columns = x[1:] != x[:-1], x[:, 1:] != x[:, :-1]
     for part, differs in ((edge[1:], rows), (edge[:-1], rows), (edge[:, 1:], columns), (edge[:, :-1], columns)):

@@ -114,10 +114,7 @@ def _corrections(tracker: Tracker) -> dict[Site, tuple[AxisMap, ...]]:
             maps = _registering(resize.source, resize.result, operand.grid(), base.grid())
         except Untrackable:
             continue
-        close = all(
-            abs(a.scale - b.scale) + abs(a.offset - b.offset) < 1e-9 for a, b in zip(maps, resize.maps, strict=True)
-        )
-        if not close:
+        if not all(a.is_close(b, 1e-9) for a, b in zip(maps, resize.maps, strict=True)):
             found[resize.site] = maps
     return found
 

@@ -19,7 +19,7 @@ ZERO: Vector = (0.0, 0.0)
 
 
 class Untrackable(Exception):
-    """The positions after an operation cannot be expressed; the message says why."""
+    """Positions after an operation that cannot be expressed; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Dim:
         return (y, x)
 
     def index_at(self, axis: int, where: float) -> int:
-        """The index with the loops along ``axis`` at the fraction ``where`` of their length, others in the middle."""
+        """Return the index with loops along ``axis`` at ``where`` of their length, others in the middle."""
         start = 0
         part = self.parts[0]
         for part, size in zip(self.parts, self._sizes, strict=True):
@@ -94,7 +94,7 @@ class Dim:
         return start + flat
 
     def moved(self, by: Vector) -> "Dim":
-        """Every position moved."""
+        """Move every position."""
         return Dim(
             tuple(
                 (replace(part[0], origin=(part[0].origin[0] + by[0], part[0].origin[1] + by[1])), *part[1:])
@@ -130,7 +130,7 @@ class Dim:
         return Dim(tuple(kept))
 
     def single(self, what: str) -> Atom:
-        """The only atom of a dimension along which an op moves a window."""
+        """Return the only atom of a dimension along which an op moves a window."""
         if len(self.parts) != 1 or len(self.parts[0]) != 1:
             raise Untrackable(f"{what} along a dimension that folds several axes")
         return self.parts[0][0]
@@ -163,7 +163,7 @@ def _canonical(atoms: Sequence[Atom]) -> tuple[Atom, ...]:
 
 @dataclass(frozen=True)
 class Layout:
-    """The positions of a tensor's elements.
+    """Positions of a tensor's elements.
 
     Args:
         dims: one per dimension of the tensor.
@@ -184,7 +184,7 @@ class Layout:
 
     @classmethod
     def image(cls, shape: Sequence[int]) -> "Layout":
-        """(N, C, H, W) at the positions of the network's input."""
+        """Place (N, C, H, W) at the positions of the network's input."""
         *front, height, width = (int(size) for size in shape)
         dims = [Dim.plain(size) for size in front]
         return cls((*dims, Dim.of(Atom(height, (1.0, 0.0))), Dim.of(Atom(width, (0.0, 1.0)))), (1.0, 1.0))
@@ -219,7 +219,7 @@ class Layout:
         return self.with_dims(dims)
 
     def grid(self) -> PixelGrid:
-        """The pixel grid of (..., H, W).
+        """Return the pixel grid of (..., H, W).
 
         Raises:
             Untrackable: there is no position, or the last two dimensions are not one image axis each.
@@ -284,7 +284,7 @@ class Layout:
     # --- resampling along one dimension -------------------------------------------------------------------------------
 
     def window(self, index: int, size: int, kernel: int, stride: int, padding: float, dilation: int = 1) -> "Layout":
-        """A convolution or pooling along one dimension, to ``size`` outputs. ``padding`` is the leading one."""
+        """Move a convolution or pooling along one dimension, to ``size`` outputs. ``padding`` is the leading one."""
         dim = self.dims[index]
         if not dim.spatial:
             return self.with_dim(index, Dim.plain(size))
@@ -298,7 +298,7 @@ class Layout:
         return replace(moved, native=native) if moved.spatial else moved  # type: ignore[arg-type]
 
     def resample(self, index: int, size: int, axis_map: AxisMap) -> "Layout":
-        """A resize along one dimension: output ``i`` is where the source would have ``axis_map(i)``."""
+        """Resize along one dimension: output ``i`` is where the source would have ``axis_map(i)``."""
         dim = self.dims[index]
         if not dim.spatial:
             return self.with_dim(index, Dim.plain(size))
@@ -330,7 +330,7 @@ def _take(flat: list[Atom | Dim], size: int) -> Dim:
 
 
 def _leftover(flat: list[Atom | Dim]) -> Vector:
-    """What loops of one step, behind the last dimension, still add."""
+    """Return what loops of one step, behind the last dimension, still add."""
     if any(not isinstance(piece, Atom) or piece.size > 1 for piece in flat):
         raise Untrackable("a reshape between different numbers of elements")
     origins = [piece.origin for piece in flat if isinstance(piece, Atom)]
@@ -339,7 +339,7 @@ def _leftover(flat: list[Atom | Dim]) -> Vector:
 
 @dataclass(frozen=True)
 class Offset:
-    """How far two tensors disagree along one image axis, in input pixels: at the first, middle and last position."""
+    """Disagreement of two tensors along one image axis, in input pixels: at the first, middle and last position."""
 
     first: float
     middle: float

@@ -20,7 +20,7 @@ SCHEMA = 1
 
 
 def render(audit: Audit, everything: bool = False) -> Group:
-    """The audit as rich renderables: verdict, what each pixel model gives, meetings (worst first), resizes.
+    """Show the audit as rich renderables: verdict, what each pixel model gives, meetings (worst first), resizes.
 
     Args:
         audit: what to show.
@@ -192,7 +192,7 @@ def _grid(grid: Any) -> str:
 
 
 def _pair(values: Sequence[float]) -> str:
-    """``512x1024``; one number where both axes agree and are no size."""
+    """Write ``512x1024``; one number where both axes agree and are no size."""
     texts = [f"{value + 0:.4g}" if isinstance(value, float) else str(value) for value in values]
     return texts[0] if isinstance(values[0], float) and len(set(texts)) == 1 else "x".join(texts)
 

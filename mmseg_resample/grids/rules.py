@@ -198,7 +198,7 @@ def flip(t: "Tracker", args: Args, out: Tensor) -> Layout:
 
 @rule("roll")
 def roll(t: "Tracker", args: Args, out: Tensor) -> Layout:
-    """The wrapped rows sit a whole axis further on; rolling back, as shifted windows do, restores everything."""
+    """Put the wrapped rows a whole axis further on; rolling back, as shifted windows do, restores everything."""
     layout = t.of(args["self"])
     for shift, d in zip(_per_axis(args["shifts"], 1), _per_axis(args["dims"], 1), strict=True):
         index = d % out.ndim
@@ -269,7 +269,7 @@ def cat(t: "Tracker", args: Args, out: Tensor) -> Layout:
 
 
 def _continued(dims: Sequence[Dim]) -> Dim | None:
-    """One loop, if the pieces of an axis are put together again in their order."""
+    """Return one loop if the pieces of an axis are put together again in their order, else None."""
     try:
         atoms = [dim.single("a piece") for dim in dims]
     except Untrackable:
@@ -293,7 +293,7 @@ def pointwise(t: "Tracker", name: str, args: Args, out: Any) -> Layout:
 
 @rule("gather")
 def gather(t: "Tracker", args: Args, out: Tensor) -> Layout:
-    """What an index picks is anywhere along its dimension; the other dimensions stay where they are."""
+    """Forget positions along the dimension of the index, which may pick any; the others stay where they are."""
     layout, dim = t.of(args["self"]), args["dim"] % out.ndim
     if any(n != m for d, (n, m) in enumerate(zip(out.shape, args["self"].shape, strict=True)) if d != dim):
         raise Untrackable("an index that is smaller than what it picks from")
@@ -326,7 +326,7 @@ def reduce(t: "Tracker", args: Args, out: Any) -> Any:
 
 @rule("mm", "addmm", "bmm", "baddbmm", "matmul", "mv", "addmv", "dot", "linear", "addbmm")
 def product(t: "Tracker", args: Args, out: Tensor) -> Layout:
-    """Rows keep the positions of the left factor, columns those of the right: attention output sits at its queries."""
+    """Keep the positions of the left factor in rows, those of the right in columns: attention sits at its queries."""
     left = args["mat1"] if "mat1" in args else args["batch1"] if "batch1" in args else args["self"]
     right = next(args[name] for name in ("mat2", "batch2", "other", "vec", "tensor", "weight") if name in args)
     a, b = t.of(left), t.of(right)
@@ -400,7 +400,7 @@ def pool(t: "Tracker", args: Args, out: Any) -> Any:
     "_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool1d", "adaptive_max_pool1d"
 )
 def adaptive_pool(t: "Tracker", args: Args, out: Any) -> Any:
-    """Bins of n / P samples: half-pixel centres. One bin is the whole image, which has no position of its own."""
+    """Centre bins of n / P samples as half-pixel does. One bin is the whole image, which has no position of its own."""
     first = out[0] if isinstance(out, (list, tuple)) else out
     layout = t.of(args["self"])
     axes = len(args["output_size"])
@@ -415,7 +415,7 @@ def adaptive_pool(t: "Tracker", args: Args, out: Any) -> Any:
 
 
 def _coarsened(layout: Layout, index: int) -> Layout:
-    """After averaging over bins, the evidence is as coarse as the samples are apart."""
+    """Make the evidence as coarse as the samples are apart, which averaging over bins does."""
     step = layout.dims[index].single("a pooling").step
     y, x = (max(n, abs(s)) for n, s in zip(layout.native, step, strict=True))
     return replace(layout, native=(y, x), pooled=True)
@@ -470,7 +470,7 @@ def pixel_unshuffle(t: "Tracker", args: Args, out: Tensor) -> Layout:
 
 
 def _interpolation(name: str) -> Rule:
-    """``aten::upsample_*``: names of scales differ by the number of axes."""
+    """Make the rule of ``aten::upsample_*``, whose names of scales differ by the number of axes."""
     kind = name.removeprefix("_").removeprefix("upsample_").rstrip("123d").rstrip("_")
     mode = {
         "nearest_exact": "nearest-exact",
@@ -500,7 +500,7 @@ def _interpolation(name: str) -> Rule:
 
 
 def _mean_nearest(mode: str, n: int, size: int, factor: float | None) -> AxisMap:
-    """Where the nearest samples lie on average over the outputs.
+    """Return where the nearest samples lie on average over the outputs.
 
     With n / size = p / q in lowest terms, what floor() cuts off takes the values 0, 1/q, ... for ``nearest``, and for
     ``nearest-exact`` the same or, for odd p, the values halfway between.
@@ -527,13 +527,14 @@ for _axes, _modes in (
 def resample(t: "Tracker", args: Args, out: Tensor) -> Layout:
     maps = [AxisMap(s, o) for s, o in zip(args["scale"], args["offset"], strict=True)]
     axes = out.ndim - 2
-    mode = {"linear": ("linear", "bilinear", "trilinear")[axes - 1], "cubic": "bicubic", "cubic-banded": "bicubic"}
-    return t.resize(args["input"], out, mode.get(args["kernel"], args["kernel"]), None, maps)
+    names = {"linear": ("linear", "bilinear", "trilinear")[axes - 1], "cubic": "bicubic", "cubic-banded": "bicubic"}
+    kernel: str = args["kernel"]
+    return t.resize(args["input"], out, names.get(kernel, kernel), None, maps)
 
 
 @rule("grid_sampler_2d", "grid_sampler", "cudnn_grid_sampler", "_grid_sampler_2d_cpu_fallback")
 def grid_sample(t: "Tracker", args: Args, out: Tensor) -> Layout:
-    """The grid is data: its values decide. What it was computed from tells where the samples are meant to lie."""
+    """Place the samples where what the grid was computed from lies: its values, which decide, are data."""
     grid = t.of(args["grid"])
     source = t.of(args["input"])
     return t.sampled(args["input"], out, args["align_corners"], grid.with_dims([*source.dims[:2], *grid.dims[1:3]]))

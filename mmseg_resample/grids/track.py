@@ -23,7 +23,7 @@ TOLERANCE = 1e-3  # input pixels; less than that is registered
 
 @dataclass(frozen=True)
 class Resize:
-    """One resize: who did it, and where its samples came to lie.
+    """A resize: who called it, and where its samples came to lie.
 
     Args:
         path: module that called it, as in ``named_modules``.
@@ -90,7 +90,7 @@ class Meeting:
 
 @dataclass
 class Trace:
-    """What a forward pass did to positions.
+    """Record of what a forward pass did to positions.
 
     Args:
         resizes: every resize, in order.
@@ -328,7 +328,7 @@ def _is_pointwise(func: Any) -> bool:
 
 
 def _named(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The operator's arguments by name, defaults included."""
+    """Return the operator's arguments by name, defaults included."""
     named = {}
     for i, argument in enumerate(func._schema.arguments):
         if i < len(args):

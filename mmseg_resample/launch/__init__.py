@@ -1,20 +1,36 @@
-"""From command-line arguments to a configured mmengine ``Runner``; what the tools share.
+"""The commands, one module each, and what they share: from the command line to a configured mmengine ``Runner``.
 
-Mistakes that a user can make on the command line raise ``UsageError`` as early as they can be known.
+Mistakes that a user can make on the command line raise ``UsageError`` as early as they can be known. What imports torch
+is imported, and mmseg with it, when it is first used, so that ``--help`` need not wait for it.
 """
 
-from .checkpoints import check_weights, read_weights
-from .command_line import (
-    KeyValues,
-    add_arguments,
-    add_config_arguments,
-    add_policy_argument,
-    config_from_arguments,
-    run,
-)
-from .configs import dotted_keys, find_config, load_config, require, require_data, set_policy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .. import register
+from .command_line import KeyValues, add_arguments, add_config_arguments, add_policy_argument, run
 from .messages import UsageError
-from .running import build_runner, init_processes, prepare_test, prepare_training, report, set_wrapper_for_cpu, train
+
+if TYPE_CHECKING:
+    from .checkpoints import check_weights, read_weights
+    from .configs import (
+        config_from_arguments,
+        dotted_keys,
+        find_config,
+        load_config,
+        require,
+        require_data,
+        set_policy,
+    )
+    from .running import (
+        build_runner,
+        init_processes,
+        prepare_test,
+        prepare_training,
+        report,
+        run_training,
+        set_wrapper_for_cpu,
+    )
 
 __all__ = [
     "KeyValues",
@@ -36,7 +52,17 @@ __all__ = [
     "require",
     "require_data",
     "run",
+    "run_training",
     "set_policy",
     "set_wrapper_for_cpu",
-    "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        register()  # the modules import mmseg
+        for module in ("configs", "checkpoints", "running"):
+            contents = vars(import_module(f".{module}", __name__))
+            if name in contents:
+                return contents[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: whether it can be read, fits the model, and was trained with the same pixel model."""
+"""Checks of a checkpoint: that it can be read, fits the model, and was trained with the same pixel model."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def read_weights(checkpoint: str) -> Shapes:
-    """The shape of each weight in a checkpoint, by the name under which mmengine loads it.
+    """Return the shape of each weight in a checkpoint, by the name under which mmengine loads it.
 
     Raises:
         UsageError: there is no such file, or it is not a checkpoint, is truncated, or holds objects that torch refuses.
@@ -26,11 +26,13 @@ def read_weights(checkpoint: str) -> Shapes:
 
 
 def shapes_of(content: Mapping[str, Any]) -> Shapes:
+    """Return the shape of each weight in the content of a checkpoint."""
     weights = content.get("state_dict", content)
     return {re.sub(r"^module\.", "", key): tuple(getattr(value, "shape", ())) for key, value in weights.items()}
 
 
 def read_checkpoint(checkpoint: str) -> Mapping[str, Any]:
+    """Read a checkpoint; see ``read_weights`` for what it raises."""
     if "://" not in checkpoint and not Path(checkpoint).is_file():
         raise UsageError(f"checkpoint {checkpoint}: no such file.{suggest_file(Path(checkpoint))}")
     try:
@@ -50,7 +52,7 @@ def read_checkpoint(checkpoint: str) -> Mapping[str, Any]:
 
 
 def compare_geometry(model: Mapping[str, Any], content: Mapping[str, Any], checkpoint: str) -> None:
-    """Warns if ``model`` reads its features at other positions than the model that the checkpoint was trained as."""
+    """Warn if ``model`` reads its features at other positions than the model that the checkpoint was trained as."""
     meta = content.get("meta")
     trained = _stored_model(meta.get("cfg") if isinstance(meta, Mapping) else None)
     if trained is None:
@@ -63,7 +65,7 @@ def compare_geometry(model: Mapping[str, Any], content: Mapping[str, Any], check
 
 
 def _stored_model(text: Any) -> Mapping[str, Any] | None:
-    """``model`` of a config as mmengine stores it in checkpoints, without running any of it; None if there is none."""
+    """Read ``model`` out of a config as mmengine stores it in checkpoints, without running it; None if absent."""
     try:
         tree = ast.parse(text if isinstance(text, str) else "")
     except (SyntaxError, ValueError):
@@ -76,7 +78,7 @@ def _stored_model(text: Any) -> Mapping[str, Any] | None:
 
 
 def _literal(node: ast.expr) -> Any:
-    """The value of nested literals and calls of ``dict``; None for any other expression."""
+    """Evaluate nested literals and calls of ``dict``; None for any other expression."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
         (first, *_) = [_literal(argument) for argument in node.args] or [None]
         return {**(first or {}), **{item.arg: _literal(item.value) for item in node.keywords}}
@@ -92,7 +94,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 def _geometry(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a model that decide where its features are read. Wrappers that change nothing are left out."""
+    """Collect the settings of a model that decide where its features are read, without wrappers that change nothing."""
     model = dict(model)
     if type_name(model) == "LeanSegmentor":
         below = model.pop("segmentor", "EncoderDecoder")
@@ -113,7 +115,7 @@ def _as_lists(value: Any) -> Any:
 
 
 def check_weights(runner: Runner, weights: Shapes, checkpoint: str) -> None:
-    """Refuses a checkpoint that lacks weights of the model; mmengine would log a warning and test random ones.
+    """Refuse a checkpoint that lacks weights of the model; mmengine would log a warning and test random ones.
 
     Weights are parameters and floating-point buffers. What a test does not use may be missing: the counters of batch
     norms and the auxiliary heads. Weights that the model lacks are left out, with a warning on stderr.
@@ -154,7 +156,7 @@ def check_weights(runner: Runner, weights: Shapes, checkpoint: str) -> None:
 
 
 def _sample(shapes: Shapes, found: Shapes | None = None) -> str:
-    """The first of them, each with the shape that was found in the checkpoint instead, if any."""
+    """List the first of them, each with the shape that was found in the checkpoint instead, if any."""
     first = [
         f"{key} {shape}" + (f" in the model, {found[key]} in the checkpoint" if found else "")
         for key, shape in list(shapes.items())[:3]

@@ -1,5 +1,6 @@
 """From the name of a config to a config that can be used, and what is checked before anything is built."""
 
+import argparse
 import difflib
 import inspect
 import os
@@ -14,12 +15,22 @@ from mmengine.runner import Runner
 from mmengine.utils import get_installed_path, is_installed
 from mmseg.registry import DATASETS
 
+from ..compat import own_files
 from ..ops import Coordinates
 from .messages import UsageError, say
 
 ACCELERATORS = ("cuda", "musa", "npu", "mlu")  # that mmengine trains on in mixed precision, or on several
 _GIVES = {"IoUMetric": "aAcc", "ConfusionMatrixMetric": "aAcc", "DisplacementMetric": "dx"}  # whatever their options
 _RUNNER_ARGUMENTS = set(inspect.signature(Runner).parameters)  # may be set although a config does not mention them
+
+
+def config_from_arguments(args: argparse.Namespace) -> Config:
+    """Read the config that ``add_arguments`` asked for; see ``load_config``."""
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    cfg = load_config(args.config, options=args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
+    if args.policy is not None:
+        set_policy(cfg, args.policy)
+    return cfg
 
 
 def load_config(
@@ -29,7 +40,7 @@ def load_config(
     work_dir: str | None = None,
     launcher: str = "none",
 ) -> Config:
-    """Reads a config and completes it from the command line.
+    """Read a config and complete it from the command line.
 
     Args:
         config: a path, or ``package::path`` for a config of an installed OpenMMLab package.
@@ -61,7 +72,7 @@ def load_config(
 
 
 def _reason(error: BaseException) -> str:
-    """The message; for an import that mmengine tried, what it did not find instead of where it looked."""
+    """Return the message; for an import that mmengine tried, what it did not find instead of where it looked."""
     message, _, _ = str(error).partition(", the current sys.path is")
     cause: BaseException | None = error
     while isinstance(cause, ImportError):
@@ -70,15 +81,19 @@ def _reason(error: BaseException) -> str:
 
 
 def find_config(config: str) -> Path:
-    """The file of a config given as a path or as ``package::path`` (``.py`` may be left out).
+    """Return the file of a config given as a path or as ``package::path`` (``.py`` may be left out).
 
     Raises:
         UsageError: there is no such file; the message suggests names that are there.
     """
     package, separator, name = config.rpartition("::")
-    if separator and not is_installed(package):
-        raise UsageError(f"{config}: the package {package!r} is not installed; `mmseg` is, try mmseg::{name}.")
-    path = Path(get_installed_path(package), ".mim", "configs", name) if separator else Path(config)
+    path = Path(config)
+    if package == "mmseg_resample":
+        path = own_files("configs") / name
+    elif separator:
+        if not is_installed(package):
+            raise UsageError(f"{config}: the package {package!r} is not installed; `mmseg` is, try mmseg::{name}.")
+        path = Path(get_installed_path(package), ".mim", "configs", name)
     if separator and not path.suffix:
         path = path.with_suffix(".py")
     if path.is_file():
@@ -87,6 +102,7 @@ def find_config(config: str) -> Path:
 
 
 def suggest_file(path: Path) -> str:
+    """Say what is there instead of ``path``: a sentence, with a space before it."""
     if path.is_dir():
         return " It is a folder."
     folder = next(parent for parent in path.parents if parent.is_dir())
@@ -109,11 +125,12 @@ def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
 
 
 def dotted_keys(node: Any) -> Iterator[str]:
-    """The dotted keys of nested dicts and lists, as ``--cfg-options`` and the axes of a study write them."""
+    """Yield the dotted keys of nested dicts and lists, as ``--cfg-options`` and the axes of a study write them."""
     return (key for key, _ in dotted_items(node))
 
 
 def dotted_items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each dotted key of nested dicts and lists with its value; ``prefix`` goes before the keys."""
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
     for key, value in items:
         yield f"{prefix}{key}", value
@@ -121,7 +138,7 @@ def dotted_items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _nearest(option: str, keys: Sequence[str]) -> str | None:
-    """The key with the most similar spelling that ends alike (max_iters: train_cfg.max_iters) or begins alike."""
+    """Find the key with the most similar spelling that ends alike (max_iters: train_cfg.max_iters) or begins alike."""
     parent, _, name = option.rpartition(".")
     namesakes = [key for key in keys if key.rpartition(".")[2] == name]
     siblings = [key for key in keys if key.rpartition(".")[0] == parent]
@@ -131,7 +148,7 @@ def _nearest(option: str, keys: Sequence[str]) -> str | None:
 
 
 def set_policy(cfg: Config, pixel_model: str) -> None:
-    """Puts every resize of ``cfg.model`` under one pixel model, through ``ResampledSegmentor``.
+    """Put every resize of ``cfg.model`` under one pixel model, through ``ResampledSegmentor``.
 
     ``LeanSegmentor`` stays outermost: the policy goes to the segmentor that it wraps.
 
@@ -171,7 +188,7 @@ def _under_policy(model: Mapping[str, Any], policy: dict[str, Any]) -> dict[str,
 
 
 def require(cfg: Config, purpose: str, *keys: str) -> None:
-    """Refuses a config that lacks a dotted key.
+    """Refuse a config that lacks a dotted key.
 
     Raises:
         UsageError: names the missing keys and the ``purpose`` that needs them.
@@ -183,7 +200,7 @@ def require(cfg: Config, purpose: str, *keys: str) -> None:
 
 
 def check_metrics(cfg: Config, key: str) -> None:
-    """Refuses metrics that are known to give equal names, which mmengine refuses when all images are done."""
+    """Refuse metrics that are known to give equal names, which mmengine refuses when all images are done."""
     seen: dict[Any, str] = {}
     for evaluator in cfg.get(key) if isinstance(cfg.get(key), list | tuple) else [cfg.get(key) or {}]:
         kind = type_name(evaluator)
@@ -197,7 +214,7 @@ def check_metrics(cfg: Config, key: str) -> None:
 
 
 def require_data(cfg: Config, *loaders: str) -> None:
-    """Refuses a config whose images are not where it says. Only local files are looked for.
+    """Refuse a config whose images are not where it says. Only local files are looked for.
 
     Args:
         cfg: from ``load_config``.
@@ -224,7 +241,7 @@ def require_data(cfg: Config, *loaders: str) -> None:
 
 
 def _image_folder(dataset: Any) -> Path | None:
-    """Where the images of a data set's config are, if it is one that reads local files."""
+    """Return the folder of the images of a data set's config; None if it reads no local files."""
     if not isinstance(dataset, Mapping) or not isinstance(dataset.get("data_root"), str) or "type" not in dataset:
         return None
     folder = os.path.join(dataset["data_root"], (dataset.get("data_prefix") or {}).get("img_path") or "")
@@ -233,5 +250,6 @@ def _image_folder(dataset: Any) -> Path | None:
 
 
 def type_name(model: Mapping[str, Any]) -> str:
+    """Return the name of the class that a config asks for, without scope and module."""
     kind = model.get("type")
     return getattr(kind, "__name__", str(kind)).rpartition(".")[2]  # configs of mmengine's new style have classes

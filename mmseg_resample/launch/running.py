@@ -20,7 +20,7 @@ from .messages import UsageError, say
 
 
 def prepare_training(cfg: Config, *, amp: bool = False, resume: bool = False) -> None:
-    """Completes a config for training, in place.
+    """Complete a config for training, in place.
 
     Args:
         cfg: from ``load_config``.
@@ -64,8 +64,8 @@ def _check_resume(cfg: Config) -> None:
         ) from error
 
 
-def train(runner: Runner) -> dict[str, Any]:
-    """Trains and returns the metrics of the last validation with the iteration it ran at; {} if none ran."""
+def run_training(runner: Runner) -> dict[str, Any]:
+    """Train, and return the metrics of the last validation with the iteration it ran at; {} if none ran."""
     validation = _LastValidation()
     runner.register_hook(validation, priority="LOWEST")
     runner.train()
@@ -73,6 +73,8 @@ def train(runner: Runner) -> dict[str, Any]:
 
 
 class _LastValidation(Hook):
+    """Hook that keeps the metrics of the last validation."""
+
     def __init__(self) -> None:
         self.metrics: dict[str, Any] = {}
 
@@ -90,7 +92,7 @@ def prepare_test(
     wait_time: float = 2.0,
     tta: bool = False,
 ) -> Shapes:
-    """Completes a config for testing, in place, and reads the checkpoint before anything is built.
+    """Complete a config for testing, in place, and read the checkpoint before anything is built.
 
     Where the config that the checkpoint stores has another pixel model, a warning on stderr says in what they differ.
 
@@ -137,7 +139,7 @@ def prepare_test(
 
 
 def init_processes() -> None:
-    """Connects the processes that torchrun started: over gloo on the CPU, where mmengine asks for GPUs, else NCCL."""
+    """Connect the processes that torchrun started: over gloo on the CPU, where mmengine asks for GPUs, else NCCL."""
     if get_device() in ACCELERATORS:
         init_dist("pytorch")
     else:
@@ -145,7 +147,7 @@ def init_processes() -> None:
 
 
 def set_wrapper_for_cpu(cfg: Config) -> None:
-    """Sets ``model_wrapper_cfg`` for a distributed run on the CPU, in place; GPUs need none.
+    """Set ``model_wrapper_cfg`` for a distributed run on the CPU, in place; GPUs need none.
 
     Raises:
         UsageError: the model synchronizes batch statistics, which torch can on GPUs only.
@@ -163,7 +165,7 @@ def set_wrapper_for_cpu(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The ``Runner`` of a config, or what its ``runner_type`` names. Its log says if resizes are changed, or lean."""
+    """Build the ``Runner`` of a config, or what its ``runner_type`` names, and log what changes its resizes."""
     if cfg.launcher == "pytorch" and get_device() not in ACCELERATORS:
         set_wrapper_for_cpu(cfg)
         init_processes()
@@ -174,7 +176,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def _in_force(model: torch.nn.Module) -> Iterator[str]:
-    """What changes the resizes of a model and how it computes, a line each."""
+    """Describe what changes the resizes of a model and how it computes, a line each."""
     for module in model.modules():
         policy = getattr(module, "resize_policy", None)
         if policy is not None:
@@ -183,14 +185,14 @@ def _in_force(model: torch.nn.Module) -> Iterator[str]:
             rules = len(policy.rules) - len(exact)
             parts = [f"{rules} rule{'s' * (rules > 1)}"] * (rules > 0) + [f"resizes: {counts}"] * bool(exact)
             yield f"ResizePolicy is in force, {', '.join(parts)}"
-    lean = [module.lean for module in model.modules() if is_dataclass(getattr(module, "lean", None))]
+    lean: list[Any] = [module.lean for module in model.modules() if is_dataclass(getattr(module, "lean", None))]
     switches = [field.name for field in fields(lean[0]) if all(getattr(of, field.name) for of in lean)] if lean else []
     if switches:
         yield f"LeanSegmentor is in force: {', '.join(switches)}"
 
 
 def report(runner: Runner, metrics: Mapping[str, Any]) -> None:
-    """Prints where the results are and what the metrics were, in the first process."""
+    """Print where the results are and what the metrics were, in the first process."""
     if is_main_process():
         values = [f"{name} {value:.6g}" for name, value in metrics.items() if isinstance(value, numbers.Real)]
         print(f"work_dir: {runner.work_dir}\nmetrics: {'  '.join(values) or 'none were computed'}")

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from . import _check, _deform, _fastest, _fused, _torch
+from . import _check, _deform, _fused, _torch
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def _once(function: _Function) -> _Function:
-    """Keep the result; a compiler that traces an op calls ``function`` and goes on with what it returns."""
+    """Keep the result; a compiler that traces an op calls ``function`` and goes on with the value that it returns."""
     cached = lru_cache(function)
 
     @torch.compiler.assume_constant_result
@@ -101,7 +101,7 @@ _KERNELS: dict[str, dict[str, Callable[..., Any] | _Optional]] = {
 
 
 def available(op: str, device: str) -> list[str]:
-    """The backends of ``op`` that are installed and run on ``device``, ``"cpu"`` or ``"cuda"``."""
+    """List the backends of ``op`` that are installed and run on ``device``, ``"cpu"`` or ``"cuda"``."""
     works: dict[str, Callable[[], bool]] = {
         "numba": lambda: _is_installed("numba") and _numba_works(),
         "triton": lambda: _is_installed("triton"),
@@ -111,27 +111,32 @@ def available(op: str, device: str) -> list[str]:
 
 
 def named(op: str, backend: str, input: Tensor | None) -> str:
-    """``backend``; for ``"auto"`` what the environment variable names, or ``"auto"`` where that is no kernel for it."""
+    """Return ``backend``; for ``"auto"``, what the environment names if that can compute ``op``, else ``"auto"``."""
     kernels = _KERNELS[op]
     if backend != "auto":
         _check.one_of(op, "backend", backend, ("auto", *kernels))
         return backend
-    wish = os.environ.get("MMSEG_RESAMPLE_BACKEND", "")
+    wish = _wish()
     return wish if wish in kernels and (input is None or _runs_on(wish, input.device.type)) else "auto"
 
 
+@torch.compiler.assume_constant_result  # torch 2.1 cannot compile a look into the environment
+def _wish() -> str:
+    return os.environ.get("MMSEG_RESAMPLE_BACKEND", "")
+
+
 def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., Any]:
-    """The kernel of ``op`` for ``backend``; ``input`` is what it will run on, where that decides.
+    """Return the kernel of ``op`` for ``backend``; ``input`` is the tensor that it will run on, where that decides.
 
     Raises:
         ValueError: the op has no such backend, or the backend cannot run on the device of ``input``.
         ModuleNotFoundError: the backend needs a package that is not installed.
     """
     backend = named(op, backend, input)
-    if isinstance(input, FakeTensor):  # all are equal to one without data, and audits know one of them
+    if isinstance(input, FakeTensor):  # no data to compute; audits know the op of PyTorch's kernel
         backend = "torch"
     elif backend == "auto":
-        backend = next((name for name in _KERNELS[op] if input is not None and is_best(name, input)), "torch")
+        backend = "torch" if input is None else _best(op, input)
     kernel = _KERNELS[op][backend]
     return kernel.load(op, backend, input) if isinstance(kernel, _Optional) else kernel
 
@@ -140,17 +145,25 @@ def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., 
 
 
 def _numba_is_best(input: Tensor) -> bool:
-    """Faster wherever logits of a network were measured; PyTorch's bands win where two classes grow thirty times."""
+    """Prefer Numba on CPUs, faster for every network measured; PyTorch's bands win where two classes grow 30 times."""
     return input.device.type == "cpu" and _is_installed("numba") and _numba_works()
 
 
 def _triton_is_best(input: Tensor) -> bool:
-    """One launch, where plain PyTorch launches dozens and writes what it resized."""
-    return _fastest.is_on_a_gpu(input) and _is_installed("triton") and _triton_works(str(input.device))
+    """Prefer Triton on GPUs: one launch, where plain PyTorch launches dozens and writes the resized logits."""
+    return input.is_cuda and torch.cuda.is_available() and _is_installed("triton") and _triton_works(str(input.device))
 
 
-def is_best(backend: str, input: Tensor) -> bool:
-    """Whether ``"auto"`` takes ``backend`` for what has no kernel of PyTorch's own."""
+def _best(op: str, input: Tensor) -> str:
+    """Return the kernel of ``op`` that ``"auto"`` takes for ``input``."""
+    for name in _KERNELS[op]:  # not `next`, whose default torch 2.6 cannot compile
+        if _is_best(name, input):
+            return name
+    return "torch"
+
+
+def _is_best(backend: str, input: Tensor) -> bool:
+    """Tell whether ``"auto"`` takes ``backend`` for what PyTorch has no kernel of its own for."""
     if backend == "numba":
         return _numba_is_best(input)
     if backend == "triton":
@@ -160,7 +173,7 @@ def is_best(backend: str, input: Tensor) -> bool:
 
 @_once
 def _numba_works() -> bool:
-    """Numba refuses to be imported next to a numpy that is newer than it."""
+    """Import Numba, which refuses a numpy that is newer than itself."""
     try:
         _numba_module()
     except Exception as error:
@@ -171,7 +184,7 @@ def _numba_works() -> bool:
 
 @_once
 def _triton_works(device: str) -> bool:
-    """Its kernels are compiled for whatever GPU and driver there are: see whether they give PyTorch's values there."""
+    """Check that Triton's kernels, compiled for whatever GPU and driver there are, give PyTorch's values there."""
     try:
         _triton_module().check(torch.device(device))
     except Exception as error:

@@ -11,18 +11,20 @@ from torch import Tensor
 def one_of(op: str, name: str, value: Any, names: tuple[str, ...]) -> None:
     """Raise ValueError unless ``value`` is among ``names``: no Literal type, which torch 2.6 cannot compile."""
     if value not in names:
-        hint = did_you_mean(value, names)
-        raise ValueError(f"{op}: expected {name} to be one of {', '.join(map(repr, names))}, got {value!r}.{hint}")
+        raise ValueError(
+            f"{op}: expected {name} to be one of {', '.join(map(repr, names))}, got {value!r}."
+            f"{did_you_mean(str(value), names)}"
+        )
 
 
-def did_you_mean(value: Any, names: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` with the nearest of ``names``, or nothing."""
-    near = get_close_matches(str(value), list(names), n=1)
+def did_you_mean(value: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return the end of an error message that names the closest of ``names``, or "" if all are less alike."""
+    near = get_close_matches(value, list(names), n=1, cutoff=cutoff)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def per_axis(op: str, name: str, value: Any, axes: int) -> tuple[Any, ...]:
-    """``value`` once per spatial axis: a scalar is repeated, a sequence must have the right length."""
+    """Return ``value`` once per spatial axis: a scalar is repeated, a sequence must have the right length."""
     if (isinstance(value, Tensor) and value.ndim == 0) or not isinstance(value, Iterable):
         return (value,) * axes
     values = tuple(value)
@@ -35,7 +37,7 @@ def per_axis(op: str, name: str, value: Any, axes: int) -> tuple[Any, ...]:
 
 
 def spatial_size(op: str, name: str, value: Any, axes: int) -> tuple[int, ...]:
-    """``value`` as one whole number >= 1 per spatial axis. Symbolic and traced sizes pass as they are."""
+    """Return ``value`` as one whole number >= 1 per spatial axis. Symbolic and traced sizes pass as they are."""
     sizes = per_axis(op, name, value, axes)
     for size in sizes:
         if isinstance(size, (torch.SymInt, Tensor)):

@@ -13,7 +13,7 @@ _is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # there 
 
 
 def by_warps(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
-    """One warp and one 1x1 convolution per tap: no unfolded copy of the input."""
+    """Sum one warp and one 1x1 convolution per tap: no unfolded copy of the input."""
     batch, channels, height, width = input.shape
     kernel = weight.shape[2:]
     taps = kernel[0] * kernel[1]
@@ -46,7 +46,7 @@ def has_torchvision() -> bool:
 
 
 def torchvision_is_best(input: Tensor) -> bool:
-    """On CUDA, where it is installed and fits this torch. A compiler does better with kernels that it can see into."""
+    """Prefer torchvision on CUDA where it fits this torch. A compiler does better with kernels that it can see into."""
     return input.is_cuda and not _is_compiling() and has_torchvision()
 
 

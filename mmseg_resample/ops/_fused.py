@@ -2,10 +2,10 @@
 
 A bilinear resize is two steps. A source row is *widened* to the output's width; an output row is the weighted sum of
 two wide rows. Bands are visited in order. On a CPU a band is small enough for its cache, and computed row by row, so
-that each source row is widened once and two of them are alive (``Rows``). Elsewhere a call costs more than what it
-computes: bands are large, and all rows of a band are computed at once (``Slabs``).
+that each source row is widened once and two wide rows exist at a time (``Rows``). Elsewhere the launch of a call costs
+more than its arithmetic: bands are large, and all rows of a band are computed at once (``Slabs``).
 
-Both steps have the operations of PyTorch's general float32 kernel for CPUs in their order and rounding: the second
+Both steps repeat the operations of PyTorch's general float32 kernel for CPUs, in its order and rounding: the second
 neighbour times its weight, plus the first times its own in one fused multiply-add. So the values, and with them the
 labels, are bitwise those of ``F.interpolate`` where it runs that kernel, built with fused multiply-adds.
 """
@@ -24,13 +24,13 @@ from torch import Tensor
 from ._torch import _gather, _table, _transpose
 from .grid import AxisMap
 
-BAND = 2**19  # values of a band on a CPU: it and what is computed from it stay in a core's cache
+BAND = 2**19  # values of a band on a CPU: the band and its intermediate results stay in a core's cache
 _LARGE_BAND = 2**24  # elsewhere, where a few such bands are small beside a GPU's memory: not tuned
 _CONFUSION_PIXELS = 2**18
 
 
 class Axis(NamedTuple):
-    """How one axis is resized: by PyTorch's coordinates (``rule`` is its align_corners), or by an ``AxisMap``."""
+    """The resize of one axis: by PyTorch's coordinates (``rule`` is its align_corners), or by an ``AxisMap``."""
 
     source_size: int
     size: int
@@ -41,7 +41,7 @@ class Axis(NamedTuple):
         return self.source_size == self.size and self.rule in (False, True, AxisMap(1.0, 0.0))
 
     def table(self, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """Index and weight of the second and of the first neighbour, (2, size) each."""
+        """Return index and weight of the second and of the first neighbour, (2, size) each."""
         if isinstance(self.rule, AxisMap):
             index, weight = _table("linear", self.rule.scale, self.rule.offset, self.source_size, self.size)
             return index[::-1].copy(), weight[::-1].copy()
@@ -59,16 +59,16 @@ class Axis(NamedTuple):
 
 
 Range = tuple[int, int, int]
-"""Arguments of ``range``: what is kept of an axis, backwards where it is flipped."""
+"""Arguments of ``range`` for the kept part of an axis, backwards where it is flipped."""
 
 Step = tuple[Axis, Axis, tuple[Range, Range]]
-"""Rows, columns, and what is kept of both after the resize."""
+"""Rows, columns, and the part of both that is kept after the resize."""
 
 
 def steps_needed(
     axes: Sequence[Sequence[tuple[int, int, bool | AxisMap]]], keeps: Sequence[Sequence[Range]]
 ) -> list[Step]:
-    """The resizes that change something, or the last one where none does; arguments as for ``resize_argmax``."""
+    """Keep the resizes that change something, or the last one where none does; arguments as for ``resize_argmax``."""
     steps: list[Step] = [
         (Axis(*h), Axis(*w), (rows, columns)) for (h, w), (rows, columns) in zip(axes, keeps, strict=True)
     ]
@@ -85,7 +85,7 @@ class Stage:
     Args:
         rows: the vertical axis.
         columns: the horizontal axis.
-        keep: what is left of the result, as (start, stop, step) along both axes: a crop, a flip.
+        keep: the part of the result that is kept, as (start, stop, step) along both axes: a crop, a flip.
     """
 
     def __init__(
@@ -111,27 +111,27 @@ class Stage:
         return torch.from_numpy(index).to(self.device), torch.from_numpy(weight).to(self.device, self.dtype)
 
     def read_by(self, start: int, stop: int) -> tuple[int, int]:
-        """The range of source rows that rows ``start`` to ``stop`` read."""
+        """Return the range of source rows that rows ``start`` to ``stop`` read."""
         return int(self.neighbours[:, start:stop].min()), int(self.neighbours[:, start:stop].max()) + 1
 
     def row_table(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Index among the source rows they read, and weight, of rows ``start`` to ``stop``."""
+        """Return index, among the source rows they read, and weight of rows ``start`` to ``stop``."""
         low, _ = self.read_by(start, stop)
         return self._on_device((self.neighbours[:, start:stop] - low, self.shares[:, start:stop]))
 
     def row_adjoint(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """The transpose of ``row_table``."""
+        """Return the transpose of ``row_table``."""
         low, high = self.read_by(start, stop)
         table = self.neighbours[:, start:stop] - low, self.shares[:, start:stop]
         return self._on_device(_transpose(table, high - low))
 
     @property
     def _gathers(self) -> bool:
-        """Whether PyTorch lacks a one-dimensional kernel of this map, or has a slow one without a fixed order."""
+        """True where PyTorch lacks a one-dimensional kernel of this map, or has a slow one without a fixed order."""
         return isinstance(self.columns.rule, AxisMap) or _is_by_slabs(self.device)
 
     def widen(self, rows: Tensor) -> Tensor:
-        """(..., w) to (..., W), the columns that are kept."""
+        """Resize (..., w) to (..., W), the columns that are kept."""
         if not self.columns.is_identity:
             if self._gathers:
                 rows = _gather(rows, -1, *self._column_table)
@@ -146,7 +146,7 @@ class Stage:
         return rows[..., start:stop]
 
     def narrow(self, grad: Tensor) -> Tensor:
-        """The transpose of ``widen`` for an uncropped, unflipped stage, deterministic on every device."""
+        """Apply the transpose of ``widen`` for an uncropped, unflipped stage, deterministic on every device."""
         if self.columns.is_identity:
             return grad
         if self._gathers:
@@ -157,7 +157,7 @@ class Stage:
         return narrow.view(*grad.shape[:-1], -1)
 
     def cells(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Ranges of consecutive rows with the same two neighbours."""
+        """Yield ranges of consecutive rows with the same two neighbours."""
         inside = self.neighbours[:, start:stop]
         cuts = np.flatnonzero((inside[:, 1:] != inside[:, :-1]).any(0)) + start + 1
         bounds = [start, *cuts.tolist(), stop]
@@ -184,7 +184,7 @@ class Rows:
         return self._wide[wanted[0]], self._wide[wanted[1]]
 
     def band(self, start: int, stop: int) -> Tensor:
-        """Rows ``start`` to ``stop``, (C, stop - start, W), overwritten by the next call."""
+        """Return rows ``start`` to ``stop``, (C, stop - start, W), overwritten by the next call."""
         for begin, end in self.stage.cells(start, stop):
             second, first = self._pair(begin)
             part = self.out[:, begin - start : end - start]
@@ -204,7 +204,7 @@ class Rows:
 
 
 class Slabs:
-    """What ``Rows`` computes, by few calls; ``source(i, j)`` are rows ``i`` to ``j`` of the image, (C, j - i, w)."""
+    """The rows of ``Rows`` by few calls; ``source(i, j)`` are rows ``i`` to ``j`` of the image, (C, j - i, w)."""
 
     def __init__(self, source: Callable[[int, int], Tensor], stage: Stage) -> None:
         self.source, self.stage = source, stage
@@ -218,7 +218,7 @@ class Slabs:
 
 
 def _bands_of(image: Tensor, stages: Sequence[Stage], height: int) -> Rows | Slabs:
-    """``image``, (C, h, w), through all ``stages``, in bands of up to ``height`` rows."""
+    """Resize ``image``, (C, h, w), by all ``stages``, in bands of up to ``height`` rows."""
     dtype = stages[0].dtype
     if _is_by_slabs(image.device):
         slabs = Slabs(lambda i, j: image[:, i:j].to(dtype), stages[0])
@@ -237,7 +237,7 @@ def _is_by_slabs(device: torch.device) -> bool:
 
 
 def _exactly(device: torch.device) -> AbstractContextManager:
-    """No half precision behind our back."""
+    """Switch off autocast: no half precision behind our back."""
     return torch.autocast(device.type, enabled=False)
 
 
@@ -247,7 +247,7 @@ def _band_height(channels: int, width: int, height: int, device: torch.device) -
 
 
 def _largest(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of the classes, and the first that is."""
+    """Return the largest logit of all classes and the first class that has it."""
     if _is_by_slabs(values.device):
         largest, best = values.max(0)
         return largest, best
@@ -272,8 +272,9 @@ def resize_argmax(
     target: Tensor | None,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """``axes[k]`` are the fields of the ``Axis`` (h, w) of resize ``k``, ``keeps[k]`` the ``keep`` of its ``Stage``.
+    """Compute ``Segmentation``'s fields in PyTorch, a band of rows at a time.
 
+    ``axes[k]`` are the fields of the ``Axis`` (h, w) of resize ``k``, ``keeps[k]`` the ``keep`` of its ``Stage``.
     Returns labels, confidence and confusion matrix, the last two where they are wanted.
     """
     compute = torch.promote_types(logits.dtype, torch.float32)
@@ -324,7 +325,7 @@ def _refuse_outside(op: str, target: Tensor, classes: int, ignore_index: int) ->
 
 
 class Sums(NamedTuple):
-    """What one pass over the pixels gives.
+    """The results of one pass over the pixels.
 
     Args:
         loss: (), float64 where the device has it, sum of the losses.
@@ -353,7 +354,10 @@ def resize_cross_entropy(
     pixel_weight: Tensor | None,
     want: Sequence[str],
 ) -> Sums:
-    """``axes`` are the fields of the ``Axis`` (h, w); ``want`` the optional fields of ``Sums`` to compute."""
+    """Compute ``Sums`` in PyTorch, a band of rows at a time.
+
+    ``axes`` are the fields of the ``Axis`` (h, w); ``want`` the optional fields of ``Sums`` to compute.
+    """
     compute = torch.promote_types(logits.dtype, torch.float32)
     device = logits.device
     batch, channels = logits.shape[:2]

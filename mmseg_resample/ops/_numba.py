@@ -1,11 +1,11 @@
 """Resize to labels, or to a loss, on CPUs: one pass over the pixels, compiled by Numba when first called.
 
-A task is a *band* of output rows of one image. Bands depend on the sizes alone, and the order of every sum with them:
-equal inputs give equal bits for every number of threads. Values, and with them labels, have the operations and the
-rounding of ``_fused``, which serves what is rare: labels of one channel.
+A task is a *band* of output rows of one image. Bands, and with them the order of every sum, depend on the sizes alone:
+equal inputs give equal bits for every number of threads. The operations and their rounding are those of ``_fused``, and
+so are the labels. The rare case, labels of one channel, is left to ``_fused``.
 
-Threads are Python's, since the kernels run without the interpreter's lock: nothing to clash with PyTorch's own pool,
-with a fork, or with several callers at once.
+The threads are Python's, since the kernels run without the interpreter's lock: they clash neither with PyTorch's own
+pool, nor with a fork, nor with several callers at once.
 """
 
 import os
@@ -40,7 +40,7 @@ def resize_argmax(
     target: Tensor | None,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """``_fused.resize_argmax`` for CPUs."""
+    """Compute ``_fused.resize_argmax`` on CPUs."""
     batch, channels = logits.shape[:2]
     if channels == 1:
         return _fused.resize_argmax(logits, axes, keeps, dtype, threshold, with_confidence, target, ignore_index)
@@ -84,7 +84,7 @@ def resize_cross_entropy(
     pixel_weight: Tensor | None,
     want: Sequence[str],
 ) -> Sums:
-    """``_fused.resize_cross_entropy`` for CPUs."""
+    """Compute ``_fused.resize_cross_entropy`` on CPUs."""
     compute = torch.promote_types(logits.dtype, torch.float32)
     real = np.float64 if compute == torch.float64 else np.float32
     batch, channels = logits.shape[:2]
@@ -112,7 +112,7 @@ def resize_cross_entropy(
         counts,
     )
     # Neighbouring bands share one row of the gradient.
-    _in_threads(lambda *some: _numba_kernels.lose(*arguments, *some), bands, apart="gradient" in want)
+    _in_threads(lambda *some: _numba_kernels.accumulate_loss(*arguments, *some), bands, apart="gradient" in want)
     if counts[:, 2].any():
         labels = target.long()
         _fused._refuse_outside("resize_cross_entropy", labels[labels != ignore_index], channels, ignore_index)
@@ -133,7 +133,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _labels(target: Tensor) -> np.ndarray:
-    """Of few dtypes: each is a kernel to compile."""
+    """Convert labels to one of few dtypes: each is a kernel to compile."""
     return _array(target if target.dtype == torch.uint8 else target.long())
 
 
@@ -175,7 +175,7 @@ def _stage(rows: AxisFields, columns: AxisFields, kept_rows: Range, kept_columns
 
 
 def _starts(neighbours: np.ndarray) -> np.ndarray:
-    """Where bands start, and the number of rows.
+    """Return the rows where bands start, then the number of rows.
 
     A band shares at most its last source row with the next one, and none with any other, where the order of the rows
     permits; where it does not, there is one band.

@@ -1,13 +1,12 @@
 # mypy: allow-untyped-defs
-"""What ``_numba`` compiles: vectors for Numba, and two kernels built of them.
+"""The kernels of ``_numba``: vectors for Numba, and two kernels built of them.
 
 The work is laid out for vector units. ``LANES`` output pixels of one row that read consecutive source samples are a
 *strip*: lane ``l`` interpolates between samples ``base + l`` and ``base + l + 1``. So a strip is read and, in the
 gradient, written as whole vectors, whatever the ratio of the sizes. While the classes of a strip are visited its
 maximum stays in registers.
 
-All of it is one file because Numba renews what it has cached on disk when the file of a kernel changes, not when
-another one does.
+All of it is one file because Numba renews its cache on disk when the file of a kernel changes, not when another does.
 """
 
 import operator
@@ -70,7 +69,7 @@ def _address(context: Any, builder: Any, array: types.Array, value: Any, index: 
 
 @intrinsic
 def load(typing: Any, array: Any, index: Any) -> Any:
-    """The lanes ``array[index : index + LANES]`` of a contiguous one-dimensional array."""
+    """Load the lanes ``array[index : index + LANES]`` of a contiguous one-dimensional array."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _address(context, builder, array, *args)
@@ -91,7 +90,7 @@ def store(typing: Any, array: Any, index: Any, lanes: Any) -> Any:
 
 @intrinsic
 def spread(typing: Any, array: Any, number: Any) -> Any:
-    """``number`` in every lane, in the dtype of ``array``."""
+    """Put ``number`` into every lane, in the dtype of ``array``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         undefined = ir.Constant(_vector(_REAL[array.dtype]), ir.Undefined)
@@ -109,7 +108,7 @@ def _fma(builder: Any, *args: Any) -> Any:
 
 @intrinsic
 def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c, rounded once."""
+    """Compute a * b + c, rounded once."""
     return a(a, a, a), lambda context, builder, signature, args: _fma(builder, *args)
 
 
@@ -119,7 +118,7 @@ def where(typing: Any, mask: Any, a: Any, b: Any) -> Any:
 
 
 def _define(symbol: Callable[..., Any], operands: type, emit: Callable[..., Any], result: types.Type | None) -> None:
-    """``symbol`` of two vectors of one type; ``result`` None is that type."""
+    """Define ``symbol`` of two vectors of one type; ``result`` None is that type."""
 
     @intrinsic
     def operation(typing: Any, a: Any, b: Any) -> Any:
@@ -143,7 +142,7 @@ _define(operator.gt, Lanes, lambda builder, a, b: builder.fcmp_ordered(">", a, b
 
 
 class _Format(NamedTuple):
-    """What ``exp`` and ``log`` need to know of a floating point format."""
+    """Constants of a floating point format for ``exp`` and ``log``."""
 
     integer: ir.Type
     mantissa: int  # bits
@@ -170,12 +169,12 @@ _FORMATS = {
 
 @intrinsic
 def exp(typing: Any, a: Any) -> Any:
-    """exp(a) for a <= 0; 0 where it would not be a normal number, NaN of NaN.
+    """Compute exp(a) for a <= 0; 0 where it would not be a normal number, NaN of NaN.
 
     With n the whole number next to a / log(2), exp(a) is exp(a - n log(2)) * 2**n.
     """
     real, form = _REAL[a.dtype], _FORMATS[a.dtype]
-    shift = 1.5 * 2.0**form.mantissa  # what is added to it is rounded to a whole number, and that is in its lowest bits
+    shift = 1.5 * 2.0**form.mantissa  # rounds a number added to it, and holds the result in its lowest bits
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         x = args[0]
@@ -197,7 +196,7 @@ def exp(typing: Any, a: Any) -> Any:
 
 @intrinsic
 def log(typing: Any, a: Any) -> Any:
-    """log(a) for normal, positive a; NaN of NaN.
+    """Compute log(a) for normal, positive a; NaN of NaN.
 
     With a = f * 2**n, f in [sqrt(1/2), sqrt(2)), and s = (f - 1) / (f + 1), log(f) is 2 artanh(s).
     """
@@ -256,7 +255,7 @@ class Stage(NamedTuple):
 
 @register_jitable
 def _slot(held, row, other):
-    """Which of two slots holds ``row``, or else may hold it without displacing ``other``."""
+    """Return which of two slots holds ``row``, or else may hold it without displacing ``other``."""
     if held[0] == row or held[1] == row:
         return 0 if held[0] == row else 1
     return 1 if held[0] == other else 0
@@ -273,7 +272,7 @@ def _pad(rows, start, channels, width):
 
 @register_jitable
 def _read(rows, start, image, i):
-    """Row ``i`` of ``image``, (C, h, w), to ``rows[start:]``."""
+    """Copy row ``i`` of ``image``, (C, h, w), to ``rows[start:]``."""
     channels, _, width = image.shape
     for c in range(channels):
         at = start + c * (width + PAD) + 1
@@ -292,7 +291,7 @@ def _between(rows, at, near, far, copies):
 
 @register_jitable
 def _resized(rows, first, second, near, far, copies_columns, upper, lower, copies_rows):
-    """A strip of one class from samples at ``first`` and, in the other row, at ``second``."""
+    """Compute a strip of one class from samples at ``first`` and, in the other row, at ``second``."""
     value = _between(rows, first, near, far, copies_columns)
     if copies_rows:
         return value
@@ -301,7 +300,7 @@ def _resized(rows, first, second, near, far, copies_columns, upper, lower, copie
 
 @register_jitable
 def _visit(values, rows, first, second, stride, near, far, upper, lower, stage):
-    """All classes of a strip to ``values``; returns the largest of them, which NaN is, and its class, save for NaN."""
+    """Write all classes of a strip to ``values``; return the largest, which NaN is, and its class, save for NaN."""
     best = _resized(rows, first, second, near, far, stage.copies_columns, upper, lower, stage.copies_rows)
     store(values, 0, best)
     index = spread(rows, 0)
@@ -327,7 +326,7 @@ def _first_nan(values, lane, channels):
 
 @register_jitable
 def _middle_row(rows, start, image, stage, r, source, held, values):
-    """Row ``r`` of the first of two resizes, to ``rows[start:]``; ``source`` holds two rows of ``image``."""
+    """Write row ``r`` of the first of two resizes to ``rows[start:]``; ``source`` holds two rows of ``image``."""
     channels, _, width = image.shape
     stride = width + PAD
     lower, upper = spread(source, stage.shares[0, r]), spread(source, stage.shares[1, r])
@@ -357,7 +356,7 @@ def _middle_row(rows, start, image, stage, r, source, held, values):
 def label(
     logits, middle, stage, two_steps, starts, labels, confidence, target, ignore_index, counts, first_band, stop, step
 ):
-    """Bands ``range(first_band, stop, step)``: labels, and what else has room to be written to.
+    """Compute bands ``range(first_band, stop, step)`` of the labels, and of every other output that has room.
 
     Returns whether ``target`` holds a label that is neither a class nor ignored.
     """
@@ -437,7 +436,7 @@ def _hand_over(gradient, n, i, parts, start):
 
 
 @_compiled
-def lose(
+def accumulate_loss(
     logits,
     stage,
     starts,
@@ -455,7 +454,7 @@ def lose(
     stop,
     step,
 ):
-    """Bands ``range(first_band, stop, step)`` of the loss, and of what else has room to be written to.
+    """Compute bands ``range(first_band, stop, step)`` of the loss, and of every other output that has room.
 
     Args:
         sums: (bands, 2) float64, of the losses and of the class weights.

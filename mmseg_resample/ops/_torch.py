@@ -21,7 +21,7 @@ CUBIC_A = -0.75  # of F.interpolate without antialias, and ONNX's default
 
 
 def _cubic(t: np.ndarray) -> np.ndarray:
-    """Keys' cubic convolution kernel at distance ``t`` in [0, 2]."""
+    """Evaluate Keys' cubic convolution kernel at distance ``t`` in [0, 2]."""
     a = CUBIC_A
     near = ((a + 2) * t - (a + 3)) * t * t + 1
     far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
@@ -29,7 +29,7 @@ def _cubic(t: np.ndarray) -> np.ndarray:
 
 
 def _table(kernel: str, scale: float, offset: float, source_size: int, size: int) -> Table:
-    """What each of ``size`` outputs reads: outside taps read the edge sample."""
+    """Tabulate the samples that each of ``size`` outputs reads; outside taps read the edge sample."""
     u = scale * np.arange(size, dtype=np.float64) + offset
     if kernel == "nearest-exact":
         u = u + 0.5  # before snapping: a tie is a whole number here
@@ -47,7 +47,7 @@ def _table(kernel: str, scale: float, offset: float, source_size: int, size: int
 
 
 def _transpose(table: Table, source_size: int) -> Table:
-    """The table of the adjoint: what each source sample receives, padded with zero weights to the longest list."""
+    """Return the adjoint's table: what each source sample receives, padded with zero weights to the longest list."""
     index, weight = table
     destination = np.broadcast_to(np.arange(index.shape[1]), index.shape).ravel()
     order = np.argsort(index.ravel(), kind="stable")
@@ -105,13 +105,13 @@ class _Band(NamedTuple):
 
 @lru_cache(maxsize=512)
 def _bands(scale: float, offset: float, source_size: int, size: int, adjoint: bool, dtype: torch.dtype) -> list[_Band]:
-    """The matrix of the cubic kernel in dense pieces."""
+    """Cut the matrix of the cubic kernel into dense pieces."""
     index, weight = _table("cubic", scale, offset, source_size, size)
     matrix = np.zeros((size, source_size))
     np.add.at(matrix, (np.broadcast_to(np.arange(size), index.shape), index), weight)
     if adjoint:
         matrix = matrix.T
-    height = 64 if matrix.shape[0] > matrix.shape[1] else 32  # what was fastest
+    height = 64 if matrix.shape[0] > matrix.shape[1] else 32  # the fastest ones measured
     bands = []
     with torch.inference_mode(False):
         for start in range(0, len(matrix), height):
@@ -124,7 +124,7 @@ def _bands(scale: float, offset: float, source_size: int, size: int, adjoint: bo
 
 
 def _multiply(x: Tensor, dim: int, bands: Sequence[_Band]) -> Tensor:
-    """What ``_gather`` computes, by matrix products: several times faster on CPUs, where a table has four rows."""
+    """Compute ``_gather`` by matrix products: several times faster on CPUs, where a table has four rows."""
     before, after = math.prod(x.shape[:dim]), math.prod(x.shape[dim + 1 :])
     source = x.reshape(before, x.shape[dim], after)
     out = x.new_empty(before, bands[-1].stop, after)
@@ -145,7 +145,7 @@ def _apply(
     kernel: str,
     adjoint: bool,
 ) -> Tensor:
-    """One gather or product per axis, forward or adjoint: no atomics, equal inputs give equal bits on every device."""
+    """Apply a gather or product per axis, forward or adjoint: no atomics, equal inputs give equal bits everywhere."""
     compute = input.dtype
     if adjoint or not kernel.startswith("nearest"):
         compute = torch.promote_types(compute, torch.float32)
@@ -175,14 +175,14 @@ def _resample(
 
 
 def _corner_ratios(scale: Sequence[float], offset: Sequence[float]) -> list[int] | None:
-    """Outputs per source sample along each axis, if the first samples coincide and float32 holds the scale exactly."""
+    """Return outputs per source sample by axis, if the first samples coincide and float32 holds the scale exactly."""
     ratios = [round(1 / s) if s > 0 else 0 for s in scale]
     exact = all(r > 0 and r & (r - 1) == 0 and abs(s * r - 1) < SNAP for r, s in zip(ratios, scale, strict=True))
     return ratios if exact and all(abs(o) < SNAP for o in offset) else None
 
 
 def _upsample_from_corner(input: Tensor, size: Sequence[int], ratios: Sequence[int]) -> Tensor:
-    """Bilinear ``source = destination / ratio`` by PyTorch's own kernel, which beats gathers.
+    """Resize bilinearly by ``source = destination / ratio`` with PyTorch's own kernel, which beats gathers.
 
     With aligned corners it reads just this from ``n`` to ``ratio * (n - 1) + 1`` samples; behind the last source sample
     everything equals it.
@@ -207,14 +207,14 @@ def _upsample_from_corner(input: Tensor, size: Sequence[int], ratios: Sequence[i
 def _resample_adjoint(
     grad: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
 ) -> Tensor:
-    """The transpose of ``_resample`` for a source of ``size``."""
+    """Apply the transpose of ``_resample`` for a source of ``size``."""
     return _apply(grad, size, grad.shape[2:], scale, offset, kernel, adjoint=True)
 
 
 def _linear_op(
     name: str, forward: Callable[..., Tensor], transpose: Callable[[], Callable[..., Tensor]]
 ) -> Callable[..., Tensor]:
-    """``forward`` as a differentiable op whose backward is ``transpose()``, opaque to compilers and dispatch modes."""
+    """Register ``forward`` as an op, opaque to compilers and dispatch modes, whose backward is ``transpose()``."""
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.source_size, ctx.map = inputs[0].shape[2:], inputs[2:]
@@ -235,7 +235,7 @@ def _linear_op(
     return op
 
 
-_library = torch.library.Library("mmseg_resample", "FRAGMENT")  # what it holds lives as long as it does
+_library = torch.library.Library("mmseg_resample", "FRAGMENT")  # its registrations live as long as it does
 
 
 def _op_before_custom_op(
@@ -246,7 +246,7 @@ def _op_before_custom_op(
     setup_context: Callable[..., None],
     backward: Callable[..., tuple[Any, ...]],
 ) -> Callable[..., Tensor]:
-    """What ``torch.library.custom_op`` does, for torch < 2.4."""
+    """Do what ``torch.library.custom_op`` does, for torch < 2.4."""
     _library.define(name + schema)
     op = getattr(torch.ops.mmseg_resample, name).default
 
@@ -275,7 +275,7 @@ resample_adjoint: Callable[..., Tensor] = _linear_op("resample_adjoint", _resamp
 def resample_banded(
     input: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
 ) -> Tensor:
-    """The cubic kernel by matrix products, for CPUs."""
+    """Resample with the cubic kernel by matrix products, for CPUs."""
     return resample(input, size, scale, offset, "cubic-banded" if kernel == "cubic" else kernel)
 
 

@@ -92,7 +92,7 @@ def _linear_table(axis: Axis, kept: Range, dtype: torch.dtype, device: torch.dev
 
 @lru_cache(maxsize=512)
 def _received_table(axis: Axis, dtype: torch.dtype, device: torch.device, wide: bool) -> _Table:
-    """What each sample of ``axis`` receives in the backward pass."""
+    """Tabulate what each sample of ``axis`` receives in the backward pass."""
     return _on_device(_padded(_torch._transpose(axis.table(dtype), axis.source_size)), dtype, device, wide)
 
 
@@ -115,7 +115,7 @@ def _kernel_table(
 
 
 def _padded(table: _torch.Table) -> _torch.Table:
-    """With a power of two of taps: ``resample`` is compiled for each number."""
+    """Pad to a power of two of taps: ``resample`` is compiled for each number."""
     index, weight = table
     missing = triton.next_power_of_2(len(index)) - len(index)
     return np.pad(index, ((0, missing), (0, 0))), np.pad(weight, ((0, missing), (0, 0)))
@@ -150,7 +150,7 @@ def _apply(
     kernel: str,
     adjoint: bool,
 ) -> Tensor:
-    """One gather over all axes, or over the depth and then over the image; ``size`` is what ``scale`` maps from."""
+    """Gather over all axes at once, or over the depth, then over the image; ``size`` is what ``scale`` maps from."""
     if input.dtype == torch.bool:
         moved = _apply(input.view(torch.uint8), source_size, size, scale, offset, kernel, adjoint)
         return moved.view(torch.bool)
@@ -194,7 +194,7 @@ def _gather(
     columns: _Table,
     weighted: bool,
 ) -> None:
-    """(planes, height, width, inner) to (planes, rows, columns, inner)."""
+    """Gather from (planes, height, width, inner) to (planes, rows, columns, inner)."""
     out_height, out_width = rows.length, columns.length
     pixels = out_height * out_width * inner
     source_plane = height * width * inner
@@ -259,7 +259,7 @@ def resize_argmax(
     target: Tensor | None,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """As ``_fused.resize_argmax``."""
+    """Compute ``_fused.resize_argmax`` on GPUs."""
     logits = logits.contiguous()
     batch, channels, height, width = logits.shape
     steps = steps_needed(axes, keeps)
@@ -315,7 +315,7 @@ def resize_cross_entropy(
     pixel_weight: Tensor | None,
     want: Sequence[str],
 ) -> Sums:
-    """As ``_fused.resize_cross_entropy``."""
+    """Compute ``_fused.resize_cross_entropy`` on GPUs."""
     logits, target = logits.contiguous(), target.contiguous()
     compute, device = torch.promote_types(logits.dtype, torch.float32), logits.device
     batch, channels, height, width = logits.shape
@@ -390,7 +390,7 @@ def _cross_entropy_gradient(
     options: dict[str, Any],
     out: Tensor,
 ) -> None:
-    """Along rows, recomputing the softmax where a row is read, then along columns; so many planes as fit at a time."""
+    """Sum along rows, recomputing the softmax where a row is read, then along columns; as many planes as fit."""
     batch, channels, height, width = logits.shape
     planes, out_width = batch * channels, resize.size[1]
     wide = resize.rows.indices.dtype == torch.int64

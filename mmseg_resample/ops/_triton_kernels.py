@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs
-"""What runs on the GPU, in Triton. ``_triton`` makes the tables, allocates and launches.
+"""The kernels of ``_triton``, which makes the tables, allocates and launches.
 
 The table of a bilinear axis holds the second neighbour before the first, (2, size), as ``_fused.Axis.table`` has it.
 Its values are computed by the operations of ``_fused`` in their order, with the fused multiply-adds spelled out, so
@@ -15,7 +15,7 @@ import triton.language as tl
 
 @triton.jit
 def _block(blocks, BLOCK: tl.constexpr, WIDE: tl.constexpr):
-    """The image or plane of this program, and its elements there."""
+    """Return the image or plane of this program, and its elements there."""
     program = tl.program_id(0)
     start = program % blocks
     if WIDE:
@@ -58,7 +58,7 @@ def _bilinear(
 
 @triton.jit
 def _one_more(value, best, total):
-    """One more class of a softmax: is it the largest, as ``argmax`` orders them, the largest, sum of exp(v - largest).
+    """Add a class to a softmax: is it the largest, as ``argmax`` orders them, the largest, sum of exp(v - largest).
 
     The first of equal values is the largest, and NaN is above all.
     """
@@ -78,7 +78,7 @@ def argmax(
     FIRST_ROWS: tl.constexpr, FIRST_COLUMNS: tl.constexpr, TWO: tl.constexpr, SIGMOID: tl.constexpr,
     THRESHOLD: tl.constexpr, CONFIDENCE: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Labels of a block of pixels. TWO: the tables ``first_*`` make the map that the others resize."""
+    """Label a block of pixels. TWO: the tables ``first_*`` make the map that the others resize."""
     n, pixel = _block(blocks, BLOCK, WIDE)
     inside = pixel < pixels
     image = logits + n * CHANNELS * plane
@@ -136,7 +136,7 @@ def _shares(
     CHANNELS: tl.constexpr, KEPT: tl.constexpr, SHARE: tl.constexpr, WEIGHTED: tl.constexpr, SAMPLED: tl.constexpr,
     dtype: tl.constexpr,
 ):  # fmt: skip
-    """Label, whether it counts, its class weight, and ``own`` and ``scale`` of a pixel's loss
+    """Return label, whether it counts, its class weight, and ``own`` and ``scale`` of a pixel's loss
 
     ``own * (lse - v[label]) + scale * (sum(w) * lse - sum(w * v))``.
     """
@@ -163,7 +163,7 @@ def cross_entropy(
     WEIGHTED: tl.constexpr, SAMPLED: tl.constexpr, LOSSES: tl.constexpr, NORMALIZERS: tl.constexpr,
     WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Losses of a block of pixels and their sums, (2, programs) each: loss and class weight, counted and correct.
+    """Compute losses of a block of pixels and their sums, (2, programs) each: loss, class weight; counted, correct.
 
     Args:
         normalizers: the logarithms of the softmax's denominators, which the gradient reads.
@@ -225,7 +225,7 @@ def cross_entropy_gradient(
     TAPS: tl.constexpr, CHANNELS: tl.constexpr, KEPT: tl.constexpr, SHARE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WEIGHTED: tl.constexpr, SAMPLED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A block of columns of what one row of the logits receives from the resized rows that read it.
+    """Sum a block of columns of what one row of the logits receives from the resized rows that read it.
 
     Args:
         receiving_index, receiving_weight: (TAPS, height), the transposed table of the rows.
@@ -271,7 +271,7 @@ def resample(
     ROW_TAPS: tl.constexpr, COLUMN_TAPS: tl.constexpr, WEIGHTED: tl.constexpr, WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """(planes, height, width, inner) to (planes, out_height, out_width, inner), any table, forward or transposed.
+    """Resample (planes, height, width, inner) to (planes, out_height, out_width, inner) by any table or its transpose.
 
     Tables are (taps, length). What has no weight is not read: it may hold anything.
     """

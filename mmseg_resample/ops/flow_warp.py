@@ -3,6 +3,7 @@
 from typing import Literal, get_args
 
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import _backends, _check
 
@@ -45,6 +46,17 @@ def flow_warp(
 
     Source: Li et al., "Semantic Flow for Fast and Accurate Scene Parsing", ECCV 2020, arXiv:2002.10120.
     """
+    if has_torch_function_variadic(input, flow):
+        return handle_torch_function(
+            flow_warp,
+            (input, flow),
+            input,
+            flow,
+            align_corners=align_corners,
+            unit=unit,
+            padding_mode=padding_mode,
+            backend=backend,
+        )
     if input.ndim != 4 or flow.ndim != 4 or flow.shape[1] != 2 or input.shape[0] != flow.shape[0]:
         raise ValueError(
             f"flow_warp: expected input (N, C, H, W) and flow (N, 2, Ho, Wo) with equal N, "
@@ -63,7 +75,7 @@ def flow_warp(
 
 
 def _grid_step(length: int, unit: FlowUnit, align_corners: bool) -> float:
-    """What a flow of 1 adds on the [-1, 1] grid of ``F.grid_sample``."""
+    """Return what a flow of 1 adds on the [-1, 1] grid of ``F.grid_sample``."""
     if unit == "sfnet":
         return 1 / length
     return 2 / max(length - 1, 1) if align_corners else 2 / length

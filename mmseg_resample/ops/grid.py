@@ -24,7 +24,7 @@ _COORDINATES = get_args(Coordinates)
 
 @dataclass(frozen=True)
 class AxisMap:
-    """Which source index a destination index reads: ``source = scale * destination + offset``.
+    """An affine map to the source index that a destination index reads: ``source = scale * destination + offset``.
 
     Args:
         scale: source samples per destination sample.
@@ -37,6 +37,10 @@ class AxisMap:
     def __call__(self, destination: float) -> float:
         return self.scale * destination + self.offset
 
+    def is_close(self, other: "AxisMap", tolerance: float = 1e-6) -> bool:
+        """Tell whether scale and offset differ from those of ``other`` by less than ``tolerance`` in sum."""
+        return abs(self.scale - other.scale) + abs(self.offset - other.offset) < tolerance
+
     @classmethod
     def from_convention(
         cls,
@@ -46,7 +50,7 @@ class AxisMap:
         scale_factor: float | None = None,
         roi: tuple[float, float] = (0.0, 1.0),
     ) -> "AxisMap":
-        """The map of a named convention, by the formulas of ONNX ``Resize``.
+        """Return the map of a named convention, by the formulas of ONNX ``Resize``.
 
         Args:
             name: a convention, in ONNX's words.
@@ -115,7 +119,7 @@ class PixelGrid:
 
     @classmethod
     def image(cls, size: Sequence[int]) -> "PixelGrid":
-        """The grid of the network's input: stride 1, offset 0."""
+        """Return the grid of the network's input: stride 1, offset 0."""
         return cls((1.0,) * len(size), (0.0,) * len(size), tuple(size))
 
     def window(
@@ -125,7 +129,7 @@ class PixelGrid:
         padding: int | Sequence[int] = 0,
         dilation: int | Sequence[int] = 1,
     ) -> "PixelGrid":
-        """The grid after a convolution or pooling with this window, symmetric padding and floor rounding.
+        """Return the grid after a convolution or pooling with this window, symmetric padding and floor rounding.
 
         Raises:
             ValueError: the window is larger than the padded input.
@@ -150,7 +154,7 @@ class PixelGrid:
         )
 
     def resized(self, size: Sequence[int], coordinates: Coordinates | Sequence[AxisMap]) -> "PixelGrid":
-        """The grid of ``resize(x, size, coordinates=coordinates)`` for an ``x`` on this grid."""
+        """Return the grid of ``resize(x, size, coordinates=coordinates)`` for an ``x`` on this grid."""
         maps = axis_maps(coordinates, self.size, tuple(size))
         return PixelGrid(
             tuple(s * m.scale for s, m in zip(self.stride, maps, strict=True)),
@@ -159,7 +163,7 @@ class PixelGrid:
         )
 
     def map_to(self, destination: "PixelGrid") -> tuple[AxisMap, ...]:
-        """The maps that resample a tensor on this grid onto ``destination``, as ``resize`` takes them.
+        """Return the maps that resample a tensor on this grid onto ``destination``, as ``resize`` takes them.
 
         Raises:
             ValueError: the grids differ in their number of axes.
@@ -176,7 +180,7 @@ class PixelGrid:
         )
 
     def positions(self, axis: int) -> list[float]:
-        """The centres of all samples along ``axis``, in input pixels."""
+        """List the centres of all samples along ``axis``, in input pixels."""
         return [self.offset[axis] + self.stride[axis] * i for i in range(self.size[axis])]
 
 
@@ -186,7 +190,7 @@ def axis_maps(
     destination_size: Sequence[int],
     scale_factors: Sequence[float | None] | None = None,
 ) -> tuple[AxisMap, ...]:
-    """``coordinates``, a name or explicit maps, as one ``AxisMap`` per spatial axis.
+    """Return ``coordinates``, a name or explicit maps, as one ``AxisMap`` per spatial axis.
 
     Raises:
         ValueError: unknown name, or not one map per axis.

@@ -13,7 +13,7 @@ from .grid import AxisMap
 
 
 def kernel_matrix(kernel: str, axis_map: AxisMap, source_size: int, size: int) -> Tensor:
-    """(size, source_size): row ``x`` holds the weights with which output ``x`` reads the source.
+    """Return (size, source_size) whose row ``x`` holds the weights with which output ``x`` reads the source.
 
     Args:
         kernel: ``"nearest"``, ``"nearest-exact"``, ``"linear"`` or ``"cubic"`` (a = -0.75).
@@ -44,7 +44,7 @@ def _keys_cubic(t: float, a: float = -0.75) -> float:
 
 
 def area_matrix(source_size: int, size: int) -> Tensor:
-    """(size, source_size): adaptive average pooling, bins from floor(x n / N) to ceil((x + 1) n / N)."""
+    """Return (size, source_size) of adaptive average pooling: bins from floor(x n / N) to ceil((x + 1) n / N)."""
     matrix = torch.zeros(size, source_size, dtype=torch.float64)
     for x in range(size):
         start, stop = x * source_size // size, -(-(x + 1) * source_size // size)
@@ -63,7 +63,7 @@ def resample(input: Tensor, matrices: Sequence[Tensor]) -> Tensor:
 def flow_warp(
     input: Tensor, flow: Tensor, align_corners: bool, unit: str = "pixel", padding_mode: str = "border"
 ) -> Tensor:
-    """``ops.flow_warp`` pixel by pixel, in source coordinates: no normalised grid, no ``grid_sample``."""
+    """Compute ``ops.flow_warp`` pixel by pixel, in source coordinates: no normalised grid, no ``grid_sample``."""
     batch, channels, height, width = input.shape
     size_out = flow.shape[-2:]
     x, f = input.double(), flow.double()

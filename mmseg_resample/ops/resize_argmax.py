@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import _backends, _check
 from .grid import AxisMap, Coordinates, axis_maps
@@ -15,7 +16,7 @@ _LABEL_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
 class Segmentation(NamedTuple):
-    """Labels, and what was asked for beside them.
+    """Labels, with their confidence and confusion matrix where asked for.
 
     Args:
         labels: (N, H, W).
@@ -30,7 +31,6 @@ class Segmentation(NamedTuple):
 
 
 @torch.compiler.disable  # a loop over rows: compiled, it would be unrolled
-@torch.no_grad()
 def resize_argmax(
     logits: Tensor,
     size: int | Sequence[int],
@@ -48,7 +48,7 @@ def resize_argmax(
     ignore_index: int = 255,
     backend: str = "auto",
 ) -> Tensor | Segmentation:
-    """The class with the largest logit after a bilinear resize, without the resized logits.
+    """Return the class with the largest logit after a bilinear resize, without the resized logits.
 
     The labels of mmseg's inference in one pass: resize to ``first_size``, cut off ``crop``, flip, resize to ``size``,
     argmax. Both resizes are evaluated, none is approximated by the other; one between equal sizes is skipped. Memory
@@ -91,6 +91,25 @@ def resize_argmax(
         ModuleNotFoundError: ``backend`` needs a package that is not installed.
         IndexError: a label in ``target`` that is neither a class nor ignored.
     """
+    if has_torch_function_variadic(logits, target):
+        return handle_torch_function(
+            resize_argmax,
+            (logits, target),
+            logits,
+            size,
+            align_corners=align_corners,
+            coordinates=coordinates,
+            crop=crop,
+            flip=flip,
+            first_size=first_size,
+            first_coordinates=first_coordinates,
+            dtype=dtype,
+            threshold=threshold,
+            return_confidence=return_confidence,
+            target=target,
+            ignore_index=ignore_index,
+            backend=backend,
+        )
     op = "resize_argmax"
     check_logits(op, logits)
     height, width = _check.spatial_size(op, "size", size, 2)
@@ -101,20 +120,11 @@ def resize_argmax(
     axes, keeps = [], []
     middle = (logits.shape[2], logits.shape[3])
     if first_size is not None or crop is not None or flip is not None:
+        rules: tuple[bool | AxisMap, ...] = (False, False)  # between equal sizes
         if first_size is not None:
             first_height, first_width = _check.spatial_size(op, "first_size", first_size, 2)
             middle = first_height, first_width
-            if first_coordinates is not None:
-                rules = linear_rules(op, logits.shape[2:], middle, None, first_coordinates)
-            elif coordinates is None or isinstance(coordinates, str):
-                rules = linear_rules(op, logits.shape[2:], middle, align_corners, coordinates)
-            else:
-                raise ValueError(
-                    f"{op}: explicit AxisMaps fit one resize, got them with first_size={first_size}. "
-                    f"Give those of the first resize as first_coordinates."
-                )
-        else:
-            rules = (False, False)  # between equal sizes
+            rules = _first_rules(op, logits, middle, align_corners, coordinates, first_coordinates)
         left, right, top, bottom = _crop(op, crop, middle)
         axes.append([(n, out, rule) for n, out, rule in zip(logits.shape[2:], middle, rules, strict=True)])
         keeps.append(
@@ -127,18 +137,12 @@ def resize_argmax(
     classes = max(2, logits.shape[1])
     if target is not None:
         check_target(op, target, (logits.shape[0], height, width), logits.device)
-    result = Segmentation(
-        *_backends.select(op, backend, logits)(
-            logits.detach(),
-            axes,
-            keeps,
-            _label_dtype(op, dtype, classes),
-            threshold,
-            return_confidence,
-            target,
-            ignore_index,
+    label = _backends.select(op, backend, logits)
+    label_dtype = _label_dtype(op, dtype, classes)
+    with torch.no_grad():
+        result = Segmentation(
+            *label(logits.detach(), axes, keeps, label_dtype, threshold, return_confidence, target, ignore_index)
         )
-    )
     return result if return_confidence or target is not None else result.labels
 
 
@@ -170,7 +174,7 @@ def linear_rules(
     align_corners: bool | None,
     coordinates: Coordinates | AxisMap | Sequence[AxisMap] | None,
 ) -> tuple[bool | AxisMap, ...]:
-    """Per axis, the value of align_corners whose coordinates PyTorch computes, or an explicit map."""
+    """Return per axis the value of align_corners whose coordinates PyTorch computes, or an explicit map."""
     if coordinates is None:
         return (bool(align_corners),) * 2
     if align_corners is not None:
@@ -181,6 +185,25 @@ def linear_rules(
     if coordinates in ("half_pixel", "align_corners"):
         return (coordinates == "align_corners",) * 2
     return axis_maps(coordinates, source, size)
+
+
+def _first_rules(
+    op: str,
+    logits: Tensor,
+    first_size: tuple[int, int],
+    align_corners: bool | None,
+    coordinates: Coordinates | AxisMap | Sequence[AxisMap] | None,
+    first_coordinates: Coordinates | AxisMap | Sequence[AxisMap] | None,
+) -> tuple[bool | AxisMap, ...]:
+    """Return the ``linear_rules`` of the first of two resizes."""
+    if first_coordinates is not None:
+        return linear_rules(op, logits.shape[2:], first_size, None, first_coordinates)
+    if coordinates is None or isinstance(coordinates, str):
+        return linear_rules(op, logits.shape[2:], first_size, align_corners, coordinates)
+    raise ValueError(
+        f"{op}: explicit AxisMaps fit one resize, got them with first_size={first_size}. "
+        f"Give those of the first resize as first_coordinates."
+    )
 
 
 def _crop(op: str, crop: Sequence[int] | None, size: Sequence[int]) -> tuple[int, int, int, int]:
@@ -195,7 +218,7 @@ def _crop(op: str, crop: Sequence[int] | None, size: Sequence[int]) -> tuple[int
 
 
 def _kept(start: int, stop: int, flipped: bool) -> tuple[int, int, int]:
-    """Arguments of ``range``."""
+    """Return the arguments of ``range`` for the samples that are kept."""
     return (stop - 1, start - 1, -1) if flipped else (start, stop, 1)
 
 

@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import _backends, _check
 from .grid import AxisMap, Coordinates
@@ -12,7 +13,7 @@ from .resize_argmax import check_logits, check_target, linear_rules
 
 Reduction = Literal["mean", "sum", "none"]
 _REDUCTIONS = get_args(Reduction)
-_EPS = torch.finfo(torch.float32).eps  # what mmseg adds to divisors
+_EPS = torch.finfo(torch.float32).eps  # mmseg adds it to divisors
 
 
 @torch.compiler.disable  # a loop over rows: compiled, it would be unrolled
@@ -32,7 +33,7 @@ def resize_cross_entropy(
     return_accuracy: bool = False,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Cross entropy between ``target`` and bilinearly resized ``logits``, without the resized logits.
+    """Compute the cross entropy between ``target`` and bilinearly resized ``logits``, without the resized logits.
 
     The loss of mmseg's decode heads, ``CrossEntropyLoss(...)(resize(logits, size), target, weight=pixel_weight)``, with
     its gradient and, in the same pass, its accuracy. For ``"mean"`` and ``"sum"`` the forward pass computes the
@@ -70,6 +71,24 @@ def resize_cross_entropy(
         IndexError: on a CPU, a label that is neither a class nor ignored.
         RuntimeError: when the gradient is differentiated.
     """
+    if has_torch_function_variadic(logits, target, weight, pixel_weight):
+        return handle_torch_function(
+            resize_cross_entropy,
+            (logits, target, weight, pixel_weight),
+            logits,
+            target,
+            size=size,
+            align_corners=align_corners,
+            coordinates=coordinates,
+            weight=weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            reduction=reduction,
+            avg_non_ignore=avg_non_ignore,
+            pixel_weight=pixel_weight,
+            return_accuracy=return_accuracy,
+            backend=backend,
+        )
     op = "resize_cross_entropy"
     check_logits(op, logits)
     if target.ndim != 3:
@@ -78,25 +97,14 @@ def resize_cross_entropy(
         )
     height, width = target.shape[1:]
     if size is not None and _check.spatial_size(op, "size", size, 2) != (height, width):
-        raise ValueError(f"{op}: expected size to be that of target, {(height, width)}, got {size}. Drop size.")
+        raise ValueError(f"{op}: expected size to be the size of target, {(height, width)}, got {size}. Drop size.")
     if min(height, width) < 1:
         raise ValueError(f"{op}: expected target (N, H, W) with H, W >= 1, got {tuple(target.shape)}.")
     check_target(op, target, (logits.shape[0], height, width), logits.device)
     _check.one_of(op, "reduction", reduction, _REDUCTIONS)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{op}: expected label_smoothing in [0, 1], got {label_smoothing}.")
-    if weight is not None:
-        weight = torch.as_tensor(weight, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
-        if tuple(weight.shape) != (logits.shape[1],):
-            raise ValueError(
-                f"{op}: expected weight with one factor for each of the {logits.shape[1]} classes, "
-                f"got {tuple(weight.shape)}."
-            )
-    if pixel_weight is not None and pixel_weight.shape != target.shape:
-        raise ValueError(f"{op}: expected pixel_weight {tuple(target.shape)}, got {tuple(pixel_weight.shape)}.")
-    for name, factor in (("weight", weight), ("pixel_weight", pixel_weight)):
-        if factor is not None and factor.requires_grad:
-            raise ValueError(f"{op}: {name} gets no gradient, but requires one. Pass {name}.detach().")
+    weight = _checked_weights(op, weight, pixel_weight, logits, target)
     rules = linear_rules(op, logits.shape[2:], (height, width), align_corners, coordinates)
     axes = [(n, out, rule) for n, out, rule in zip(logits.shape[2:], (height, width), rules, strict=True)]
     kernel = _backends.select(op, backend, logits)
@@ -117,8 +125,27 @@ def resize_cross_entropy(
     return (loss, accuracy) if return_accuracy else loss
 
 
+def _checked_weights(
+    op: str, weight: Tensor | Sequence[float] | None, pixel_weight: Tensor | None, logits: Tensor, target: Tensor
+) -> Tensor | None:
+    """Check both weights and return the one of the classes as a tensor."""
+    if weight is not None:
+        weight = torch.as_tensor(weight, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
+        if tuple(weight.shape) != (logits.shape[1],):
+            raise ValueError(
+                f"{op}: expected weight with one factor for each of the {logits.shape[1]} classes, "
+                f"got {tuple(weight.shape)}."
+            )
+    if pixel_weight is not None and pixel_weight.shape != target.shape:
+        raise ValueError(f"{op}: expected pixel_weight {tuple(target.shape)}, got {tuple(pixel_weight.shape)}.")
+    for name, factor in (("weight", weight), ("pixel_weight", pixel_weight)):
+        if factor is not None and factor.requires_grad:
+            raise ValueError(f"{op}: {name} gets no gradient, but requires one. Pass {name}.detach().")
+    return weight
+
+
 def _accuracy(ctx: Any, sums: Any, batch: int) -> Tensor:
-    """In percent, as mmseg has it; an output of ``ctx`` without a gradient."""
+    """Return the accuracy in percent, as mmseg has it; an output of ``ctx`` without a gradient."""
     if batch == 0:
         accuracy = torch.zeros_like(sums.pixels, dtype=torch.float32)
     else:
@@ -129,7 +156,7 @@ def _accuracy(ctx: Any, sums: Any, batch: int) -> Tensor:
 
 
 class _Reduced(torch.autograd.Function):
-    """The gradient of a sum is known up to one factor in the forward pass."""
+    """The loss as a sum, whose gradient is known up to one factor in the forward pass."""
 
     @staticmethod
     def forward(
@@ -161,7 +188,7 @@ class _Reduced(torch.autograd.Function):
 
 
 class _PerPixel(torch.autograd.Function):
-    """The gradient that comes from above weighs the pixels of a second pass."""
+    """The loss of every pixel; the gradient that comes from above weighs the pixels of a second pass."""
 
     @staticmethod
     def forward(
@@ -203,5 +230,5 @@ class _Once(torch.autograd.Function):
 
 
 def _once(result: Tensor, logits: Tensor) -> Tensor:
-    """``result`` as a gradient that raises when it is differentiated."""
+    """Return ``result`` as a gradient that raises when it is differentiated."""
     return _Once.apply(result, logits) if torch.is_grad_enabled() else result

@@ -83,4 +83,4 @@ def covers(map: AxisMap, source_size: int, size: int) -> bool:
 
 def close(a: Sequence[AxisMap], b: Sequence[AxisMap]) -> bool:
     """Tell whether two lists of maps read the same samples to rounding."""
-    return all(abs(x.scale - y.scale) + abs(x.offset - y.offset) < 1e-6 for x, y in zip(a, b, strict=True))
+    return all(x.is_close(y) for x, y in zip(a, b, strict=True))

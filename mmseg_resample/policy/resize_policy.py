@@ -10,14 +10,14 @@ import copy
 import fnmatch
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..grids import FakeCopy, ForwardPass, Network, Site, follow_exact, network_of
-from ..grids.sites import ResizeCall, Size
+from ..grids.sites import ResizeCall, Size, resizes_seen
 from ..ops import PixelModel, _check
 from ..ops.grid import axis_maps
 from .exact_maps import ExactMaps, close, covers
@@ -129,9 +129,11 @@ class ResizePolicy:
                 self._at[size] = self._known
         return self._at[size]
 
-    def running(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def running(self) -> Iterator[None]:
         """Apply the policy to what runs inside; nested uses start their own count."""
-        return running(self)
+        with running(self), resizes_seen():
+            yield
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:

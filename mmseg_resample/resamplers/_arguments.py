@@ -4,7 +4,7 @@ from numbers import Integral
 
 
 def need_channels(owner: str, name: str, value: int | None, multiple_of: int = 1) -> int:
-    """``value``, which a neck or head fills in.
+    """Return ``value``, which a neck or head fills in.
 
     Raises:
         TypeError: it is no integer.

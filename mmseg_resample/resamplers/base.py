@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Resampler(nn.Module, ABC):
-    """Brings a feature map to the spatial size of another: ``forward(x, like)``.
+    """Base of modules that bring a feature map to the spatial size of another: ``forward(x, like)``.
 
     Unguided resamplers read only ``like.shape``, guided ones its content too. Every resampler takes any target size.
 
@@ -19,7 +19,7 @@ class Resampler(nn.Module, ABC):
 
     Attributes:
         guided: it reads the content of ``like``, not only its size.
-        fuses: what it returns already contains ``like``; ``fuse`` does not add it again.
+        fuses: the result of ``forward`` already contains ``like``; ``fuse`` does not add it again.
     """
 
     guided = False
@@ -38,10 +38,10 @@ class Resampler(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
-        """``x`` (N, in_channels, h, w) with the spatial size of ``like`` (N, guide_channels, H, W)."""
+        """Bring ``x`` (N, in_channels, h, w) to the spatial size of ``like`` (N, guide_channels, H, W)."""
 
     def explain(self, x: Tensor, like: Tensor) -> dict[str, Tensor]:
-        """What ``forward`` does with these inputs, for pictures: ``flow``, ``offset``, ``kernel``, ``gate`` as apply.
+        """Return ``flow``, ``offset``, ``kernel`` and ``gate`` of ``forward`` on these inputs, where it has them.
 
         A flow is in pixels of the output, (dx, dy), relative to the resize of the module's pixel model.
         """
@@ -52,7 +52,7 @@ class Resampler(nn.Module, ABC):
 
 
 def fuse(resampler: nn.Module, x: Tensor, like: Tensor) -> Tensor:
-    """The sum of ``like`` and of ``x`` brought to its size, whichever of the two the resampler returns."""
+    """Return the sum of ``like`` and of ``x`` brought to its size, whichever of the two the resampler returns."""
     out = resampler(x, like)
     return out if getattr(resampler, "fuses", False) else like + out
 

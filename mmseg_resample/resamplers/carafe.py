@@ -71,7 +71,7 @@ class CARAFE(Resampler):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Kernels start near uniform."""
+        """Start with nearly uniform kernels."""
         xavier_init(self.channel_compressor, distribution="uniform")
         normal_init(self.content_encoder, std=0.001)
 
@@ -80,7 +80,7 @@ class CARAFE(Resampler):
         return reassemble(x, self._kernel(x, size), centres(x, size, bool(self.align_corners)))
 
     def explain(self, x: Tensor, like: Tensor) -> dict[str, Tensor]:
-        """``kernel``: (N, up_group, up_kernel^2, H, W), row by row of the window."""
+        """Return ``kernel``: (N, up_group, up_kernel^2, H, W), row by row of the window."""
         return {"kernel": self._kernel(x, (like.shape[2], like.shape[3]))}
 
     def _kernel(self, x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -68,7 +68,7 @@ class DeformAlign(Resampler):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """As published, also after an owner's ``init_cfg`` went over its convolutions."""
+        """Initialise as published, also after an owner's ``init_cfg`` went over its convolutions."""
         for conv in (self.attention, self.select, self.reduce.conv):
             nn.init.kaiming_uniform_(conv.weight, a=1)
         self.conv.reset_parameters()
@@ -83,7 +83,7 @@ class DeformAlign(Resampler):
         return selected + aligned.relu()
 
     def explain(self, x: Tensor, like: Tensor) -> dict[str, Tensor]:
-        """``offset`` (N, taps of all groups, 2, H, W), (dx, dy); ``mask`` per tap; ``gate`` per channel of ``like``."""
+        """Return ``offset`` (N, taps of all groups, 2, H, W), (dx, dy), ``mask`` per tap, ``gate`` per channel."""
         resized = resize(x, like.shape[2:], mode="bilinear", align_corners=self.align_corners, warning=False)
         selected, gate = self._select(like)
         offset, mask = self._predict(resized, selected)

@@ -72,7 +72,7 @@ class DySample(Resampler):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Sampling starts near bilinear."""
+        """Start with nearly bilinear sampling."""
         normal_init(self.offset, std=0.001)
         if self.scope is not None:
             constant_init(self.scope, 0)
@@ -85,13 +85,15 @@ class DySample(Resampler):
         return out.reshape(batch, channels, *out.shape[2:])
 
     def explain(self, x: Tensor, like: Tensor) -> dict[str, Tensor]:
-        """``offset``: (N, groups, 2, H, W), (dx, dy) in source pixels; ``flow``: (N, 2, H, W), their mean in output
-        pixels."""
+        """Return ``offset`` (N, groups, 2, H, W) in source pixels and ``flow`` (N, 2, H, W), its mean in output pixels.
+
+        Both are (dx, dy).
+        """
         offset = self._offset(x, like)
         return {"offset": offset, "flow": self._flow(x, offset).mean(1)}
 
     def _offset(self, x: Tensor, like: Tensor) -> Tensor:
-        """(N, groups, 2, H, W), (dx, dy) in source pixels."""
+        """Predict the offsets (N, groups, 2, H, W), (dx, dy) in source pixels."""
         features = F.pixel_shuffle(x, self.scale_factor) if self.style == "pl" else x
         raw = self.offset(features)
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
@@ -106,7 +108,7 @@ class DySample(Resampler):
         return field.unflatten(1, (2, self.groups)).transpose(1, 2)
 
     def _flow(self, x: Tensor, offset: Tensor) -> Tensor:
-        """``offset`` in output pixels, as ``flow_warp`` takes it."""
+        """Return ``offset`` in output pixels, as ``flow_warp`` takes it."""
         per_axis = []
         for axis, component in ((3, 0), (2, 1)):
             source, target = x.shape[axis], offset.shape[axis + 1]

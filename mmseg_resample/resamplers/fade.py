@@ -74,7 +74,7 @@ class FADE(Resampler):
         return nn.Conv2d(channels, self.up_kernel**2, side, padding=side // 2)
 
     def init_weights(self) -> None:
-        """Kernels start near uniform."""
+        """Start with nearly uniform kernels."""
         for conv in (self.compress_x, self.compress_like, self.gate):
             if conv is not None:
                 xavier_init(conv, distribution="uniform")
@@ -89,7 +89,7 @@ class FADE(Resampler):
         return gate * like + (1 - gate) * out
 
     def explain(self, x: Tensor, like: Tensor) -> dict[str, Tensor]:
-        """``kernel``: (N, 1, up_kernel^2, H, W), rows of the window; ``gate``: (N, 1, H, W), share of ``like``."""
+        """Return ``kernel`` (N, 1, up_kernel^2, H, W), row by row, and ``gate`` (N, 1, H, W), the share of ``like``."""
         at = centres(x, (like.shape[2], like.shape[3]), bool(self.align_corners))
         gate = {} if self.gate is None else {"gate": self._gate(x, at)}
         return {"kernel": self._kernel(x, like, at), **gate}

@@ -16,7 +16,7 @@ _CORNERS_READ_AS_HALF_PIXELS = ("sfsegnets-2020", "alignseg")  # code that leave
 
 
 class _FlowResampler(Resampler):
-    """What the modules share: the conventions, the inner resize and the warp."""
+    """Base of the modules, with the conventions, the inner resize and the warp that they share."""
 
     guided = True
     conventions: tuple[Convention, ...] = ("exact", "sfsegnets", "sfsegnets-2020")
@@ -71,7 +71,7 @@ class _FlowResampler(Resampler):
 
 
 def _corner_grid(flow: Tensor) -> Tensor:
-    """(1, 2, H, W): the [-1, 1] grid of aligned corners.
+    """Return the [-1, 1] grid of aligned corners, (1, 2, H, W).
 
     Also what leads from the half-pixel grid to it, in units of 1/size: ``2j/(W-1) - 1 = (2j+1)/W - 1 + grid(j)/W``.
     """
@@ -132,7 +132,7 @@ class FlowAlign(_FlowResampler):
         return {"flow": self._in_pixels(self.flow(self._reduced(x, like)))}
 
     def _reduced(self, x: Tensor, like: Tensor) -> Tensor:
-        """Both features at reduced width and the size of ``like``, ``x`` first."""
+        """Return both features at reduced width and the size of ``like``, ``x`` first."""
         return torch.cat([self._resize(self.reduce_x(x), like), self.reduce_like(like)], dim=1)
 
 
@@ -182,7 +182,7 @@ class GatedFlowAlign(FlowAlign):
         return gate * self._warp(x, flow) + (1 - gate) * self._warp(like, flow_like)
 
     def explain(self, x: Tensor, like: Tensor) -> dict[str, Tensor]:
-        """``flow`` of ``x`` and ``flow_like`` of ``like``, and ``gate``, the share of ``x``."""
+        """Return ``flow`` of ``x`` and ``flow_like`` of ``like``, and ``gate``, the share of ``x``."""
         flow, flow_like, gate = self._predict(x, like)
         return {"flow": self._in_pixels(flow), "flow_like": self._in_pixels(flow_like), "gate": gate}
 
@@ -253,7 +253,7 @@ class DualFlowAlign(_FlowResampler):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Zero flows, also after an owner's ``init_cfg`` went over its convolutions."""
+        """Start with zero flows, also after an owner's ``init_cfg`` went over its convolutions."""
         for branch in (self.flow, self.flow_like):
             nn.init.zeros_(branch.get_parameter("1.weight"))
 
@@ -263,7 +263,7 @@ class DualFlowAlign(_FlowResampler):
         return self._warp(resized, flow) + self._warp(like, flow_like)
 
     def explain(self, x: Tensor, like: Tensor) -> dict[str, Tensor]:
-        """``flow`` of ``x`` and ``flow_like`` of ``like``."""
+        """Return ``flow`` of ``x`` and ``flow_like`` of ``like``."""
         flow, flow_like = self._flows(self._resize(x, like), like)
         return {"flow": self._in_pixels(flow), "flow_like": self._in_pixels(flow_like)}
 

@@ -81,7 +81,7 @@ class FreqFusion(Resampler):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Kernels start near uniform and offsets near zero."""
+        """Start with nearly uniform kernels and offsets near zero."""
         for conv in (self.compress_x, self.compress_like):
             xavier_init(conv, distribution="uniform")
         for conv in (self.low_pass, self.high_pass, self.direction, self.magnitude):
@@ -98,7 +98,7 @@ class FreqFusion(Resampler):
         return moved.view(smooth.shape) + like + reassemble(like, high, self._centres(like, like))
 
     def explain(self, x: Tensor, like: Tensor) -> dict[str, Tensor]:
-        """``kernel`` of ``x`` and ``kernel_like`` of ``like`` (N, 1, k * k, H, W), row by row of the window.
+        """Return ``kernel`` of ``x`` and ``kernel_like`` of ``like`` (N, 1, k * k, H, W), row by row of the window.
 
         And ``offset`` (N, groups, 2, H, W), (dx, dy) in pixels of the output.
         """
@@ -131,7 +131,7 @@ _NEIGHBOURS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) !=
 
 
 def _similarities(z: Tensor) -> Tensor:
-    """(N, 8, H, W): the cosine of the angle between each position and its neighbours, row by row; 0 outside."""
+    """Return the cosines of each position with its neighbours, (N, 8, H, W), row by row; 0 outside."""
     height, width = z.shape[2:]
     unit = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)
     padded = F.pad(unit, (1, 1, 1, 1))

@@ -71,7 +71,7 @@ class Interpolate(Resampler):
 
 
 def _parse_coordinates(coordinates: Any) -> Any:
-    """Configs hold no objects: explicit maps come as dicts."""
+    """Build explicit maps from dicts: configs hold no objects."""
     if coordinates is None or isinstance(coordinates, (str, AxisMap)):
         return coordinates
     if isinstance(coordinates, dict):

@@ -11,7 +11,7 @@ from .reassemble import subpositions
 
 
 def max_pool(x: Tensor, size: tuple[int, int], align_corners: bool = False) -> tuple[Tensor, Tensor]:
-    """The maximum of ``x`` in each of ``size`` cells, and where it is.
+    """Return the maximum of ``x`` in each of ``size`` cells, and where it is.
 
     Every sample of ``x`` belongs to one cell: the nearest, under the pixel model, when ``x`` is the target that reads
     the pooled map (ties to the right). From ``s * n`` to ``n`` samples without aligned corners it is ``F.max_pool2d``
@@ -30,7 +30,7 @@ def max_pool(x: Tensor, size: tuple[int, int], align_corners: bool = False) -> t
         ValueError: ``size`` is larger than ``x``.
     """
     if size[0] > x.shape[2] or size[1] > x.shape[3]:
-        raise ValueError(f"max_pool: expected a size of at most {tuple(x.shape[2:])}, that of x, got {size}.")
+        raise ValueError(f"max_pool: expected a size of at most {tuple(x.shape[2:])}, the size of x, got {size}.")
     cell = _window(x, size, align_corners)
     if cell is not None:
         return F.max_pool2d(x, cell, cell, return_indices=True)
@@ -39,7 +39,7 @@ def max_pool(x: Tensor, size: tuple[int, int], align_corners: bool = False) -> t
 
 
 def max_unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
-    """Puts every value of ``x`` where ``indices`` say, in a map of zeros.
+    """Put every value of ``x`` where ``indices`` say, in a map of zeros.
 
     Args:
         x: (N, C, h, w).
@@ -48,7 +48,7 @@ def max_unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
         size: (H, W) of the result.
     """
     batch, channels, height, width = x.shape
-    spare = int(height > size[0] or width > size[1])  # a place for what is dropped: only then cells can be empty
+    spare = int(height > size[0] or width > size[1])  # a place for dropped values: only then cells can be empty
     out = x.new_zeros(batch, channels, size[0] * size[1] + spare)
     if spare:
         indices = torch.where(indices < 0, size[0] * size[1], indices)
@@ -58,7 +58,7 @@ def max_unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def _switches(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """The positions of the maxima of ``x`` in ``size`` cells; -1 for cells without a sample."""
+    """Return the positions of the maxima of ``x`` in ``size`` cells; -1 for cells without a sample."""
     cell = _window(x, size, align_corners)
     if cell is not None:
         return F.max_pool2d(x, cell, cell, return_indices=True)[1]
@@ -80,7 +80,7 @@ def _switches(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
 
 
 def _window(x: Tensor, size: tuple[int, int], align_corners: bool) -> tuple[int, int] | None:
-    """(h, w) of the cells, if all are alike: PyTorch's own pooling then."""
+    """Return (h, w) of the cells, if all are alike: PyTorch's own pooling then."""
     height, width = x.shape[2:]
     if align_corners or height % size[0] or width % size[1]:
         return None
@@ -88,7 +88,7 @@ def _window(x: Tensor, size: tuple[int, int], align_corners: bool) -> tuple[int,
 
 
 def _cells(n: int, cells: int, align_corners: bool, device: torch.device) -> tuple[Tensor, Tensor, int]:
-    """The first sample of each cell, the one behind its last, and how many samples the largest can have."""
+    """Return the first sample of each cell, the one behind its last, and how many samples the largest can have."""
     cell = subpositions(cells, n, align_corners, 1, device)
     index = torch.arange(cells, device=device)
     most = -(-n // cells)
@@ -139,7 +139,7 @@ class MaxUnpool(Resampler):
         return max_unpool(x, self._switches(x, like), (like.shape[2], like.shape[3]))
 
     def explain(self, x: Tensor, like: Tensor) -> dict[str, Tensor]:
-        """``indices`` (N, C, h, w): where in ``like`` each value goes, ``row * W + column``; -1 for nowhere."""
+        """Return ``indices`` (N, C, h, w): where in ``like`` each value goes, ``row * W + column``; -1 for nowhere."""
         return {"indices": self._switches(x, like)}
 
     def _switches(self, x: Tensor, like: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ Centres = tuple[Tensor, Tensor]
 
 
 def subpositions(source: int, target: int, align_corners: bool, factor: int, device: torch.device) -> Tensor:
-    """The cell of each target position along one axis, when every source sample is divided into ``factor`` cells.
+    """Return the cell of each target position along one axis when every source sample has ``factor`` cells.
 
     A target position that reads source coordinate ``u`` (``ops.grid.axis_maps``) lies in cell
     ``floor(factor * (u + 1/2))``, cell ``i`` belonging to source sample ``i // factor``. So ``factor=1`` is the nearest
@@ -42,7 +42,7 @@ def subpositions(source: int, target: int, align_corners: bool, factor: int, dev
 
 
 def centres(x: Tensor, size: tuple[int, int], align_corners: bool, factor: int = 1) -> Centres:
-    """``subpositions`` of both axes, for a target of ``size`` (h, w) that reads ``x``."""
+    """Return the ``subpositions`` of both axes for a target of ``size`` (h, w) that reads ``x``."""
     return (
         subpositions(x.shape[2], size[0], align_corners, factor, x.device),
         subpositions(x.shape[3], size[1], align_corners, factor, x.device),
@@ -50,12 +50,12 @@ def centres(x: Tensor, size: tuple[int, int], align_corners: bool, factor: int =
 
 
 def read(x: Tensor, at: Centres) -> Tensor:
-    """``x`` (N, C, h, w) at these rows and columns."""
+    """Return ``x`` (N, C, h, w) at these rows and columns."""
     return x.index_select(2, at[0]).index_select(3, at[1])
 
 
 def reassemble(x: Tensor, kernel: Tensor, at: Centres) -> Tensor:
-    """Weighted sums over square windows of ``x``. Taps outside ``x`` are left out: they add nothing.
+    """Sum square windows of ``x`` with weights. Taps outside ``x`` are left out: they add nothing.
 
     Args:
         x: (N, C, h, w).
@@ -76,7 +76,7 @@ def reassemble(x: Tensor, kernel: Tensor, at: Centres) -> Tensor:
 
 
 def correlate(x: Tensor, query: Tensor, window: int, at: Centres) -> Tensor:
-    """Inner products of every query with the samples in its window of ``x``; 0 for samples outside.
+    """Return the inner products of every query with the samples in its window of ``x``; 0 for samples outside.
 
     Args:
         x: (N, C, h, w).
@@ -93,7 +93,7 @@ def correlate(x: Tensor, query: Tensor, window: int, at: Centres) -> Tensor:
 
 
 def inside(size: tuple[int, int], window: int, at: Centres) -> Tensor:
-    """(k * k, H, W): whether a tap of a window lies within a source of ``size``."""
+    """Tell whether a tap of a window lies within a source of ``size``, (k * k, H, W)."""
     reach = torch.arange(window, device=at[0].device) - window // 2
     rows, columns = (
         (index + reach[:, None] >= 0) & (index + reach[:, None] < n) for index, n in zip(at, size, strict=True)
@@ -102,7 +102,7 @@ def inside(size: tuple[int, int], window: int, at: Centres) -> Tensor:
 
 
 def _pad(x: Tensor, taps: int, groups: int) -> Tensor:
-    """(N, h + k - 1, w + k - 1, groups, C / groups): gathers of whole pixels are the fast ones."""
+    """Pad to (N, h + k - 1, w + k - 1, groups, C / groups): gathers of whole pixels are the fast ones."""
     reach = isqrt(taps) // 2
     return F.pad(x.permute(0, 2, 3, 1), (0, 0, reach, reach, reach, reach)).unflatten(3, (groups, x.shape[1] // groups))
 

@@ -57,7 +57,7 @@ class SAPA(Resampler):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Projections that keep the scale of the features."""
+        """Start with projections that keep the scale of the features."""
         xavier_init(self.key, distribution="uniform")
         xavier_init(self.query, distribution="uniform")
 
@@ -66,7 +66,7 @@ class SAPA(Resampler):
         return reassemble(x, self._kernel(x, like, at), at)
 
     def explain(self, x: Tensor, like: Tensor) -> dict[str, Tensor]:
-        """``kernel``: (N, 1, up_kernel^2, H, W), row by row of the window; 0 for taps outside ``x``."""
+        """Return ``kernel``: (N, 1, up_kernel^2, H, W), row by row of the window; 0 for taps outside ``x``."""
         at = centres(x, (like.shape[2], like.shape[3]), bool(self.align_corners))
         return {"kernel": self._kernel(x, like, at)}
 

@@ -11,7 +11,7 @@ from .base import Resampler
 
 
 class _UpConv(Resampler):
-    """Computes ``factor`` samples per sample of ``x``, and reads them where the target's positions are.
+    """Base of modules that compute ``factor`` samples per sample of ``x`` and read them at the target's positions.
 
     Args:
         factor: samples made per sample of ``x`` and axis.
@@ -146,7 +146,7 @@ class PixelShuffle(_UpConv):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Xavier-uniform as mmcv has it, or ICNR, also after an owner's ``init_cfg`` went over its convolution."""
+        """Initialise by Xavier as mmcv does, or ICNR, also after an owner's ``init_cfg`` went over its convolution."""
         weight, cells = self.upsample_conv.weight.data, self.factor**2
         kernels = weight[::cells] if self.icnr else weight
         weight.copy_(nn.init.xavier_uniform_(kernels.clone()).repeat_interleave(len(weight) // len(kernels), 0))

@@ -66,7 +66,7 @@ class ResampleLayer(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, h, w) to (N, C, floor(scale_factor h), floor(scale_factor w))."""
+        """Resize (N, in_channels, h, w) to (N, C, floor(scale_factor h), floor(scale_factor w))."""
         if self.with_cp and x.requires_grad:
             return checkpoint(self._forward, x, use_reentrant=False)
         return self._forward(x)

@@ -1,5 +1,5 @@
 """Studies: train the variants of a model under paired seeds, test them, compare them.
 
-``loading`` reads what to run into a ``plan``, ``execution`` runs it, ``statistics`` and ``report`` say what came out.
+``loading`` reads what to run into a ``plan``, ``execution`` runs it, ``paired`` and ``report`` say what came out.
 Importing this package imports none of them.
 """

@@ -1,4 +1,4 @@
-"""What every statistic of a study asks of its arguments."""
+"""Argument checks that the statistics of a study share."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -7,8 +7,8 @@ RandomSource = np.random.Generator | int
 """A generator, which advances, or a seed, which fixes the result."""
 
 
-def differences_of(function: str, differences: ArrayLike) -> np.ndarray:
-    """(n,) float64, finite."""
+def check_differences(function: str, differences: ArrayLike) -> np.ndarray:
+    """Convert ``differences`` to float64 of shape (n,), and refuse what is not finite."""
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 1 or not np.isfinite(values).all():
         raise ValueError(
@@ -19,7 +19,7 @@ def differences_of(function: str, differences: ArrayLike) -> np.ndarray:
 
 
 def all_equal(values: np.ndarray) -> bool:
-    """Whether the values show no spread beyond the rounding of the scores they are differences of."""
+    """Tell whether the values are equal, up to the rounding of the scores that they are differences of."""
     return bool(values.size and np.ptp(values) <= 1e-10 * np.abs(values).max())
 
 

@@ -1,4 +1,4 @@
-"""What a study of so many seeds could have found, and how many seeds a finding needs, for normal differences."""
+"""Power analysis: the effects that n seeds can find, and the seeds that an effect needs, for normal differences."""
 
 import math
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
-from ._sample import all_equal, check_positive, check_probability, differences_of
+from ._sample import all_equal, check_differences, check_positive, check_probability
 from .significance import seeds_for_significance
 
 MOST_SEEDS = 10_000
-"""Where counting the needed seeds stops: nobody trains more."""
+"""Largest number of seeds that a plan considers: nobody trains more."""
 
 _CAUTION = 0.8  # confidence of the upper limit of the standard deviation that a cautious plan assumes
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What the seeds at hand can find, and what more would.
+    """Effect that the seeds at hand can find, and seeds that a given effect needs.
 
     Attributes:
         n: seeds at hand.
@@ -59,7 +59,7 @@ def outlook(
         alpha: level of the two-sided test.
         family: number of tests that are corrected together; the plan holds for the first step of Holm's correction.
     """
-    values = differences_of("outlook", differences)
+    values = check_differences("outlook", differences)
     n = values.size
     if effect is None:
         effect = float(values.mean()) if n else math.nan
@@ -76,7 +76,7 @@ def outlook(
 
 
 def t_power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
-    """Probability that a two-sided paired t test of ``n`` seeds is significant, by the noncentral t distribution.
+    """Compute the power of a two-sided paired t test of ``n`` seeds, by the noncentral t distribution.
 
     Args:
         effect: true mean difference, of either sign.
@@ -95,7 +95,7 @@ def t_power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
 
 
 def study_power(effect: float, sd: float, n: int, *, alpha: float = 0.05, family: int = 1) -> float:
-    """Probability that ``n`` seeds find an effect, by the t test and by sign flips.
+    """Compute the probability that ``n`` seeds find an effect, by the t test and by sign flips.
 
     It is that of the t test, unless sign flips fall far behind. They find nothing with fewer seeds than
     ``seeds_for_significance``, and with just so many only if all differences have one sign. With one seed more they
@@ -120,7 +120,7 @@ def study_power(effect: float, sd: float, n: int, *, alpha: float = 0.05, family
 
 
 def minimal_detectable_effect(sd: float, n: int, *, power: float = 0.8, alpha: float = 0.05, family: int = 1) -> float:
-    """The true mean difference that ``n`` seeds find with probability ``power``.
+    """Compute the true mean difference that ``n`` seeds find with probability ``power``.
 
     Args:
         sd: standard deviation of the differences, positive.
@@ -147,7 +147,7 @@ def minimal_detectable_effect(sd: float, n: int, *, power: float = 0.8, alpha: f
 
 
 def seeds_needed(effect: float, sd: float, *, power: float = 0.8, alpha: float = 0.05, family: int = 1) -> int | None:
-    """The smallest number of seeds that finds ``effect`` with probability ``power``.
+    """Compute the smallest number of seeds that finds ``effect`` with probability ``power``.
 
     Args:
         effect: true mean difference, of either sign.
@@ -172,7 +172,7 @@ def seeds_needed(effect: float, sd: float, *, power: float = 0.8, alpha: float =
 
 
 def sd_limit(sd: float, n: int, confidence: float = _CAUTION) -> float:
-    """Upper confidence limit of a normal standard deviation estimated from ``n`` values as ``sd``.
+    """Compute the upper confidence limit of a normal standard deviation, estimated from ``n`` values as ``sd``.
 
     A plan with this limit has the power asked for in at least ``confidence`` of all studies.
 

@@ -1,4 +1,4 @@
-"""Shows a study on a terminal while it runs."""
+"""The display of a running study on a terminal."""
 
 import time
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _TRAINING_SHARE = 0.9  # of a run, for the estimate of what is left; the evaluat
 
 
 class Display:
-    """A bar over the runs with the time left, a line per worker, and a line for every run that ends.
+    """Progress bar over the runs with the time left, a line per worker, and a line for every run that ends.
 
     Args:
         console: to draw on; without a terminal only the lines of ended runs are printed.
@@ -70,7 +70,7 @@ class Display:
         self._live.stop()
 
     def show(self, event: Event) -> None:
-        """Show what happened."""
+        """Show an event."""
         if isinstance(event.what, Done):
             self._end(event.run, event.worker, event.what)
         elif isinstance(event.what, Lost):
@@ -121,7 +121,7 @@ class Display:
             self._console.print(f"          {escape(difference)}", soft_wrap=True)
 
     def _differences(self, run: Run) -> Iterator[str]:
-        """To the reference variant of the same seed, of every pair that ``run`` completes."""
+        """Subtract the reference variant of the same seed, in every pair that ``run`` completes."""
         axis = self._study.compare
         runs = self._study.runs()
         reference = runs[0].variants[axis]
@@ -138,7 +138,7 @@ class Display:
                 yield f"{axis} {variant} - {reference}: {changes}"
 
     def _values(self, run: Run) -> dict[str, float]:
-        """Evaluation -> the metric, of those that are finished and have it."""
+        """Return evaluation -> metric, for the evaluations that are finished and have it."""
         metrics = records.read_json(records.RunFiles(self._root / run.directory).metrics) or {"evaluations": {}}
         values = {name: result["metrics"].get(self._study.metric) for name, result in metrics["evaluations"].items()}
         return {name: value for name, value in values.items() if value is not None}

@@ -18,13 +18,13 @@ from .messages import Progress, Task, read_progress, write_progress
 from .plan import Run, StudyError
 
 KEY = "procs_per_run"
-"""Key of a config that says how many processes train it. It belongs to the experiment: each has a batch of its own."""
+"""Key of a config for the number of processes that train it. Each has its own batch, so it changes the experiment."""
 
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 
 def processes(run: Run) -> int:
-    """How many processes a run has.
+    """Return the number of processes of a run.
 
     Raises:
         StudyError: the config says something else than a positive integer.
@@ -36,7 +36,7 @@ def processes(run: Run) -> int:
 
 
 def perform(task: Task, count: int, report: Callable[[Progress], None]) -> None:
-    """Do what ``training.perform`` does in ``count`` processes, and wait for them.
+    """Call ``training.perform`` in ``count`` processes, and wait for them.
 
     They meet over gloo on the CPU and over NCCL on GPUs, of which each takes one, at a free port of this machine.
 
@@ -46,7 +46,7 @@ def perform(task: Task, count: int, report: Callable[[Progress], None]) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
-    with tempfile.TemporaryDirectory() as directory, _forwarded(task, report), _signal_handlers():
+    with tempfile.TemporaryDirectory() as directory, _forward_progress(task, report), _signal_handlers():
         try:
             elastic_launch(_launch_config(count, directory), _main)(task)
         except ChildFailedError as error:
@@ -57,7 +57,7 @@ def perform(task: Task, count: int, report: Callable[[Progress], None]) -> None:
 
 
 def _launch_config(count: int, directory: str) -> Any:
-    """Those of ``torchrun --standalone``; ``directory`` is for what torch would leave behind."""
+    """Build the settings of ``torchrun --standalone``; ``directory`` is for what torch would leave behind."""
     from torch.distributed.elastic import multiprocessing
     from torch.distributed.launcher.api import LaunchConfig
 
@@ -77,8 +77,8 @@ def _launch_config(count: int, directory: str) -> Any:
 
 
 def _main(task: Task) -> None:
-    """What each process does."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    """Perform the task in one of its processes."""
+    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
     if task.threads is not None:
         torch.set_num_threads(task.threads)
     from mmseg_resample import launch
@@ -93,14 +93,14 @@ def _main(task: Task) -> None:
     torch.distributed.destroy_process_group()
 
 
-def _end_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)  # it was killed: nobody waits for this process, which holds the lock of the run
 
 
 @contextmanager
-def _forwarded(task: Task, report: Callable[[Progress], None]) -> Iterator[None]:
+def _forward_progress(task: Task, report: Callable[[Progress], None]) -> Iterator[None]:
     """Report what the first process writes to the progress file."""
     path = records.RunFiles(task.root / task.run.directory).progress
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def _forwarded(task: Task, report: Callable[[Progress], None]) -> Iterator[None]
 
 @contextmanager
 def _signal_handlers() -> Iterator[None]:
-    """Undo what torchrun installs: it stays in the process otherwise."""
+    """Restore the signal handlers, which torchrun replaces and leaves so."""
     handlers = {name: signal.getsignal(getattr(signal, name)) for name in _SIGNALS}
     try:
         yield

@@ -1,4 +1,4 @@
-"""How long the rest of a study will take, and where that figure comes from."""
+"""An estimate of the time that the rest of a study takes, with its source."""
 
 import contextlib
 import copy
@@ -27,12 +27,12 @@ _WARM_UP = 2  # the first iterations allocate, and choose algorithms
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of the time that the pending runs of a study take.
+    """Time that the pending runs of a study take.
 
     Attributes:
-        seconds: of the clock on the wall, ``workers`` runs at a time.
+        seconds: wall-clock time, with ``workers`` runs at a time.
         workers: runs at a time.
-        source: where it comes from, a sentence.
+        source: a clause that says what the estimate is made from.
     """
 
     seconds: float
@@ -41,7 +41,7 @@ class Estimate:
 
 
 def from_finished(study: Study, root: Path, pending: Sequence[Run], workers: int) -> Estimate | None:
-    """From the seconds that finished runs of this study took; None if there are none.
+    """Estimate from the seconds that finished runs of this study took; None if there are none.
 
     Each pending run counts as the median of the finished ones of the same variants, or of all where there are none.
     """
@@ -61,7 +61,7 @@ def from_finished(study: Study, root: Path, pending: Sequence[Run], workers: int
 
 
 def from_iterations(pending: Sequence[Run], workers: int, threads: int, iterations: int = 8) -> Estimate:
-    """From a few iterations of the training and of each evaluation of the first pending run, performed here and now.
+    """Estimate from a few iterations of the training and of each evaluation of the first pending run, performed now.
 
     Nothing of them is kept. They run alone, so runs that slow each other down take longer.
     """
@@ -88,8 +88,8 @@ def from_iterations(pending: Sequence[Run], workers: int, threads: int, iteratio
     return Estimate(_makespan([total] * len(pending), workers), workers, source)
 
 
-class _Enough(Exception):
-    """Ends a Runner."""
+class _EnoughIterations(Exception):
+    """Signal that ends a Runner."""
 
 
 class _Stopwatch(Hook):
@@ -101,29 +101,29 @@ class _Stopwatch(Hook):
         self.length = 0
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self._note(runner.max_iters)
+        self._record_time(runner.max_iters)
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self._note(len(runner.test_dataloader))
+        self._record_time(len(runner.test_dataloader))
 
     def seconds(self) -> float:
         steps = [after - before for before, after in pairwise(self.times)]
         return self.length * statistics.median(steps[_WARM_UP - 1 :] or steps or [0.0])
 
-    def _note(self, length: int) -> None:
+    def _record_time(self, length: int) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
         self.length = length
         if len(self.times) == self.iterations + _WARM_UP:
-            raise _Enough
+            raise _EnoughIterations
 
 
 def _time(config: Config, directory: Path, phase: str, iterations: int) -> float:
     from .training import _isolated, _runner
 
     watch = _Stopwatch(iterations)
-    with _isolated(), contextlib.suppress(_Enough):
+    with _isolated(), contextlib.suppress(_EnoughIterations):
         runner = _runner(config, directory / phase, watch)
         getattr(runner, phase)()
     return watch.seconds()
@@ -150,7 +150,7 @@ def _seconds(run: Run, root: Path) -> float | None:
 
 
 def _makespan(seconds: Sequence[float], workers: int) -> float:
-    """When the last run ends, if each starts on the worker that is free first."""
+    """Compute when the last run ends, if each starts on the worker that is free first."""
     ends = [0.0] * max(workers, 1)
     for each in seconds:
         heapq.heapreplace(ends, ends[0] + each)

@@ -1,8 +1,8 @@
-"""Executes a study: finds what is left to do, gives it to an executor, and yields everything that happens."""
+"""The execution of a study: find the runs that are left, give them to an executor, and yield all events."""
 
 import copy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ __all__ = ["Event", "WorkerError", "execute", "prepare", "processes", "with_proc
 
 
 def prepare(study: Study, root: Path, *, overwrite: bool = False) -> list[Run]:
-    """The runs that are not finished, after checking that what is stored belongs to this study. Writes nothing.
+    """Return the unfinished runs, after checking that what is stored belongs to this study. Writes nothing.
 
     Args:
         study: the study.
@@ -39,7 +39,7 @@ def prepare(study: Study, root: Path, *, overwrite: bool = False) -> list[Run]:
 
 
 def with_processes(study: Study, count: int) -> Study:
-    """The study with every run in ``count`` processes. That is part of the config: it changes what is trained.
+    """Return the study with every run in ``count`` processes, which is part of the config: it changes what is trained.
 
     Raises:
         StudyError: ``count`` is not positive.
@@ -52,7 +52,7 @@ def with_processes(study: Study, count: int) -> Study:
 
 
 def processes(study: Study) -> int:
-    """The largest number of processes of a run."""
+    """Return the largest number of processes of a run."""
     return max(distributed.processes(run) for run in study.runs())
 
 
@@ -63,7 +63,7 @@ def execute(
     workers: int | None = None,
     executor: Executor | None = None,
     overwrite: bool = False,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Perform the runs of ``study`` that are not finished, and yield what happens.
 
     It can be killed at any moment, its workers too; executed again, it continues. A run that fails does not stop

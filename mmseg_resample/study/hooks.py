@@ -1,4 +1,4 @@
-"""mmengine hooks of a study: exact resuming, early failure, progress, and what a test is given."""
+"""mmengine hooks of a study: exact resuming, early failure, progress, and the input sizes of a test."""
 
 import math
 import random
@@ -18,7 +18,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 @HOOKS.register_module()
 class RandomStateHook(Hook):
-    """Makes a resumed training draw the random numbers that it would have drawn undisturbed.
+    """Hook by which a resumed training draws the random numbers that it would have drawn undisturbed.
 
     Checkpoints get the states of Python's, NumPy's and torch's generators, of every process. mmengine resumes an
     iteration-based training by drawing the batches again that were used already, which replays the data order and the
@@ -82,7 +82,7 @@ class RandomStateHook(Hook):
 
 
 class ExactWeightsHook(Hook):
-    """Refuses a checkpoint that does not fit the model exactly, where mmengine logs a warning and goes on."""
+    """Hook that refuses a checkpoint that does not fit the model exactly; mmengine logs a warning and goes on."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare names and shapes before anything is loaded.
@@ -103,7 +103,7 @@ class ExactWeightsHook(Hook):
 
 
 class ProgressHook(Hook):
-    """Reports where a training or a test is, and measures how long the training took in all its attempts.
+    """Hook that reports the iteration of a training or a test, and times the training over all its attempts.
 
     Args:
         report: called with (iteration, iterations, loss or None), at most every ``interval`` seconds.
@@ -159,11 +159,11 @@ class ProgressHook(Hook):
 
 
 class DivergedError(RuntimeError):
-    """A training that cannot come to anything."""
+    """Training whose loss is not finite, or stays too high."""
 
 
 class DivergenceHook(Hook):
-    """Ends a training whose loss is not finite, and on request one whose loss stays high, by one rule for all.
+    """Hook that ends a training whose loss is not finite, and on request one whose loss stays high.
 
     Args:
         iteration: when the loss is judged, 1-based; None for never.
@@ -192,7 +192,7 @@ class DivergenceHook(Hook):
         self._recent: deque[float] = deque(maxlen=window)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Look at the loss, or keep it until it is looked at.
+        """Read the loss, or keep it until it is read.
 
         Raises:
             DivergedError: the training has failed.
@@ -204,7 +204,7 @@ class DivergenceHook(Hook):
             self._read(iteration)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Look at what is left."""
+        """Read the losses that are left."""
         self._read(runner.iter)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -212,7 +212,7 @@ class DivergenceHook(Hook):
         checkpoint["recent_losses"] = list(self._recent)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Go on with the losses before the checkpoint."""
+        """Restore the losses before the checkpoint."""
         self._recent.extend(checkpoint.get("recent_losses", []))
 
     def _read(self, last: int) -> None:
@@ -237,7 +237,7 @@ class DivergenceHook(Hook):
 
 
 class InputSizeHook(Hook):
-    """Notes the sizes of what the network is given in a test: padding and sliding windows decide them."""
+    """Hook that counts the input sizes of the network in a test, which padding and sliding windows decide."""
 
     def __init__(self) -> None:
         self._sizes: Counter[tuple[int, int]] = Counter()

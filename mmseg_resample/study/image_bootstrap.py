@@ -1,4 +1,4 @@
-"""What the test images add to the uncertainty of the seeds, from the stored per-image confusion matrices.
+"""Uncertainty from the test images beside that from the seeds, by redrawing per-image confusion matrices.
 
 Every training of a study is tested on the same images, so images are crossed with seeds and with variants: one draw of
 images serves them all. The dataset metric is recomputed from the drawn images; it is not a mean over images.
@@ -25,7 +25,7 @@ _CHUNK = 2**22  # float64 of summed counts held at a time
 
 @dataclass(frozen=True)
 class NestedBootstrap:
-    """A contrast of variants, uncertain because of the seeds trained and the images tested.
+    """Contrast of variants, uncertain because of the seeds trained and the images tested.
 
     Attributes:
         mean: of the contrast over seeds on all images, in percent.
@@ -100,7 +100,7 @@ def read_image_counts(files: Sequence[Sequence[str | PathLike[str]]], sequences:
 
 
 def _sequences(images: Sequence[str], pattern: str) -> tuple[list[int], list[int]]:
-    """Where sequences start in the images ordered by sequence, and that order."""
+    """Order the images by sequence; return where each sequence starts, and the order."""
     members: dict[str, list[int]] = {}
     for index, image in enumerate(images):
         match = re.search(pattern, image)
@@ -118,7 +118,7 @@ def nested_bootstrap(
     confidence: float = 0.95,
     replicates: int = 2000,
 ) -> NestedBootstrap:
-    """Interval for a contrast of dataset metrics, from redrawn images and redrawn seeds.
+    """Compute the interval of a contrast of dataset metrics from redrawn images and redrawn seeds.
 
     Each replicate draws images with replacement, the same for every arm and seed, recomputes the metric of every
     training, and then draws seeds with replacement. The question answered is wider than that of
@@ -159,7 +159,7 @@ def nested_bootstrap(
     by_image = counts.transpose(2, 0, 1, 3, 4).reshape(n_images, -1).astype(np.float64)  # exact: counts < 2**53
 
     def contrasts(drawn: np.ndarray) -> np.ndarray:
-        """How often each image was drawn, (replicates, images) -> contrast of every seed, (replicates, seeds)."""
+        """Compute contrasts (replicates, seeds) from how often each image was drawn, (replicates, images)."""
         sums = (drawn @ by_image).reshape(-1, n_arms, n_seeds, 3, n_classes)
         return 100 * np.einsum("ras,a->rs", _METRICS[metric](sums), signs)
 
@@ -197,7 +197,7 @@ def nested_bootstrap(
 
 
 def _student(mean: float, seed_error: float, moved: np.ndarray, n_images: int, confidence: float) -> Interval:
-    """Interval from the two variances; ``moved`` (replicates, seeds) is what redrawn images did to every seed."""
+    """Compute the interval from both variances; ``moved`` (replicates, seeds) is what redrawn images changed."""
     n = moved.shape[1]
     # The variance between seeds already holds what images do to each seed by itself; only what they do to all seeds
     # alike is missing from it.
@@ -251,7 +251,7 @@ def _accuracy(sums: np.ndarray) -> np.ndarray:
 
 
 def _mean_ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Mean over the classes that occur; NaN if none does."""
+    """Average the ratio over the classes that occur; NaN if none does."""
     occurs = denominator > 0
     ratio = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=occurs)
     return np.divide(ratio.sum(-1), occurs.sum(-1))

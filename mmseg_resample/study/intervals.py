@@ -1,4 +1,4 @@
-"""How large a difference is: intervals for the mean over seeds, and its size in standard deviations.
+"""The size of a difference: intervals for the mean over seeds, and the mean in standard deviations.
 
 Measured coverage of every interval is in docs/statistics.md; the numbers quoted here are from there.
 """
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-from ._sample import RandomSource, all_equal, check_probability, differences_of
+from ._sample import RandomSource, all_equal, check_differences, check_probability
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Both ends are NaN where there is no interval."""
+    """Interval of the mean; both ends are NaN where there is none."""
 
     low: float
     high: float
@@ -24,7 +24,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class EffectSize:
-    """The mean difference in units of the standard deviation of the differences.
+    """Mean difference in units of the standard deviation of the differences.
 
     Attributes:
         d_z: Cohen's d_z, mean / sd. NaN below two seeds and without any spread.
@@ -36,7 +36,7 @@ class EffectSize:
 
 
 def t_interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Student's interval: mean +- t(n - 1) * sd / sqrt(n).
+    """Compute Student's interval: mean +- t(n - 1) * sd / sqrt(n).
 
     Exact for normal differences at any n. Measured at n = 3 to 10: 88 to 90 % for exponential differences, 96 % for
     heavy tails. It is wide at n = 3 (+- 2.48 sd) because so few seeds say little; no method can change that.
@@ -51,7 +51,7 @@ def t_interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
     Returns:
         NaN ends below two seeds.
     """
-    values = differences_of("t_interval", differences)
+    values = check_differences("t_interval", differences)
     check_probability("t_interval", "confidence", confidence)
     n = values.size
     if n < 2:
@@ -63,7 +63,7 @@ def t_interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
 def bca_interval(
     differences: ArrayLike, *, rng: RandomSource, confidence: float = 0.95, replicates: int = 9999
 ) -> Interval:
-    """Bias-corrected and accelerated bootstrap interval of the mean; asymmetric where the differences are skewed.
+    """Compute the BCa bootstrap interval of the mean, which is asymmetric where the differences are skewed.
 
     It cannot leave the range of the differences, and that range misses the median of a symmetric distribution whenever
     all seeds fall on one side: with probability 2**(1 - n), the smallest p of a sign-flip test. So 95 % is out of
@@ -84,7 +84,7 @@ def bca_interval(
 
     Source: Efron, Better Bootstrap Confidence Intervals, JASA 1987; computed by ``scipy.stats.bootstrap``.
     """
-    values = differences_of("bca_interval", differences)
+    values = check_differences("bca_interval", differences)
     check_probability("bca_interval", "confidence", confidence)
     if values.size < 2:
         return Interval(math.nan, math.nan, confidence)
@@ -104,7 +104,7 @@ def bca_interval(
 
 
 def effect_size(differences: ArrayLike) -> EffectSize:
-    """Standardised mean difference of paired runs.
+    """Standardise the mean difference of paired runs.
 
     d_z overstates the effect by 1 / J: 77 % at n = 3, 19 % at n = 6, 9 % at n = 10. It also depends on how well seeds
     pair, so it does not compare across studies whose pairing differs; the difference in points does.
@@ -115,7 +115,7 @@ def effect_size(differences: ArrayLike) -> EffectSize:
     Source: Hedges, Distribution Theory for Glass's Estimator of Effect Size, 1981 (exact J); Lakens, Calculating and
     Reporting Effect Sizes, Frontiers in Psychology 2013 (d_z).
     """
-    values = differences_of("effect_size", differences)
+    values = check_differences("effect_size", differences)
     n = values.size
     if n < 2 or all_equal(values):
         return EffectSize(math.nan, math.nan)
@@ -124,7 +124,7 @@ def effect_size(differences: ArrayLike) -> EffectSize:
 
 
 def hedges_correction(df: int) -> float:
-    """J(df) = gamma(df / 2) / (sqrt(df / 2) * gamma((df - 1) / 2)); NaN below df = 2."""
+    """Compute J(df) = gamma(df / 2) / (sqrt(df / 2) * gamma((df - 1) / 2)); NaN below df = 2."""
     if df < 2:
         return math.nan
     return math.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / math.sqrt(df / 2)

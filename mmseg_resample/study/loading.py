@@ -32,7 +32,6 @@ A study is an mmengine config::
     sequences = r'^[^_]+'                          # test images with an equal match in their names are of one video
 """
 
-import difflib
 import itertools
 import math
 import re
@@ -44,9 +43,11 @@ from typing import Any, NoReturn
 from mmengine.config import Config
 
 from mmseg_resample.launch import dotted_keys
+from mmseg_resample.ops._check import did_you_mean
 
-from . import hooks, measures, throughput
-from .plan import METRICS, DeclaredComparison, Study, StudyError, Variants, merged, trained_variants
+from . import hooks, throughput
+from .evaluators import CONFUSION, DEFAULT_EVALUATORS, scalar_names
+from .plan import METRICS, DeclaredComparison, Study, StudyError, Variants, trained_variants, with_overrides
 
 _KEYS = (
     "base", "axes", "train", "seeds", "evaluations", "evaluators", "compare", "metric", "margin", "family", "speed",
@@ -70,7 +71,7 @@ def load(path: str | Path, *, seeds: Sequence[int] | None = None, options: Mappi
 
 
 class _Loader:
-    """The checks of one study file; every error starts with the file and the key."""
+    """Checks of one study file; every error starts with the file and the key."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -91,7 +92,7 @@ class _Loader:
         axes = self.axes(content["axes"], base_config, options)
         combinations = self.train(content.get("train", {}), axes)
         train = trained_variants(axes, combinations)
-        evaluators, scalars = self.evaluators(content.get("evaluators", measures.DEFAULT_EVALUATORS))
+        evaluators, scalars = self.evaluators(content.get("evaluators", DEFAULT_EVALUATORS))
         compare = self.compare(content["compare"], combinations, axes)
         evaluations = self.evaluations(content.get("evaluations", {"own": {}}), axes, train)
         study = Study(
@@ -168,7 +169,7 @@ class _Loader:
                 self.fail(where, f"{a!r} and {b!r} give the same config.", "Change or remove one of them.")
 
     def train(self, train: Any, axes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-        """The combinations of all products, in their order."""
+        """Check ``train``, and return the combinations of all its products, in their order."""
         if not isinstance(train, Sequence) or isinstance(train, str):
             return self.product("train", train, axes)
         if not train:
@@ -189,7 +190,7 @@ class _Loader:
         return [dict(zip(axes, names, strict=True)) for names in itertools.product(*selected)]
 
     def variants(self, where: str, names: Any, known: Iterable[str]) -> list[str]:
-        """One name, or a list of them."""
+        """Check one name or a list of names, and return the list."""
         names = [names] if isinstance(names, str) else names
         if not isinstance(names, Sequence) or not names:
             self.fail(where, f"expected a variant or a list of variants, got {names!r}.", "Write [...].")
@@ -230,19 +231,19 @@ class _Loader:
         return evaluations
 
     def evaluators(self, evaluators: Any) -> tuple[dict[str, dict[str, Any]], dict[str, str] | None]:
-        """The evaluators, and scalar -> evaluator that returns it, None if some are only known after an evaluation."""
+        """Check the evaluators; return them, and scalar -> evaluator, None if only an evaluation can tell."""
         self.mapping("evaluators", evaluators, "names to configs of metrics")
-        owners, complete = dict.fromkeys(METRICS, measures.CONFUSION), True
+        owners, complete = dict.fromkeys(METRICS, CONFUSION), True
         for name, config in evaluators.items():
             where = f"evaluators.{name}"
             self.name(where, name)
-            if name == measures.CONFUSION:
+            if name == CONFUSION:
                 self.fail(where, "is the name of the evaluator that every study has.", "Use another name.")
             self.mapping(where, config, "argument names to values", empty=False)
             if "out_file" in config:
                 self.fail(where, "sets out_file, which the study sets.", "Remove it.")
             try:
-                names = measures.scalar_names(config)
+                names = scalar_names(config)
             except Exception as error:  # whatever the metric raises for its arguments
                 self.fail(where, f"cannot be built: {type(error).__name__}: {error}", "Correct its arguments.")
             complete &= names is not None
@@ -292,7 +293,7 @@ class _Loader:
         combinations: Sequence[Variants],
         evaluations: Sequence[str],
     ) -> list[DeclaredComparison]:
-        """The declared comparisons, each once, in the order of the runs."""
+        """Check ``family``, and return the declared comparisons, each once, in the order of the runs."""
         possible = list(_comparisons(axis, list(axes[axis]), combinations, evaluations))
         if family is None:
             return [comparison for comparison in possible if comparison.evaluation == evaluations[0]]
@@ -324,7 +325,7 @@ class _Loader:
     def speed(self, speed: Any) -> dict[str, Any]:
         self.mapping("speed", speed, "options to values")
         try:
-            return throughput.checked(speed)
+            return throughput.complete_options(speed)
         except ValueError as error:
             raise StudyError(f"{self.path}: {error}") from error
 
@@ -338,7 +339,7 @@ class _Loader:
         return dict(rule)
 
     def check_schedules(self, study: Study) -> None:
-        """Every combination must merge, and have a length of training that checkpoints can divide."""
+        """Check that every combination merges, and that checkpoints can divide its length of training."""
         for variants in study.combinations:
             try:
                 study.run(variants, study.seeds[0])
@@ -354,13 +355,12 @@ class _Loader:
         known = list(dotted_keys(config.to_dict()))
         if key not in known:
             meant = "If it is meant, set it in the base config too."
-            close = _instead(key, known, otherwise="")
             problem = f"{key!r} is not in the base config, and what is misspelt would be read by nothing."
-            self.fail(where, problem, f"{close} {meant}" if close else meant)
+            self.fail(where, problem + did_you_mean(key, known), meant)
 
     def merge(self, where: str, config: Config, overrides: Mapping[str, Any]) -> Config:
         try:
-            return merged(config, overrides)
+            return with_overrides(config, overrides)
         except (TypeError, KeyError) as error:
             self.fail(where, f"cannot be merged into the base config: {error}.", "Give a value of the type it has.")
 
@@ -391,7 +391,7 @@ class _Loader:
 def _comparisons(
     axis: str, order: Sequence[str], combinations: Sequence[Variants], evaluations: Sequence[str]
 ) -> Iterator[DeclaredComparison]:
-    """All that the runs allow: every variant of ``axis`` against the first one trained with the same others."""
+    """List the possible comparisons: each variant of ``axis`` with the first one trained with the same others."""
     others: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for variants in combinations:
         others.setdefault(tuple(_without(variants, axis).items()), []).append(variants[axis])
@@ -408,9 +408,7 @@ def _without(variants: Variants, axis: str) -> dict[str, str]:
     return {each: variant for each, variant in variants.items() if each != axis}
 
 
-def _instead(value: str, choices: Iterable[str], otherwise: str | None = None) -> str:
+def _instead(value: str, choices: Iterable[str]) -> str:
+    """Name the choice that was probably meant, or all of them."""
     names = [str(choice) for choice in choices]
-    close = difflib.get_close_matches(value, names, n=1, cutoff=0.5 if otherwise is None else 0.7)
-    if close:
-        return f"Did you mean {close[0]!r}?"
-    return f"Known: {', '.join(names)}." if otherwise is None else otherwise
+    return did_you_mean(value, names).strip() or f"Known: {', '.join(names)}."

@@ -1,4 +1,4 @@
-"""What the process that executes a study and the processes that perform its runs say to each other."""
+"""Messages between the process that executes a study and the processes that perform its runs."""
 
 import json
 from contextlib import suppress
@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmseg_resample.files import whole
+from mmseg_resample.files import atomic_write
 
 from .plan import Run
 
 
 @dataclass(frozen=True)
 class Task:
-    """A run to perform.
+    """Run to perform.
 
     Attributes:
         run: the run.
@@ -30,12 +30,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker waits for a task."""
+    """Message of a worker that waits for a task."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is.
+    """Progress of a run.
 
     Attributes:
         phase: ``"train"`` or the name of an evaluation.
@@ -52,14 +52,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Lost:
-    """The worker is gone for the reason ``cause``; the run is tried again on another one."""
+    """Loss of a worker for the reason ``cause``; the run is tried again on another one."""
 
     cause: str
 
 
 @dataclass(frozen=True)
 class Done:
-    """The run ended; ``error`` says why it failed, None if it is finished."""
+    """End of a run; ``error`` says why it failed, None if it is finished."""
 
     error: str | None
 
@@ -69,12 +69,12 @@ Message = Ready | Progress | Done
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a run.
+    """Event in the life of a run.
 
     Attributes:
         run: the run.
         worker: index of the worker that has it, among those that work at the same time.
-        what: progress, the loss of a worker, or the end of the run, failed or not.
+        what: progress, the loss of a worker, or the end of the run.
     """
 
     run: Run
@@ -83,13 +83,13 @@ class Event:
 
 
 def write_progress(path: Path, progress: Progress) -> None:
-    """Say it to whoever looks at ``path``, for processes that no pipe connects."""
-    with whole(path) as partial:
+    """Write the progress to the file ``path``, for processes that no pipe connects."""
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(asdict(progress)))
 
 
 def read_progress(path: Path) -> Progress | None:
-    """What was said last, None if nothing was."""
+    """Read the progress that was written last; None if none was."""
     with suppress(OSError, ValueError):
         return Progress(**json.loads(path.read_text()))
     return None

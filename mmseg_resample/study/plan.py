@@ -1,4 +1,4 @@
-"""What a study consists of: axes of named variants, seeds and evaluations, expanded into runs. Nothing is run here.
+"""The plan of a study: axes of named variants, seeds and evaluations, expanded into runs. Nothing is run here.
 
 ``loading`` makes a ``Study`` of a file.
 """
@@ -15,14 +15,14 @@ from mmengine.config import Config
 from . import throughput
 
 METRICS = ("mIoU", "mAcc", "aAcc")
-"""What the confusion matrix gives; all are in percent."""
+"""Scores from the confusion matrix; all are in percent."""
 
 Variants = Mapping[str, str]
 """Axis -> name of its variant."""
 
 
 class StudyError(ValueError):
-    """A study that cannot be run as written. The message names the file, the key, the rule and the fix."""
+    """Mistake in a study that cannot be run as written. The message names the file, the key, the rule and the fix."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Run:
 
 @dataclass(frozen=True)
 class DeclaredComparison:
-    """A comparison that the study declares before it runs: a variant of the compared axis minus the first one.
+    """Comparison that the study declares before it runs: a variant of the compared axis minus the first one.
 
     Attributes:
         combination: (axis, trained variant) of the other axes, in the order of the axes.
@@ -88,13 +88,13 @@ class DeclaredComparison:
     variant: str
 
     def describe(self) -> dict[str, Any]:
-        """As JSON data."""
+        """Convert to JSON data."""
         return {"combination": dict(self.combination), "evaluation": self.evaluation, "variant": self.variant}
 
 
 @dataclass(frozen=True)
 class Study:
-    """A validated study.
+    """Validated study.
 
     Attributes:
         file: the study config.
@@ -137,11 +137,11 @@ class Study:
         return trained_variants(self.axes, self.combinations)
 
     def runs(self) -> list[Run]:
-        """Expand the study, one seed after the other, so that what finishes first can be compared already."""
+        """Expand the study, one seed after the other, so that the first finished runs can already be compared."""
         return [self.run(variants, seed) for seed in self.seeds for variants in self.combinations]
 
     def run(self, variants: Variants, seed: int) -> Run:
-        """The run of one combination and seed.
+        """Build the run of one combination and seed.
 
         Raises:
             ValueError: the config sets no length of training, or does not go with the options for speed.
@@ -154,7 +154,7 @@ class Study:
         return Run(dict(variants), seed, self._resolve(variants, seed), tuple(evaluations))
 
     def describe(self) -> dict[str, Any]:
-        """What a report needs to know besides the run directories, as JSON data."""
+        """Convert to JSON data what a report needs besides the run directories."""
         return {
             "name": self.file.stem,
             "base": self.base,
@@ -177,7 +177,7 @@ class Study:
         return {key: value for axis, name in variants.items() for key, value in self.axes[axis][name].items()}
 
     def _resolve(self, variants: Variants, seed: int) -> Config:
-        config = merged(self.base_config, self._overrides(variants))
+        config = with_overrides(self.base_config, self._overrides(variants))
         config.randomness = {**config.get("randomness", {}), "seed": seed}
         # Validation while training would cost time and could end a training early; the evaluations come after it.
         config.val_dataloader = config.val_cfg = config.val_evaluator = None
@@ -191,12 +191,12 @@ class Study:
 
 
 def trained_variants(axes: Iterable[str], combinations: Sequence[Variants]) -> dict[str, list[str]]:
-    """Axis -> the variants that ``combinations`` have of it."""
+    """Map each axis to the variants that ``combinations`` have of it."""
     return {axis: list(dict.fromkeys(variants[axis] for variants in combinations)) for axis in axes}
 
 
-def merged(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """A copy of ``config`` in which dotted keys are set."""
+def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Copy ``config`` and set dotted keys in the copy."""
     config = copy.deepcopy(config)
     config.merge_from_dict(copy.deepcopy(dict(overrides)))
     return config

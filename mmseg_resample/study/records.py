@@ -1,4 +1,4 @@
-"""The files of a study: what is on disk is what happened, at any moment, whoever was killed.
+"""The files of a study. They tell what has happened, also when a process is killed at any moment.
 
 ::
 
@@ -15,7 +15,7 @@
         metrics.json              all of it; written last, so it marks the run as finished
         failure.json              why the last attempt failed, if it did
 
-Files are written by ``files.whole``, so each is complete or absent.
+Files are written by ``files.atomic_write``, so each is complete or absent.
 """
 
 import fcntl
@@ -35,9 +35,9 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mmseg_resample.files import whole
+from mmseg_resample.files import atomic_write
 
-from .measures import CONFUSION
+from .evaluators import CONFUSION
 from .plan import Evaluation, Run, StudyError
 
 SCHEMA = 2
@@ -46,7 +46,7 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of one run."""
+    """Paths of the files of one run."""
 
     path: Path
 
@@ -104,20 +104,20 @@ def open_study(root: Path, description: Mapping[str, Any]) -> None:
 
 
 def is_finished(run: Run, root: Path) -> bool:
-    """Whether nothing is left to do for ``run``: it was trained, and has every evaluation that the study asks for."""
+    """Tell whether ``run`` was trained and has every evaluation that the study asks for."""
     metrics = read_json(RunFiles(root / run.directory).metrics)
     if metrics is None:
         return False
-    return all(_answers(metrics["evaluations"].get(evaluation.name), evaluation) for evaluation in run.evaluations)
+    return all(_satisfies(metrics["evaluations"].get(evaluation.name), evaluation) for evaluation in run.evaluations)
 
 
 def is_evaluated(evaluation: Evaluation, files: RunFiles) -> bool:
-    """Whether ``evaluation`` is stored, with every evaluator that the study asks for."""
-    return _answers(read_json(files.evaluation(evaluation.name)), evaluation)
+    """Tell whether ``evaluation`` is stored, with every evaluator that the study asks for."""
+    return _satisfies(read_json(files.evaluation(evaluation.name)), evaluation)
 
 
 def conflict(run: Run, root: Path) -> str | None:
-    """How what is stored for ``run`` contradicts the study, or None if it does not.
+    """Describe how the stored files of ``run`` contradict the study; None if they do not.
 
     Names the first keys that differ. An evaluation that is not stored yet, or has other evaluators, is no conflict: it
     is made again.
@@ -131,14 +131,14 @@ def conflict(run: Run, root: Path) -> str | None:
     for evaluation in run.evaluations:
         record = read_json(files.evaluation(evaluation.name))
         if record is not None:
-            changes = list(_differences(record["overrides"], _plain(evaluation.overrides)))
+            changes = list(_differences(record["overrides"], _to_json_data(evaluation.overrides)))
             if changes:
                 return _list_changes(f"evaluation {evaluation.name!r}", changes)
     return None
 
 
 def begin_attempt(run: Run, files: RunFiles, git: Mapping[str, Any] | None) -> None:
-    """Store what is trained and where; drop the failure of the attempt before."""
+    """Store the config and the environment of an attempt; remove the failure of the attempt before."""
     if not files.config.exists():
         write_text(files.config, run.config.pretty_text)
     environment = read_json(files.environment) or {"seed": run.seed, "attempts": []}
@@ -148,14 +148,14 @@ def begin_attempt(run: Run, files: RunFiles, git: Mapping[str, Any] | None) -> N
 
 
 def discard_results(files: RunFiles) -> None:
-    """Remove what was made from an earlier training."""
+    """Remove the results of an earlier training."""
     files.metrics.unlink(missing_ok=True)
     if files.evaluations.exists():
         shutil.rmtree(files.evaluations)
 
 
 def discard_evaluation(evaluation: Evaluation, files: RunFiles) -> None:
-    """Remove what was made with other evaluators, or was interrupted."""
+    """Remove an evaluation that had other evaluators or was interrupted."""
     files.evaluation(evaluation.name).unlink(missing_ok=True)
     if files.counts(evaluation.name).exists():
         shutil.rmtree(files.counts(evaluation.name))
@@ -165,8 +165,8 @@ def write_evaluation(files: RunFiles, evaluation: Evaluation, values: Mapping[st
     """Store the scores of one evaluation beside its counts."""
     record = {
         "variants": evaluation.variants,
-        "overrides": _plain(evaluation.overrides),
-        "evaluators": _plain(evaluation.evaluators),
+        "overrides": _to_json_data(evaluation.overrides),
+        "evaluators": _to_json_data(evaluation.evaluators),
         **values,
     }
     write_json(files.evaluation(evaluation.name), record)
@@ -190,7 +190,7 @@ def end_attempt(files: RunFiles, error: str) -> None:
     """Store why the last attempt did not finish the run; one without an ``error`` did, or was killed with the study."""
     environment = read_json(files.environment)
     if environment is not None and "error" not in environment["attempts"][-1]:
-        environment["attempts"][-1]["error"] = _anonymous(error)
+        environment["attempts"][-1]["error"] = _hide_directories(error)
         write_json(files.environment, environment)
 
 
@@ -198,7 +198,9 @@ def write_failure(run: Run, files: RunFiles, error: str) -> None:
     """Store why a run failed; its log is beside it."""
     files.path.mkdir(parents=True, exist_ok=True)
     end_attempt(files, error)
-    write_json(files.failure, {"variants": run.variants, "seed": run.seed, "error": _anonymous(error), "time": now()})
+    write_json(
+        files.failure, {"variants": run.variants, "seed": run.seed, "error": _hide_directories(error), "time": now()}
+    )
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -227,7 +229,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_text(path: Path, text: str) -> None:
     """Write text so that ``path`` is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path, durable=True) as partial:
+    with atomic_write(path, durable=True) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
@@ -255,7 +257,7 @@ def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
 
 
 def git_state(path: Path, results: str | None = None) -> dict[str, Any] | None:
-    """Commit of the repository that holds ``path`` and whether tracked files differ from it; None outside of one.
+    """Read the commit of the repository that holds ``path``, and whether tracked files differ; None outside of one.
 
     Files below ``results``, a folder of the repository, do not count: a run before this one wrote them.
     """
@@ -273,16 +275,16 @@ def git_state(path: Path, results: str | None = None) -> dict[str, Any] | None:
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """Return the time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _answers(record: Mapping[str, Any] | None, evaluation: Evaluation) -> bool:
-    """Whether a record has what the study asks for; more is no harm."""
+def _satisfies(record: Mapping[str, Any] | None, evaluation: Evaluation) -> bool:
+    """Tell whether a record has all evaluators and the metric of the study; it may have more."""
     return (
         record is not None
         and evaluation.metric in record["metrics"]
-        and _plain(evaluation.evaluators).items() <= record["evaluators"].items()
+        and _to_json_data(evaluation.evaluators).items() <= record["evaluators"].items()
     )
 
 
@@ -318,7 +320,7 @@ def _differences(stored: Any, planned: Any, key: str = "") -> Iterator[tuple[str
 
 
 class _Absent:
-    """In place of the value of a key that one side does not have."""
+    """Marker in place of the value of a key that one side does not have."""
 
 
 def _list_changes(where: str, changes: list[tuple[str, Any, Any]], limit: int = 3) -> str:
@@ -330,12 +332,12 @@ def _list_changes(where: str, changes: list[tuple[str, Any, Any]], limit: int = 
     return f"{where}: {'; '.join(lines)}{more}"
 
 
-def _plain(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON has it: tuples become lists, what JSON does not know its ``repr``."""
+def _to_json_data(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert to JSON data: tuples become lists, and values of other types their ``repr``."""
     return json.loads(json.dumps(dict(overrides), default=repr))
 
 
-def _anonymous(text: str) -> str:
+def _hide_directories(text: str) -> str:
     for path, name in ((Path.cwd(), "."), (Path.home(), "~")):
         if len(path.parts) > 1:
             text = text.replace(str(path), name)

@@ -1,4 +1,4 @@
-"""What makes a training or a test faster, equally for all variants of a study.
+"""Faster training and tests, equally for all variants of a study.
 
 The first part of ``apply`` changes no result, bit for bit. The second part are the options of a study.
 """
@@ -28,7 +28,7 @@ _PIPELINES = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
 def apply(config: Config, options: Mapping[str, Any]) -> None:
-    """Put into ``config`` what makes its training and its test faster, in place.
+    """Set hooks and options in ``config`` that make its training and its test faster, in place.
 
     Args:
         config: of mmseg, to train or to test.
@@ -39,7 +39,7 @@ def apply(config: Config, options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: an option is unknown or has another value, or AMP meets an optimizer wrapper of another type.
     """
-    options = checked(options)
+    options = complete_options(options)
     _import(config, "mmseg_resample")
     _import(config, __name__)
     hooks = config.get("default_hooks") or {}
@@ -59,8 +59,8 @@ def apply(config: Config, options: Mapping[str, Any]) -> None:
         _add_hook(config, "FreshCompilerHook")
 
 
-def checked(options: Mapping[str, Any]) -> dict[str, Any]:
-    """``options`` completed by the defaults.
+def complete_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the options, and complete them by the defaults.
 
     Raises:
         ValueError: an option is unknown or has another value.
@@ -104,7 +104,7 @@ def _mix_precision(config: Config, dtype: str) -> None:
 
 
 def _cache(dataset: Any) -> None:
-    """Let ``CachedLoading`` do what begins the pipelines in ``dataset``, which may wrap others."""
+    """Let ``CachedLoading`` do the first steps of the pipelines in ``dataset``, which may wrap others."""
     if isinstance(dataset, (list, tuple)):
         for part in dataset:
             _cache(part)
@@ -132,7 +132,7 @@ def _loads(transform: Mapping[str, Any]) -> bool:
 
 @HOOKS.register_module()
 class LeanInfoHook(RuntimeInfoHook):
-    """Follows losses and accuracies only as far as the log shows them.
+    """Hook that reads losses and computes accuracies only as far as the log shows them.
 
     ``RuntimeInfoHook`` reads every loss after every iteration, for which a GPU must finish its queue, and mmseg's heads
     compute an accuracy for it, which needs two more waits on a GPU and a tenth of the time of a small network on a CPU.
@@ -145,7 +145,7 @@ class LeanInfoHook(RuntimeInfoHook):
         self._logged = True
 
     def before_train(self, runner: Runner) -> None:
-        """Put the training step of the model in a frame that leaves out accuracies."""
+        """Wrap ``train_step`` so that it skips the accuracy in iterations that are not logged."""
         super().before_train(runner)
         self._unread.clear()
         step = runner.model.train_step
@@ -162,7 +162,7 @@ class LeanInfoHook(RuntimeInfoHook):
         runner.model.train_step = train_step
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Find out whether this iteration is logged."""
+        """Determine whether this iteration is logged."""
         super().before_train_iter(runner, batch_idx, data_batch)
         self._logged = any(_is_logged(runner, hook, batch_idx) for hook in runner.hooks if isinstance(hook, LoggerHook))
 
@@ -175,12 +175,12 @@ class LeanInfoHook(RuntimeInfoHook):
             self._read(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """A resumed training goes on with the history of this one."""
+        """Store the history, with which a resumed training goes on."""
         self._read(runner)
         checkpoint["message_hub"] = runner.message_hub.state_dict()
 
     def after_train(self, runner: Runner) -> None:
-        """Read what is left."""
+        """Read the losses that are left."""
         self._read(runner)
 
     def _read(self, runner: Runner) -> None:
@@ -206,7 +206,7 @@ def _is_logged(runner: Runner, hook: LoggerHook, batch_idx: int) -> bool:
 
 
 def _modules_with_accuracy(model: nn.Module) -> tuple[Any, ...]:
-    """The Python modules of the classes in ``model`` that call mmseg's ``accuracy`` by its name."""
+    """Find the Python modules of the classes in ``model`` that call mmseg's ``accuracy`` by its name."""
     names = {kind.__module__ for module in model.modules() for kind in type(module).__mro__}
     modules = (sys.modules.get(name) for name in sorted(names))
     return tuple(module for module in modules if getattr(module, "accuracy", None) is accuracy)
@@ -229,7 +229,7 @@ def _no_accuracy(pred: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
 
 @HOOKS.register_module()
 class ChannelsLastHook(Hook):
-    """Weights and images in the memory format ``channels_last``; results differ by rounding.
+    """Hook that puts weights and images into the memory format ``channels_last``; results differ by rounding.
 
     After the weights were drawn or loaded, so that they are those of a model in the usual format.
     """
@@ -255,7 +255,7 @@ def _input_to_channels_last(module: nn.Module, inputs: tuple) -> tuple:
 
 @HOOKS.register_module()
 class FreshCompilerHook(Hook):
-    """Forgets what was compiled for the run before: after a few models ``torch.compile`` would give up, silently."""
+    """Hook that resets the compiler before a run: after a few models ``torch.compile`` would give up, silently."""
 
     def before_run(self, runner: Runner) -> None:
         """Reset the compiler."""
@@ -268,13 +268,13 @@ class FreshCompilerHook(Hook):
 
 @HOOKS.register_module()
 class FastArgmaxHook(Hook):
-    """Predicts labels by ``max`` instead of ``argmax`` on a CPU, where it is 4 to 9 times as fast.
+    """Hook that predicts labels by ``max`` instead of ``argmax`` on a CPU, where it is 4 to 9 times as fast.
 
     Both return the first of equal maxima.
     """
 
     def before_test(self, runner: Runner) -> None:
-        """Put what makes labels of logits in a frame that replaces ``argmax``."""
+        """Wrap ``postprocess_result`` so that it calls ``max`` for ``argmax``."""
         model = _unwrapped(runner.model)
         postprocess: Callable | None = getattr(model, "postprocess_result", None)
         if not inspect.ismethod(postprocess):  # another kind of model, or done before

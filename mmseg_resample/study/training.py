@@ -1,4 +1,4 @@
-"""One run in this process: train, evaluate, and leave the complete directory behind."""
+"""One run in this process: train, evaluate, and write all files of its directory."""
 
 import contextlib
 import functools
@@ -24,14 +24,16 @@ from mmengine.visualization import Visualizer
 from mmseg_resample import launch
 from mmseg_resample.evaluation.confusion import scores
 
-from . import measures, records
+from . import records
+from .audit import predicted_shift
+from .evaluators import evaluator_configs
 from .hooks import DivergenceHook, ExactWeightsHook, InputSizeHook, ProgressHook, RandomStateHook
 from .messages import Progress
 from .plan import METRICS, Evaluation, Run
 
 
 def perform(run: Run, root: Path, report: Callable[[Progress], None], git: Mapping[str, Any] | None = None) -> None:
-    """Do what is left to do for ``run``, from its last complete checkpoint on.
+    """Train and evaluate ``run`` as far as that is left to do, from its last complete checkpoint on.
 
     Called in every process of a distributed run: the first one decides and records.
 
@@ -47,15 +49,15 @@ def perform(run: Run, root: Path, report: Callable[[Progress], None], git: Mappi
         import_modules_from_strings(**run.config.custom_imports)
     # A killed study may leave a worker that has not noticed yet: wait until it is gone.
     with records.exclusive(files.path / ".lock", wait=True) if first else contextlib.nullcontext():
-        if _agreed(lambda: records.is_finished(run, root)):  # by that worker
+        if _decide_in_first_process(lambda: records.is_finished(run, root)):  # by that worker
             return
         _reset_peak_memory()
-        checkpoint = _agreed(lambda: _begin(run, files, git))
-        if checkpoint is None or not _agreed(files.training.exists):
+        checkpoint = _decide_in_first_process(lambda: _begin(run, files, git))
+        if checkpoint is None or not _decide_in_first_process(files.training.exists):
             with _isolated():
                 checkpoint = _train(files, checkpoint, report)
         for evaluation in run.evaluations:
-            if not _agreed(functools.partial(records.is_evaluated, evaluation, files)):
+            if not _decide_in_first_process(functools.partial(records.is_evaluated, evaluation, files)):
                 with _isolated():
                     _evaluate(evaluation, files, checkpoint, report)
         if first:
@@ -73,15 +75,15 @@ def _begin(run: Run, files: records.RunFiles, git: Mapping[str, Any] | None) -> 
     return checkpoint
 
 
-def _agreed(decide: Callable[[], Any]) -> Any:
-    """What the first process decides, in all of them."""
+def _decide_in_first_process(decide: Callable[[], Any]) -> Any:
+    """Return in all processes what the first one decides."""
     answer = [decide() if is_main_process() else None]
     broadcast_object_list(answer)
     return answer[0]
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
-    """The newest complete checkpoint in ``directory``; those that are not are removed.
+    """Return the newest complete checkpoint in ``directory``, and remove incomplete ones.
 
     mmengine writes a checkpoint in place and notes its name in a second file, so a kill can leave half a checkpoint
     and a note that names one that is gone.
@@ -105,7 +107,7 @@ def _is_complete(checkpoint: Path) -> bool:
 
 
 def _checkpoints(directory: Path) -> list[Path]:
-    """The newest first."""
+    """List the checkpoints, the newest first."""
     paths = [*directory.glob("iter_*.pth"), *directory.glob("epoch_*.pth")]
     return sorted(paths, key=lambda path: int(path.stem.split("_")[1]), reverse=True)
 
@@ -125,7 +127,7 @@ def _train(files: records.RunFiles, checkpoint: Path | None, report: Callable[[P
         if isinstance(loop, IterBasedTrainLoop):
             # Left to the garbage collector, an endless data loader waits 5 s for each of its processes.
             loop.dataloader_iterator = None
-    trained = _agreed(lambda: newest_checkpoint(files.work_dir))
+    trained = _decide_in_first_process(lambda: newest_checkpoint(files.work_dir))
     if trained is None:
         raise RuntimeError(f"The training ended without a checkpoint in {files.work_dir}: is CheckpointHook replaced?")
     training = {"iterations": runner.iter, "seconds": round(progress.seconds, 3), **_peak_memory()}
@@ -141,7 +143,7 @@ def _evaluate(
     if is_main_process():
         records.discard_evaluation(evaluation, files)
     config = _unformatted(evaluation.config)
-    config.test_evaluator = measures.test_evaluators(
+    config.test_evaluator = evaluator_configs(
         evaluation.evaluators, _ignore_index(config), files.counts(evaluation.name)
     )
     if is_distributed():  # mmengine would collect the results in the working directory
@@ -169,7 +171,7 @@ def _evaluate(
                 "metrics": {name: _json_number(value) for name, value in scalars.items()},
                 "images": len(confusion),
                 "seconds": round(seconds, 3),
-                "audit": measures.predicted_shift(evaluation.config, inputs.size),
+                "audit": predicted_shift(evaluation.config, inputs.size),
             },
         )
     if evaluation.metric not in metrics:
@@ -192,7 +194,7 @@ def _runner(config: Config, work_dir: Path, *hooks: Any) -> Runner:
 
 
 def _unformatted(config: Config) -> Config:
-    """A copy whose text mmengine does not lay out anew for every checkpoint: that takes longer than writing it."""
+    """Copy the config unformatted: mmengine would format it for every checkpoint, longer than it writes one."""
     return Config(config.to_dict(), format_python_code=False)
 
 
@@ -206,7 +208,7 @@ def _ignore_index(config: Config) -> int:
 
 @contextlib.contextmanager
 def _isolated() -> Iterator[None]:
-    """Let one Runner after the other live in a process as if it were alone."""
+    """Remove what a Runner leaves in the process, so that the next one finds it as if it were alone."""
     try:
         yield
     finally:

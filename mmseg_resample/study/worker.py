@@ -1,4 +1,4 @@
-"""What a process does with a task, whoever started it.
+"""The performance of a task in a process, however that was started.
 
 ``python -m mmseg_resample.study.worker FD`` is a worker of ``executors.local``: it reads tasks from a pipe and writes
 messages to it. Importing mmseg takes seconds, so a worker performs many runs; on a GPU it ends after a failed one,
@@ -83,7 +83,7 @@ def _listen(connection: Connection, tasks: "queue.SimpleQueue[Task | None]") -> 
 
 
 def _send_output_to(log: Path) -> None:
-    """All of it: mmengine's log, warnings, and what C++ code prints when it crashes."""
+    """Redirect all output: mmengine's log, warnings, and what C++ code prints when it crashes."""
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     with log.open("ab") as file:

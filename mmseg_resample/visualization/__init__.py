@@ -1,4 +1,4 @@
-"""Pictures of what a model did: flows, offsets, errors at boundaries; and flows as numbers while training."""
+"""Pictures of a model at work: flows, offsets, errors at boundaries; and flows as numbers while training."""
 
 from .boundary import boundary_errors
 from .explain import explanations

@@ -5,7 +5,7 @@ from scipy import ndimage
 
 
 def boundary_errors(pred: np.ndarray, label: np.ndarray, ignore_index: int = 255, limit: float = 16) -> np.ndarray:
-    """For every wrong pixel, the vector by which its predicted class has spread to get there.
+    """Return for every wrong pixel the vector by which its predicted class has spread to get there.
 
     It leads from the nearest pixel that is labelled with the predicted class to the wrong pixel: where a whole
     prediction is displaced to the right, the errors right of objects point right. Those left of them, where the

@@ -1,4 +1,4 @@
-"""What the resamplers of a model did in a forward pass."""
+"""The record of what a model's resamplers did in a forward pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

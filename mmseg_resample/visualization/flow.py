@@ -35,7 +35,7 @@ def flow_to_rgb(flow: np.ndarray, longest: float) -> np.ndarray:
 
 
 def flow_wheel(size: int) -> np.ndarray:
-    """The legend of ``flow_to_rgb``: (size, size, 4) uint8, every flow at its own tip, transparent outside."""
+    """Draw the legend of ``flow_to_rgb``: (size, size, 4) uint8, every flow at its own tip, transparent outside."""
     axis = np.linspace(-1, 1, size)
     flow = np.stack(np.meshgrid(axis, axis))
     inside = np.hypot(*flow) <= 1

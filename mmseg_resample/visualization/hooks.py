@@ -1,4 +1,4 @@
-"""``FlowLoggerHook``: what flows a model learns, as scalars beside the losses."""
+"""``FlowLoggerHook``: the flows that a model learns, as scalars beside the losses."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from .explain import Explanations, explanations
 
 @HOOKS.register_module()
 class FlowLoggerHook(Hook):
-    """Logs the mean flow of every flow-aligning resampler while training, in pixels of its output.
+    """A hook that logs the mean flow of every flow-aligning resampler while training, in pixels of its output.
 
     ``flow/<module>.dx`` and ``.dy`` are means over batch and positions, ``.spread`` the standard deviation of the
     flow vectors around them. A flow that only makes up for a misregistration is a constant: its mean is the shift that
-    ``tools/audit.py`` finds, its spread small.
+    ``mmseg-resample audit`` finds, its spread small.
 
     In a config: ``custom_hooks = [dict(type='FlowLoggerHook', interval=50)]``. The scalars go wherever the losses go:
     logs, TensorBoard and other backends of the visualizer.
@@ -41,7 +41,7 @@ class FlowLoggerHook(Hook):
             self._found = self._collecting.__enter__()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Log what was collected."""
+        """Log the collected flows."""
         if self._collecting is None:
             return
         self._collecting.__exit__(None, None, None)

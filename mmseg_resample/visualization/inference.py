@@ -1,4 +1,4 @@
-"""From a config, a checkpoint and an image to pictures of what the model did with it."""
+"""The way from a config, a checkpoint and an image to pictures of the model at work."""
 
 import inspect
 from pathlib import Path

@@ -16,7 +16,7 @@ _WIDTH = 5.0  # inches of a panel
 
 
 def explanation_pictures(found: Explanations, image: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """A picture for every resampler: the image beside its flows, offsets and gates.
+    """Draw a picture for every resampler: the image beside its flows, offsets and gates.
 
     Args:
         found: of one forward pass; the first image of the batch is shown.
@@ -45,7 +45,7 @@ def explanation_pictures(found: Explanations, image: np.ndarray) -> Iterator[tup
 
 
 def boundary_picture(pred: np.ndarray, label: np.ndarray, image: np.ndarray, ignore_index: int = 255) -> np.ndarray:
-    """Errors at boundaries by the direction in which the boundary moved, and along x and y by their sign.
+    """Draw errors at boundaries by the direction in which the boundary moved, and along x and y by their sign.
 
     Args:
         pred: (H, W) predicted classes.
@@ -90,7 +90,7 @@ def _is_share(value: Tensor) -> bool:
 
 
 def _mean_field(value: Tensor) -> np.ndarray:
-    """(2, H, W): the mean over groups, which come as (dx, dy) pairs."""
+    """Return the mean over groups, which come as (dx, dy) pairs, (2, H, W)."""
     groups = value.shape[1] // 2
     return value[0].reshape(groups, 2, *value.shape[2:]).mean(0).numpy()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmseg_resample.ops import _backends, _fastest, _torch, resize, resize_argmax
+from mmseg_resample.ops import _backends, _torch, resize, resize_argmax
 from tests.ops.test_resize import Calls
 
 X = torch.zeros(1, 3, 4, 4)
@@ -59,75 +59,3 @@ def test_triton_that_does_not_work_leaves_it_to_torch():
         pytest.skip("there is a GPU")
     with pytest.warns(UserWarning, match="computed by PyTorch, slower, because Triton does not work on cuda:7"):
         assert not _backends._triton_works("cuda:7")
-
-
-# --- by the clock -----------------------------------------------------------------------------------------------------
-
-
-class Way:
-    """Takes ``cost`` on a clock of the test's, forward, and ``backward`` more if there is a gradient."""
-
-    now = 0.0
-
-    def __init__(self, cost, backward=0.0, error=None):
-        self.cost, self.backward, self.error, self.calls = cost, backward, error, 0
-
-    def __call__(self, x):
-        self.calls += 1
-        if self.error is not None:
-            raise self.error
-        Way.now += self.cost
-        out = 2 * x
-        if out.requires_grad:
-            out.register_hook(self._spend)
-        return out
-
-    def _spend(self, grad):
-        Way.now += self.backward
-
-
-@pytest.fixture(autouse=True)
-def _clock(monkeypatch):
-    monkeypatch.setattr(_fastest.time, "perf_counter", lambda: Way.now)
-    monkeypatch.setattr(_fastest, "_winners", {})
-
-
-@pytest.mark.parametrize(
-    ("costs", "winner"),
-    [((1.0, 0.5), "other"), ((1.0, 0.95), "first"), ((1.0, 1.0), "first"), ((1.0, 2.0), "first")],
-)
-def test_the_first_stays_unless_another_is_clearly_faster(costs, winner):
-    ways = dict(zip(("first", "other"), map(Way, costs), strict=True))
-    assert _fastest.fastest("op", ways, X) == winner
-
-
-def test_a_gradient_is_part_of_the_time():
-    ways = {"first": Way(1.0, backward=5.0), "other": Way(2.0, backward=1.0)}
-    assert _fastest.fastest("op", ways, X) == "first"
-    x = X.clone().requires_grad_()
-    assert _fastest.fastest("op", ways, x) == "other"
-    assert x.grad is None
-    with torch.no_grad():
-        assert _fastest.fastest("op", ways, x) == "first"
-
-
-def test_what_fails_is_out_and_measuring_never_raises():
-    broken = RuntimeError("out of memory")
-    assert _fastest.fastest("a", {"first": Way(1.0), "other": Way(0.1, error=broken)}, X) == "first"
-    assert _fastest.fastest("b", {"first": Way(1.0, error=broken), "other": Way(9.0)}, X) == "other"
-    assert _fastest.fastest("c", {"first": Way(1.0, error=broken), "other": Way(1.0, error=broken)}, X) == "first"
-
-
-def test_measured_once_for_sizes_alike():
-    ways = {"first": Way(1.0), "other": Way(0.5)}
-    for shape in [(1, 3, 4, 4), (1, 3, 4, 4), (1, 2, 5, 5)]:
-        assert _fastest.fastest("op", ways, torch.zeros(shape)) == "other"
-    assert (once := ways["other"].calls) == _fastest._CALLS * (_fastest._ROUNDS + 1)
-    for x in (torch.zeros(1, 3, 8, 8), X.double(), X.contiguous(memory_format=torch.channels_last)):
-        _fastest.fastest("op", ways, x)
-    assert ways["other"].calls == 4 * once
-
-
-def test_wanted_only_where_pytorch_was_told_so(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    assert not _fastest.is_wanted(X)  # on a CPU

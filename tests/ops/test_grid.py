@@ -97,3 +97,10 @@ def test_roi():
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_maps_are_close_if_scale_and_offset_differ_by_less_than_the_tolerance_together():
+    one = AxisMap(0.5, -0.25)
+    assert one.is_close(one) and one.is_close(AxisMap(0.5 + 4e-7, -0.25 - 4e-7))
+    assert not one.is_close(AxisMap(0.5 + 6e-7, -0.25 - 6e-7))
+    assert one.is_close(AxisMap(0.6, -0.2), tolerance=0.2) and not one.is_close(AxisMap(0.6, -0.2), tolerance=0.1)

@@ -431,6 +431,28 @@ def test_compiles_in_one_graph(kwargs):
     torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.skipif(not ONE_GRAPH, reason="torch < 2.6 compiles the ops with breaks between graphs")
+@pytest.mark.parametrize("kwargs", [dict(coordinates="asymmetric"), dict(align_corners=False)], ids=str)
+def test_compiles_for_symbolic_sizes(kwargs):
+    def f(x, like):
+        return resize(x, like.shape[2:], mode="bilinear", **kwargs)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(f, fullgraph=True, dynamic=True, backend="aot_eager")
+    for source, size in [((5, 6), (9, 12)), ((7, 4), (8, 13))]:
+        x, like = x_of(source, torch.float32), x_of(size)
+        torch.testing.assert_close(compiled(x, like), f(x, like))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("kwargs", [dict(coordinates="asymmetric"), dict(align_corners=True)], ids=str)
+def test_traces(kwargs):
+    x = x_of((5, 6), torch.float32)
+    traced = torch.jit.trace(lambda x: resize(x, (9, 12), mode="bilinear", **kwargs), x)
+    y = torch.randn_like(x)
+    assert_close(traced(y), resize(y, (9, 12), mode="bilinear", warning=False, **kwargs))
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_fake_tensors(memory_format):
     def f(x):

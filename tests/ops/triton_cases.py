@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from mmseg_resample.ops import (
     AxisMap,
     _backends,
-    _fastest,
     _triton,
     reference,
     resize,
@@ -403,47 +402,6 @@ def test_tried_out_before_it_is_trusted(monkeypatch):
         _triton.check(torch.device(DEVICE))
     with pytest.warns(UserWarning, match="because Triton does not work on"):
         assert not _backends._triton_works(f"{DEVICE}:0")
-
-
-@pytest.fixture
-def _by_clock(monkeypatch):
-    """As on a GPU under ``torch.backends.cudnn.benchmark``, with a clock that prefers Triton."""
-    monkeypatch.setattr(_fastest, "is_wanted", lambda input: True)
-    monkeypatch.setattr(_backends, "is_best", lambda backend, input: backend == "triton")
-    monkeypatch.setattr(_fastest, "_measure", lambda steps, device: [step() for step in steps.values()] and "triton")
-
-
-@pytest.mark.usefixtures("_by_clock")
-@pytest.mark.parametrize(
-    "options",
-    [
-        dict(size=(7, 4), mode="bilinear"),
-        dict(size=(7, 4), mode="bilinear", align_corners=True),
-        dict(size=(7, 4), mode="bicubic", coordinates="half_pixel"),
-        dict(scale_factor=1.7, mode="bilinear"),
-        dict(scale_factor=1.7, mode="bilinear", recompute_scale_factor=True),
-    ],
-    ids=str,
-)
-def test_by_the_clock(options):
-    x = torch.randn(1, 2, 3, 5)
-    weight = torch.ones_like(resize(x, **options, warning=False, backend="torch"))
-    ours = both(lambda x: resize(x, **options, warning=False), x, weight)
-    for backend in ("triton", "torch"):
-        expected = both(lambda x, backend=backend: resize(x, **options, warning=False, backend=backend), x, weight)
-        for a, b in zip(ours, expected, strict=True):
-            assert_close(a, b)
-            assert backend == "torch" or torch.equal(a, b)
-
-
-@pytest.mark.usefixtures("_by_clock")
-def test_never_by_the_clock(monkeypatch):
-    monkeypatch.setattr(_fastest, "fastest", lambda *_: pytest.fail("measured"))
-    x = torch.randn(1, 2, 3, 5)
-    for options in (dict(mode="nearest"), dict(mode="area"), dict(mode="bilinear", antialias=True)):
-        resize(x, (7, 4), **options)
-    resize(x, (7, 4), mode="bilinear", backend="torch")
-    resize(x, (7, 4), mode="bilinear", coordinates="asymmetric")  # PyTorch has no kernel to measure beside
 
 
 def test_the_environment_chooses(monkeypatch):

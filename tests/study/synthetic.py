@@ -10,7 +10,8 @@ import torch
 from mmseg.registry import METRICS
 
 from mmseg_resample.evaluation import scores
-from mmseg_resample.study import measures, records
+from mmseg_resample.study import records
+from mmseg_resample.study.evaluators import DEFAULT_EVALUATORS, evaluator_configs
 
 CLASSES = ("background", "disc", "square", "a|b <c> *d*")
 ENVIRONMENT = {"python": "3.11", "torch": "2.13", "device": "a processor", "threads": 1, "git": None}
@@ -26,7 +27,7 @@ STUDY = {
         "larger": {"size": {"s64": "s96", "s96": "s96"}},
         "other_flag": {"flag": {"false": "true", "true": "false"}},
     },
-    "evaluators": {name: dict(config) for name, config in measures.DEFAULT_EVALUATORS.items()},
+    "evaluators": {name: dict(config) for name, config in DEFAULT_EVALUATORS.items()},
     "compare": "flag",
     "metric": "mIoU",
 }
@@ -68,7 +69,7 @@ def scene(size, seed, ends=(0.0, 0.0)):
 
 def evaluate(directory, evaluators, size, ends, noise, rng, images=4):
     """The scalars of the evaluators on some images, and IoU by class; leaves the per-image counts in ``directory``."""
-    metrics = [METRICS.build(config) for config in measures.test_evaluators(evaluators, 255, directory)]
+    metrics = [METRICS.build(config) for config in evaluator_configs(evaluators, 255, directory)]
     for metric in metrics:
         metric.dataset_meta = {"classes": CLASSES}
     for image in range(images):

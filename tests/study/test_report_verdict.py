@@ -8,9 +8,9 @@ import pytest
 from mmseg_resample.study.design import outlook
 from mmseg_resample.study.image_bootstrap import NestedBootstrap
 from mmseg_resample.study.intervals import Interval
+from mmseg_resample.study.paired import paired_difference
 from mmseg_resample.study.report import cells, verdict
 from mmseg_resample.study.significance import equivalence_test, sign_flip_test
-from mmseg_resample.study.statistics import paired_difference
 
 POINTS = cells.unit("mIoU")
 

@@ -13,7 +13,7 @@ from mmengine.visualization import Visualizer
 from mmseg.evaluation.metrics import IoUMetric
 
 from mmseg_resample.evaluation import area_iou, scores
-from mmseg_resample.study import loading, measures, records, training
+from mmseg_resample.study import audit, evaluators, loading, records, training
 from mmseg_resample.study.hooks import DivergedError, DivergenceHook, _random_state, _set_random_state
 
 from .tiny import STUDY
@@ -233,7 +233,7 @@ class TestFinishedRun:
         assert {name: record["metrics"][name] for name in expected} == expected
         assert {"mIoU", "mAcc", "aAcc", "dx", "dy_drift", "edges_found", "mIoU_trimap_1px"} <= record["metrics"].keys()
         assert record["metrics"]["mIoU"] == record["mIoU"]
-        assert record["evaluators"] == measures.DEFAULT_EVALUATORS
+        assert record["evaluators"] == evaluators.DEFAULT_EVALUATORS
 
     def test_what_the_audit_predicts_is_beside_what_was_measured(self, files):
         """Features of stride 8 and odd kernels: False reads 3.5 px up and left, at every size."""
@@ -305,8 +305,8 @@ def test_a_metric_that_no_evaluator_returns(write_study, tmp_path):
 
 
 def test_a_network_that_the_audit_cannot_follow_is_measured(fast_write, tmp_path, monkeypatch):
-    monkeypatch.setattr(measures, "_audits", {})
-    monkeypatch.setattr(measures, "build_fake", lambda config: config.model.no_such_key)
+    monkeypatch.setattr(audit, "_audits", {})
+    monkeypatch.setattr(audit, "build_fake", lambda config: config.model.no_such_key)
     files = perform(only_run(fast_write()), tmp_path)
     record = records.read_json(files.evaluation("own"))
     assert record["audit"].keys() == {"error"}

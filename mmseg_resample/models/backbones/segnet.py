@@ -59,7 +59,7 @@ class SegNet(BaseModule):
             in_channels = width
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """An image (N, in_channels, H, W) to one feature per stage and the last pooled one; halves round up."""
+        """Turn an image (N, in_channels, H, W) into one feature per stage and the last pooled one; halves round up."""
         features = []
         for stage in self.stages:
             features.append(stage(x))

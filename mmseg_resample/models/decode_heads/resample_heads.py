@@ -62,7 +62,7 @@ class ResampleUPerHead(UPerHead):
         self.fusion_resamplers = build(fusion_resampler, steps, self.channels)
 
     def psp_forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """The coarsest level with its averages over bins: (N, in_channels[-1], h, w) to (N, channels, h, w)."""
+        """Fuse the coarsest level with its averages over bins: (N, in_channels[-1], h, w) to (N, channels, h, w)."""
         x = inputs[-1]
         pooled = [
             resampler(branch(x), x) for branch, resampler in zip(self.psp_modules, self.pool_resamplers, strict=True)
@@ -127,7 +127,7 @@ class ResampleFPNHead(FPNHead):
             self.guides.append(guides)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Features of all levels, finest first, to logits (N, out_channels, h, w) at the finest level's size."""
+        """Turn features of all levels, finest first, into logits (N, out_channels, h, w) at the finest level's size."""
         levels = self._transform_inputs(inputs)
         output = self._scale(0, levels)
         for i in range(1, len(levels)):
@@ -180,7 +180,7 @@ class ResampleSegformerHead(SegformerHead):
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Features of all levels, finest first, to logits (N, out_channels, h, w) at the finest level's size."""
+        """Turn features of all levels, finest first, into logits (N, out_channels, h, w) at the finest level's size."""
         levels = [conv(x) for conv, x in zip(self.convs, self._transform_inputs(inputs), strict=True)]
         outs = levels[:1]
         for x, way, resamplers in zip(levels[1:], self.ways, self.resamplers, strict=True):
@@ -216,7 +216,7 @@ class ResampleDeepLabV3PlusHead(DepthwiseSeparableASPPHead):
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Features of the backbone to logits (N, out_channels, h, w) at the size of the first."""
+        """Turn features of the backbone into logits (N, out_channels, h, w) at the size of the first."""
         low = self.c1_bottleneck(inputs[0])
         output = torch.cat([self.resampler(self._forward_feature(inputs), low), low], dim=1)
         return self.cls_seg(self.sep_bottleneck(output))

@@ -77,7 +77,7 @@ class SegNetHead(BaseDecodeHead):
             width = out
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """The encoder's outputs, finest first, to logits (N, out_channels, H, W) at the size of the finest."""
+        """Turn the encoder's outputs, finest first, into logits (N, out_channels, H, W) at the size of the finest."""
         *features, x = self._transform_inputs(inputs)
         for resampler, stack, feature in zip(self.resamplers, self.stacks, reversed(features), strict=True):
             x = stack(resampler(x, feature))

@@ -64,7 +64,7 @@ class PyramidPooling(nn.Module):
 
 
 class PooledHead(BaseDecodeHead):
-    """What the decoders of SFNet and SFNet-Lite share: how they convolve, and the pooling of the coarsest level."""
+    """Base of the decoders of SFNet and SFNet-Lite: their convolutions, and the pooling of the coarsest level."""
 
     def _conv(self, inputs: int, kernel: int, bias: bool = False) -> ConvModule:
         return ConvModule(
@@ -164,7 +164,7 @@ class SFNetHead(PooledHead):
             )
 
     def _pyramid(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The levels after the top-down pathway, finest first; the last is the pooled one."""
+        """Return the levels after the top-down pathway, finest first; the last is the pooled one."""
         *finer, coarsest = self._transform_inputs(inputs)
         levels = [self.pool(coarsest)]
         for level, lateral, resampler in reversed(list(zip(finer, self.laterals, self.top_down, strict=True))):
@@ -180,11 +180,11 @@ class SFNetHead(PooledHead):
         return self.cls_seg(self.fusion(torch.cat([finest, *resampled], dim=1)))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Features of all levels, finest first, to logits (N, out_channels, h, w) at the finest level's size."""
+        """Turn features of all levels, finest first, into logits (N, out_channels, h, w) at the finest level's size."""
         return self._logits(self._pyramid(inputs))
 
     def loss(self, inputs: Sequence[Tensor], batch_data_samples: SampleList, train_cfg: ConfigType) -> dict:
-        """The losses of the logits and, with deep supervision, of every top-down level."""
+        """Compute the losses of the logits and, with deep supervision, of every top-down level."""
         levels = self._pyramid(inputs)
         losses = self.loss_by_feat(self._logits(levels), batch_data_samples)
         for i, (classify, level) in enumerate(zip(self.supervision, levels, strict=False)):

@@ -64,7 +64,7 @@ class SFNetLiteHead(PooledHead):
         self.dropout = None  # published without one before the classifier; the pooling module has it
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Features of the three levels to logits (N, out_channels, h, w) at the finest level's size."""
+        """Turn features of the three levels into logits (N, out_channels, h, w) at the finest level's size."""
         finest, middle, coarsest = self._transform_inputs(inputs)
         finest, middle = (lateral(level) for lateral, level in zip(self.laterals, (finest, middle), strict=True))
         aligned = fuse(self.align, self.pool(coarsest), finest)

@@ -53,7 +53,7 @@ class ResampleFPN(FPN):
         )
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """(N, in_channels[i], h_i, w_i) per level to ``num_outs`` maps of ``out_channels``, finest first."""
+        """Turn (N, in_channels[i], h_i, w_i) per level into ``num_outs`` maps of ``out_channels``, finest first."""
         if len(inputs) != len(self.in_channels):
             raise ValueError(f"ResampleFPN: expected {len(self.in_channels)} levels, got {len(inputs)}.")
         levels = inputs[self.start_level : self.backbone_end_level]
@@ -64,7 +64,7 @@ class ResampleFPN(FPN):
         return (*outs, *self._extra_levels(inputs[self.backbone_end_level - 1], laterals[-1], outs[-1], len(outs)))
 
     def _extra_levels(self, last_input: Tensor, last_lateral: Tensor, last_out: Tensor, used: int) -> list[Tensor]:
-        """The levels coarser than the backbone's, one stride-2 step each (as ``FPN`` makes them)."""
+        """Make the levels coarser than the backbone's, one stride-2 step each (as ``FPN`` makes them)."""
         extra: list[Tensor] = []
         if not self.add_extra_convs:
             for _ in range(self.num_outs - used):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...derive import derived, make, recipe
 from ...ops import _check
 from ...policy import claim_bilinear_site, installed_on
-from .lean_heads import Deferring, LeanDecodeHead, LeanSegformerHead, is_plain, say_once
+from .lean_heads import DeferredMetas, LeanDecodeHead, LeanSegformerHead, is_plain, say_once
 from .logits import LogitsOnRequest, PendingLogits
 
 _FLOW = ("predict", "inference", "whole_inference", "postprocess_result")
@@ -24,7 +24,7 @@ _FLOW = ("predict", "inference", "whole_inference", "postprocess_result")
 
 @dataclass(frozen=True)
 class Lean:
-    """What to do without full-resolution logits. Each switch is independent of the others.
+    """The steps to do without full-resolution logits. Each switch is independent of the others.
 
     Args:
         loss: cross entropies, also under ``OHEMPixelSampler``, and their accuracy, by ``resize_cross_entropy``.
@@ -43,10 +43,10 @@ class Lean:
 
 
 class LeanEncoderDecoder(EncoderDecoder):
-    """mmseg's ``EncoderDecoder``; goes below the classes derived from it, which keep what they override.
+    """mmseg's ``EncoderDecoder``, inserted beneath its subclasses, which keep what they override.
 
     Attributes:
-        lean: what to do without full-resolution logits.
+        lean: the steps to do without full-resolution logits.
     """
 
     lean: Lean
@@ -57,13 +57,13 @@ class LeanEncoderDecoder(EncoderDecoder):
         size = inputs.shape[2:]
         if data_samples is None:
             whole = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0, 0, 0, 0])
-            metas = Deferring(dict(whole) for _ in range(inputs.shape[0]))
+            metas = DeferredMetas(dict(whole) for _ in range(inputs.shape[0]))
         else:
-            metas = Deferring(sample.metainfo for sample in data_samples)
+            metas = DeferredMetas(sample.metainfo for sample in data_samples)
         return self.postprocess_result(self.inference(inputs, metas), data_samples)
 
     def _defers(self) -> bool:
-        """Whether the head may leave its logits to be resized to ``postprocess_result``."""
+        """Tell whether the head may leave the resize of its logits to ``postprocess_result``."""
         policy = installed_on(_last_head(self))
         bilinear = policy is None or all(rule.set_mode in (None, "bilinear") for rule in policy.rules)
         return self.lean.labels and bilinear and self.test_cfg.get("mode", "whole") == "whole"
@@ -98,12 +98,12 @@ class LeanEncoderDecoder(EncoderDecoder):
             return super().postprocess_result(seg_logits, data_samples)
         if data_samples is None:
             data_samples = [SegDataSample() for _ in range(len(pending))]
-            images = [pending.image(i) for i in range(len(pending))]
+            images: list[PendingLogits | None] = [pending.image(i) for i in range(len(pending))]
         else:
             images = [self._to_image(pending.image(i), sample.metainfo) for i, sample in enumerate(data_samples)]
         for i, (image, sample) in enumerate(zip(images, data_samples, strict=True)):
             if image is None:  # of a tensor: _defers rules out the other
-                super().postprocess_result(seg_logits[i : i + 1], [sample])
+                super().postprocess_result(seg_logits[i : i + 1], [sample])  # type: ignore[index]
                 continue
             threshold = self.decode_head.threshold if image.logits.shape[1] == 1 else None
             sample.pred_sem_seg = PixelData(data=image.labels(threshold))
@@ -112,11 +112,12 @@ class LeanEncoderDecoder(EncoderDecoder):
         return data_samples
 
     def _to_image(self, pending: PendingLogits, meta: dict[str, Any]) -> PendingLogits | None:
-        """With the steps from the network's input to the image; None if a policy wants the resize in another mode."""
+        """Add the steps from the network's input to the image; None if a policy wants the resize in another mode."""
         crop = meta["img_padding_size"] if "img_padding_size" in meta else meta.get("padding_size", [0] * 4)
         flip = meta["flip_direction"] if meta.get("flip") else None
-        pending = replace(pending, crop=tuple(crop), flip=flip, size=tuple(meta["ori_shape"][:2]))
-        pixel_model = claim_bilinear_site(_last_head(self), self.align_corners, pending.cropped_size(), pending.size)
+        size = tuple(meta["ori_shape"][:2])
+        pending = replace(pending, crop=tuple(crop), flip=flip, size=size)
+        pixel_model = claim_bilinear_site(_last_head(self), self.align_corners, pending.cropped_size(), size)
         return None if pixel_model is None else replace(pending, pixel_model=pixel_model)
 
 
@@ -126,7 +127,7 @@ def _last_head(segmentor: Any) -> nn.Module:
 
 
 def _windows(size: int, crop: int, stride: int, like: Tensor) -> tuple[list[slice], Tensor]:
-    """Where mmseg's sliding window stops along one axis, and how often that covers each pixel."""
+    """Return where mmseg's sliding window stops along one axis, and how often that covers each pixel."""
     count = like.new_zeros(size)
     windows = []
     for i in range(max(size - crop + stride - 1, 0) // stride + 1):
@@ -138,7 +139,7 @@ def _windows(size: int, crop: int, stride: int, like: Tensor) -> tuple[list[slic
 
 @cache
 def _lean(cls: type[nn.Module], base: type[nn.Module]) -> type[nn.Module]:
-    """``cls`` with ``base`` in front of what ``base`` derives from, behind everything that overrides it."""
+    """Derive a class from ``cls`` with ``base`` behind all that overrides it and before the parents of ``base``."""
     return derived(cls, (base,) if issubclass(base, cls) else (cls, base), {}, (_lean, (base,)))
 
 
@@ -146,7 +147,7 @@ def _lean(cls: type[nn.Module], base: type[nn.Module]) -> type[nn.Module]:
 def LeanSegmentor(
     lean: dict[str, bool] | None = None, segmentor: str | dict[str, Any] | None = None, **kwargs: Any
 ) -> nn.Module:
-    """A segmentor of mmseg without full-resolution logits; its parameters, checkpoints and results are the stock ones.
+    """Build a segmentor of mmseg without full-resolution logits; parameters, checkpoints and results stay the same.
 
     In a config, behind any stock base: ``model = dict(type='LeanSegmentor')``. What the fused ops do not compute stays
     as mmseg has it, and the log says so once.
@@ -177,13 +178,14 @@ def LeanSegmentor(
         elif isinstance(module, EncoderDecoder):
             _install(module, LeanEncoderDecoder, _for_flow(module, options))
         elif isinstance(module, BaseSegmentor):
-            say_once(f"{type(module).__name__} is no EncoderDecoder; it predicts as ever.")
+            say_once(f"{type(module).__name__} is no EncoderDecoder; its predictions come from full-resolution logits.")
         elif name.split(".")[0] == "decode_head" and hasattr(module, "loss_by_feat"):
             say_once(f"{type(module).__name__} is no head of mmseg's kind; its loss and logits stay as they are.")
     return model
 
 
 def _install(module: nn.Module, base: type[nn.Module], options: Lean) -> None:
+    original: Any
     original, steps = recipe(type(module))
     module.__class__ = make(original, ((_lean, (base,)), *steps))
     module.lean = options  # type: ignore[assignment]
@@ -192,7 +194,8 @@ def _install(module: nn.Module, base: type[nn.Module], options: Lean) -> None:
 
 
 def _for_flow(segmentor: nn.Module, options: Lean) -> Lean:
-    """Labels come from small logits where segmentor and head pass them on untouched, as mmseg's own do."""
+    """Take labels from small logits where segmentor and head pass them on untouched, as mmseg's own do."""
+    original: Any
     original, _ = recipe(type(segmentor))
     own = [method for method in _FLOW if getattr(original, method) is not getattr(EncoderDecoder, method)]
     if original.encode_decode not in (EncoderDecoder.encode_decode, CascadeEncoderDecoder.encode_decode):
@@ -208,7 +211,7 @@ def _for_flow(segmentor: nn.Module, options: Lean) -> Lean:
 
 
 def _own_prediction(head: nn.Module, original: Any) -> list[str]:
-    """Methods that may work on what mmseg's base head predicts."""
+    """List the methods that may work on what mmseg's base head predicts."""
     if not isinstance(head, BaseDecodeHead):  # such as an average of several
         return ["predict"] if any(isinstance(module, BaseDecodeHead) for module in head.modules()) else []
     own = ["predict_by_feat"] if original.predict_by_feat is not BaseDecodeHead.predict_by_feat else []

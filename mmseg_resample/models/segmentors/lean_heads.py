@@ -1,7 +1,7 @@
-"""What goes below mmseg's heads: their loss and their prediction without full-resolution logits.
+"""Base classes inserted beneath mmseg's heads: their loss and their prediction without full-resolution logits.
 
-The classes here stand between a head's class and mmseg's base class, so that a head that overrides a method keeps its
-own, and gets these where its own calls mmseg's.
+They stand between a head's class and mmseg's base class: a head that overrides a method keeps its own, and ``super()``
+there calls the methods here.
 """
 
 import logging
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .lean import Lean
 
 
-class Deferring(list):
+class DeferredMetas(list):
     """Metadata of images for a ``predict`` whose caller takes logits that are still to be resized."""
 
 
@@ -35,7 +35,7 @@ class LeanDecodeHead(BaseDecodeHead):
     """mmseg's base head, on the fused ops.
 
     Attributes:
-        lean: what to do without full-resolution logits.
+        lean: the steps to do without full-resolution logits.
     """
 
     lean: "Lean"
@@ -45,7 +45,7 @@ class LeanDecodeHead(BaseDecodeHead):
             return super().loss_by_feat(seg_logits, batch_data_samples)
         reader = self._needs_resized(seg_logits)
         if reader is not None:
-            say_once(f"{type(self).__name__}: {reader} needs full-resolution logits; the loss is computed as ever.")
+            say_once(f"{type(self).__name__}: {reader} needs full-resolution logits; the loss is computed from them.")
             return super().loss_by_feat(seg_logits, batch_data_samples)
         target = self._stack_batch_gt(batch_data_samples).squeeze(1)
         pixel_model = claim_bilinear_site(self, self.align_corners, seg_logits.shape[2:], target.shape[1:])
@@ -54,7 +54,7 @@ class LeanDecodeHead(BaseDecodeHead):
         weight = None if self.sampler is None else self._hard_pixels(seg_logits, target, pixel_model)
         losses: dict[str, Tensor] = {}
         for criterion in self._criteria():
-            # The accuracy comes out of the pass of the first.
+            # The pass of the first criterion computes the accuracy too.
             options = dict(pixel_weight=weight, return_accuracy=not losses)
             loss = self._cross_entropy(criterion, seg_logits, target, pixel_model, **options)
             if not losses:
@@ -65,7 +65,7 @@ class LeanDecodeHead(BaseDecodeHead):
         return losses
 
     def predict_by_feat(self, seg_logits: Tensor, batch_img_metas: list[dict]) -> Tensor | PendingLogits:
-        if not isinstance(batch_img_metas, Deferring) or not is_plain(seg_logits):
+        if not isinstance(batch_img_metas, DeferredMetas) or not is_plain(seg_logits):
             return super().predict_by_feat(seg_logits, batch_img_metas)
         meta = batch_img_metas[0]
         size = meta["img_shape"]
@@ -76,11 +76,11 @@ class LeanDecodeHead(BaseDecodeHead):
             return super().predict_by_feat(seg_logits, batch_img_metas)
         return PendingLogits(seg_logits, tuple(size), pixel_model)
 
-    def _criteria(self) -> list[nn.Module]:
+    def _criteria(self) -> list[Any]:
         return list(self.loss_decode) if isinstance(self.loss_decode, nn.ModuleList) else [self.loss_decode]
 
     def _needs_resized(self, seg_logits: Tensor) -> str | None:
-        """What of this head's loss the fused op does not compute."""
+        """Name the part of this head's loss that the fused op does not compute, if there is one."""
         if self.sampler is not None and type(self.sampler) is not OHEMPixelSampler:
             return type(self.sampler).__name__
         classes = seg_logits.shape[1]
@@ -108,7 +108,7 @@ class LeanDecodeHead(BaseDecodeHead):
 
     @torch.no_grad()
     def _hard_pixels(self, seg_logits: Tensor, target: Tensor, pixel_model: PixelModel) -> Tensor:
-        """What ``OHEMPixelSampler.sample`` returns, (N, H, W), from losses instead of logits."""
+        """Compute what ``OHEMPixelSampler.sample`` returns, (N, H, W), from losses instead of logits."""
         counted = target != self.ignore_index
         kept = self.sampler.min_kept * target.shape[0]
         if self.sampler.thresh is None:
@@ -147,9 +147,8 @@ class LeanSegformerHead(SegformerHead, LeanDecodeHead):
         total: Tensor | None = None
         for level, conv, weight in zip(levels, self.convs, fuse.conv.weight.split(self.channels, 1), strict=True):
             x = F.conv2d(conv(level), weight)
-            if (
-                x.shape[2:] != size or installed_on(self) is not None
-            ):  # which counts the resize that changes nothing, too
+            # A policy counts resizes between equal sizes too.
+            if x.shape[2:] != size or installed_on(self) is not None:
                 x = resize(x, size, mode=self.interpolate_mode, align_corners=self.align_corners)
             total = x if total is None else total + x
         if fuse.conv.bias is not None:
@@ -160,7 +159,7 @@ class LeanSegformerHead(SegformerHead, LeanDecodeHead):
 
 
 def _is_one_by_one(module: Any) -> bool:
-    """Whether a ``ConvModule`` is a plain 1x1 convolution, then normalisation and activation, that nothing observes."""
+    """Tell whether a ``ConvModule`` is a plain 1x1 convolution, normalisation and activation that nothing observes."""
     conv = module.conv
     return (
         type(conv) is nn.Conv2d
@@ -174,7 +173,7 @@ def _is_one_by_one(module: Any) -> bool:
 
 
 def is_plain(x: Any) -> bool:
-    """A tensor with values: not fake, not being traced."""
+    """Tell whether a tensor has values: neither fake nor being traced."""
     return type(x) is Tensor and not torch.jit.is_tracing()
 
 

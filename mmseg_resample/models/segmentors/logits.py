@@ -1,4 +1,4 @@
-"""Logits on their way to labels: what is still to be done to them, done to labels directly or when somebody asks."""
+"""Logits on their way to labels, with the steps that are still to come: taken for labels at once, or on request."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,11 +44,11 @@ class PendingLogits:
         return height - top - bottom, width - left - right
 
     def image(self, i: int, **steps: Any) -> "PendingLogits":
-        """Those of image ``i``, with more steps."""
+        """Return those of image ``i``, with more steps."""
         return replace(self, logits=self.logits[i : i + 1], **steps)
 
     def labels(self, threshold: float | None) -> Tensor:
-        """(N, H, W), int64; with one channel as mmseg has it, of the logits' dtype."""
+        """Compute labels (N, H, W), int64; with one channel as mmseg has it, of the logits' dtype."""
         steps: dict[str, Any] = dict(dtype=torch.int64, coordinates=self.pixel_model, crop=self.crop, flip=self.flip)
         if self.input_size is not None:
             steps.update(first_size=self.input_size, first_coordinates=self.input_pixel_model)
@@ -58,7 +58,7 @@ class PendingLogits:
         return labels.to(self.logits.dtype) if self.logits.shape[1] == 1 else labels
 
     def resized(self) -> Tensor:
-        """(N, C, H, W), in float32 or better; with one channel the probability, as mmseg has it."""
+        """Resize to (N, C, H, W), in float32 or better; with one channel the probability, as mmseg has it."""
         x = self.logits.to(torch.promote_types(self.logits.dtype, torch.float32))
         if self.input_size is not None:
             x = _resize(x, self.input_size, self.input_pixel_model)
@@ -123,11 +123,11 @@ class LogitsOnRequest(PixelData):
             return super().shape
         return self._pending.size or self._pending.cropped_size()
 
-    def to_dict(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Any:
         return _Fields(self)
 
 
-class _Fields(Mapping[str, Any], dict):  # type: ignore[misc]  # what asks for a dict gets one
+class _Fields(Mapping[str, Any], dict):  # type: ignore[misc, metaclass]  # what asks for a dict gets one
     """A dict whose values are read when they are asked for. Copies and pickles are plain."""
 
     def __init__(self, element: PixelData) -> None:
@@ -145,7 +145,7 @@ class _Fields(Mapping[str, Any], dict):  # type: ignore[misc]  # what asks for a
         return len(self._element.all_keys())
 
     def __repr__(self) -> str:
-        return repr({**self})
+        return repr({key: self[key] for key in self})
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return dict, ({**self},)
+        return dict, ({key: self[key] for key in self},)

@@ -1,7 +1,7 @@
-"""Where the runs of a study are performed.
+"""Executors, which decide where the runs of a study are performed.
 
 An executor takes tasks and yields events (``base.Executor``). What a process does with a task is the same for all of
-them, ``worker.attempt``, so all give the same files; they differ in who starts the process, and in what happens when it
+them, ``worker.attempt``, so all give the same files. They differ in who starts the process, and in what happens when it
 is lost. ``local`` and ``inline`` need nothing, ``ray`` and ``slurm`` a package each, imported when they are asked for.
 """
 

@@ -1,14 +1,16 @@
-"""What every executor does alike."""
+"""The interface of executors, and what they share."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from .. import records
-from ..messages import Done, Event, Task
+if TYPE_CHECKING:  # the command line imports this module for its names alone
+    from ..messages import Done, Event, Task
 
 
 class Executor(Protocol):
-    """Performs runs, somewhere."""
+    """Interface of executors, which perform runs in some process on some machine."""
 
     def perform(self, tasks: Sequence[Task]) -> Iterator[Event]:
         """Perform every task once and yield what happens; each ends in one ``Done``.
@@ -18,16 +20,19 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """End what is still at work. Must be called when the events are left."""
+        """End the runs that are still at work. Must be called when the iterator of events is left early."""
         ...
 
 
 class WorkerError(RuntimeError):
-    """The worker processes do not work here, whatever the study."""
+    """Failure of the worker processes that is not the study's."""
 
 
-def lost(task: Task, cause: str) -> Done:
-    """How the run of a process that is gone ended: failed, unless the process died after its work was done."""
+def record_loss(task: Task, cause: str) -> Done:
+    """Record the run of a process that is gone as failed, unless it died after its work was done."""
+    from .. import records
+    from ..messages import Done
+
     if records.is_finished(task.run, task.root):
         return Done(None)
     records.write_failure(task.run, records.RunFiles(task.root / task.run.directory), cause)

@@ -11,7 +11,7 @@ from . import slots
 
 
 class Inline:
-    """Performs runs in this process. Their output is its output; only tracebacks go to their logs.
+    """Executor in this process. The output of the runs is its output; only tracebacks go to their logs.
 
     Args:
         workers: takes no part, but must be 1 or None.
@@ -29,7 +29,7 @@ class Inline:
         self.threads = slots.slots(slots.visible_gpus(), slots.cores())[0].threads
 
     def perform(self, tasks: Sequence[Task]) -> Iterator[Event]:
-        """One run after the other. There is no progress: nobody could read it while a run has the process."""
+        """Perform one run after the other, without progress: nobody could read it while a run has the process."""
         from ..worker import attempt
 
         threads = torch.get_num_threads()
@@ -41,4 +41,4 @@ class Inline:
             yield Event(task.run, 0, Done(error))
 
     def close(self) -> None:
-        """Nothing is left at work."""
+        """Do nothing: no run is left at work."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..messages import Done, Event, Message, Ready, Task
 from . import slots
-from .base import WorkerError, lost
+from .base import WorkerError, record_loss
 
 
 @dataclass
@@ -28,7 +28,7 @@ class _Worker:
 
 
 class Local:
-    """Performs runs in worker processes, each with one run at a time.
+    """Executor in worker processes of this machine, each with one run at a time.
 
     Args:
         workers: runs at a time.
@@ -72,7 +72,7 @@ class Local:
                     yield from self._serve(worker, queue)
 
     def close(self) -> None:
-        """End the workers, with what they are doing."""
+        """End the workers and their runs."""
         while self._workers:
             _end(self._workers.pop())
 
@@ -128,13 +128,13 @@ class Local:
                 raise WorkerError(f"a worker of the study does not start. Its output:\n{worker.log.read_text()}")
             if worker.task is not None:
                 cause = f"the worker process {cause_of(worker.process.returncode)}"
-                yield Event(worker.task.run, worker.index, lost(worker.task, cause))
+                yield Event(worker.task.run, worker.index, record_loss(worker.task, cause))
             if queue:
                 self._workers.append(self._start(worker.index, worker.log.parent))
 
 
 def cause_of(returncode: int) -> str:
-    """How a process ended, in words."""
+    """Describe how a process ended."""
     if returncode >= 0:
         return f"ended with exit status {returncode}"
     name = signal.Signals(-returncode).name

@@ -1,4 +1,4 @@
-"""Runs in processes that something else starts: a result by its handle, the progress by a file."""
+"""Runs in processes that another system starts: results come by handles, progress by files."""
 
 import os
 import sys
@@ -14,12 +14,12 @@ from typing import Any
 
 from .. import records
 from ..messages import Done, Event, Lost, Progress, Task, read_progress, write_progress
-from .base import lost
+from .base import record_loss
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a script finds around it, and a process on another machine does not.
+    """Working directory and import path of a process, which one on another machine lacks.
 
     Attributes:
         directory: the working directory, to which paths in configs are relative.
@@ -31,7 +31,7 @@ class Place:
 
     @classmethod
     def here(cls) -> "Place":
-        """Of this process."""
+        """Return the place of this process."""
         return cls(os.getcwd(), tuple(path or os.getcwd() for path in sys.path))
 
     def enter(self) -> None:
@@ -41,7 +41,7 @@ class Place:
 
 
 def attempt_there(task: Task, place: Place) -> str | None:
-    """Perform a task in the process that this is called in; what failed, or None.
+    """Perform a task in the process that this is called in; return what failed, or None.
 
     The directory of the study must be the same one, on a file system that both machines share.
     """
@@ -66,7 +66,7 @@ class _Job:
 
 
 class PollingExecutor(ABC):
-    """Hands out tasks, looks at files and handles, and tries a run again whose worker was lost.
+    """Executor that hands out tasks, looks at files and handles, and repeats a run whose worker was lost.
 
     Args:
         workers: runs at a time; None for no limit.
@@ -74,10 +74,10 @@ class PollingExecutor(ABC):
     """
 
     attempts = 1
-    """How often a run is tried whose worker is lost."""
+    """Number of attempts at a run whose worker is lost."""
 
     interval = 0.5
-    """Seconds between two looks."""
+    """Seconds between two looks at the jobs."""
 
     def __init__(self, workers: int | None, threads: int) -> None:
         self.workers = workers
@@ -90,11 +90,11 @@ class PollingExecutor(ABC):
 
     @abstractmethod
     def outcome(self, handle: Any) -> Done | Lost | None:
-        """What ``attempt_there`` returned, why it is gone without, or None while it works."""
+        """Return the result of ``attempt_there``, why it ended without a result, or None while it works."""
 
     @abstractmethod
     def cancel(self, handle: Any) -> None:
-        """End it."""
+        """End the attempt."""
 
     def wait(self, handles: Sequence[Any]) -> None:
         """Sleep for ``interval`` at most."""
@@ -124,11 +124,11 @@ class PollingExecutor(ABC):
                         waiting.appendleft((job.task, job.attempts + 1))
                         yield Event(job.task.run, index, outcome)
                         continue
-                    outcome = lost(job.task, outcome.cause)
+                    outcome = record_loss(job.task, outcome.cause)
                 yield Event(job.task.run, index, outcome)
 
     def close(self) -> None:
-        """End what is still at work."""
+        """End the runs that are still at work."""
         while self._jobs:
             self.cancel(self._jobs.popitem()[1].handle)
 

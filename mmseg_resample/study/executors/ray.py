@@ -16,7 +16,7 @@ _TOKEN = secrets.token_hex(32)  # of the clusters that this process starts: Ray 
 
 
 class Ray(PollingExecutor):
-    """Performs runs as Ray tasks; a run whose worker or node is lost is tried once more, from its last checkpoint.
+    """Executor by Ray tasks; a run whose worker or node is lost is tried once more, from its last checkpoint.
 
     Args:
         workers: runs at a time; by default what the GPUs, or else the cores of the cluster hold.
@@ -78,7 +78,7 @@ class Ray(PollingExecutor):
     def _divide(
         self, workers: int | None, runs_per_gpu: int | None, processes: int, capped: bool
     ) -> tuple[list[slots.Slot], float]:
-        """A slot for every run at a time, and the GPUs of each."""
+        """Divide the cluster: return a slot for every run at a time, and the GPUs of each."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         cores, gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
         kind = "GPU" if gpus else "CPU"
@@ -97,15 +97,15 @@ class Ray(PollingExecutor):
         return divided, processes / sharing if gpus else 0
 
     def submit(self, task: Task, place: Place) -> Any:
-        """As a Ray task."""
+        """Submit the attempt as a Ray task."""
         return self._attempt.remote(task, place)
 
     def wait(self, handles: Sequence[Any]) -> None:
-        """Until one ends, ``interval`` at most."""
+        """Wait until one task ends, for ``interval`` at most."""
         self._ray.wait(list(handles), timeout=self.interval)
 
     def outcome(self, handle: Any) -> Done | Lost | None:
-        """As the task ended."""
+        """Return how the task ended, or None while it works."""
         if not self._ray.wait([handle], timeout=0)[0]:
             return None
         try:
@@ -116,11 +116,11 @@ class Ray(PollingExecutor):
             return Lost(f"the Ray worker was lost: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
 
     def cancel(self, handle: Any) -> None:
-        """At once: runs go on from their last checkpoint."""
+        """End the task at once: runs go on from their last checkpoint."""
         self._ray.cancel(handle, force=True)
 
     def close(self) -> None:
-        """End what is at work, and the cluster if it was started here."""
+        """End the runs that are at work, and the cluster if it was started here."""
         super().close()
         self._end()
 

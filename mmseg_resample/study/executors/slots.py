@@ -1,4 +1,4 @@
-"""Who gets which share of a machine."""
+"""The division of a machine among runs."""
 
 import math
 import os
@@ -12,7 +12,7 @@ from ..plan import StudyError
 
 @dataclass(frozen=True)
 class Slot:
-    """What one run at a time may use.
+    """Share of a machine for one run at a time.
 
     Attributes:
         gpus: ids as in CUDA_VISIBLE_DEVICES, one per process of the run; none on a machine without GPUs.
@@ -70,12 +70,12 @@ def slots(
 
 
 def cores() -> int:
-    """Number of CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus(wanted: Sequence[str] | None = None) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may name here; ``wanted`` selects among them.
+    """List the GPUs that CUDA_VISIBLE_DEVICES may name here; ``wanted`` selects among them.
 
     Raises:
         StudyError: a wanted one is not there.

@@ -17,7 +17,7 @@ _TIMEOUTS = 20  # how often a job may reach its time limit: it goes on from its 
 
 
 class Slurm(PollingExecutor):
-    """Performs each run as a Slurm job; a job that reaches its time limit or is preempted is queued again and goes on.
+    """Executor by Slurm jobs, one a run; a job that reaches its time limit or is preempted is queued again and goes on.
 
     Args:
         workers: jobs at a time; default: all are submitted.
@@ -61,13 +61,13 @@ class Slurm(PollingExecutor):
         return executor
 
     def submit(self, task: Task, place: Place) -> Any:
-        """As a job, with its scripts and logs in ``slurm/`` of the study."""
+        """Submit the attempt as a job, with its scripts and logs in ``slurm/`` of the study."""
         if self._executor is None:
             self._executor = self._open(task.root / "slurm")
         return self._executor.submit(_Attempt(), task, place)
 
     def outcome(self, handle: Any) -> Done | Lost | None:
-        """As the job ended."""
+        """Return how the job ended, or None while it works."""
         if not handle.done():
             return None
         try:
@@ -77,7 +77,7 @@ class Slurm(PollingExecutor):
             return Lost(f"the job {handle.job_id} ended without a result (state {handle.state}): {reason}")
 
     def cancel(self, handle: Any) -> None:
-        """With scancel."""
+        """Cancel the job with scancel."""
         handle.cancel(check=False)
 
 
@@ -86,14 +86,14 @@ class _Attempt:
         return attempt_there(task, place)
 
     def checkpoint(self, task: Task, place: Place) -> Any:
-        """Asked by submitit before a time limit or a preemption: what to queue again."""
+        """Return the job to queue again; submitit asks before a time limit or a preemption."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, task, place)
 
 
 def parameters(options: Mapping[str, str]) -> dict[str, Any]:
-    """Options of Slurm jobs, as submitit calls them.
+    """Translate options of Slurm jobs to submitit's names.
 
     Args:
         options: names as in sbatch, with _ for -: ``partition``, ``account``, ``time`` (minutes or [D-]HH:MM:SS),

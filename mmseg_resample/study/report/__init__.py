@@ -1,10 +1,10 @@
-"""What came out of a study, from its directories alone: a page, Markdown, JSON and figures, the verdict first.
+"""The report of a study, from its directories alone: a page, Markdown, JSON and figures, the verdict first.
 
 - ``gather``: the records of a directory.
-- ``analysis``, ``displacement``: the statistics; ``results``: what they give.
-- ``verdict``: what that may be called.
-- ``sections``, ``several``: what is shown, in which order, of one study and of several.
-- ``cells``, ``figures``, ``panels``, ``html``, ``style``, ``markdown``, ``data``, ``terminal``: how.
+- ``analysis``, ``displacement``: the statistics; ``results``: their results, which the modules below show.
+- ``verdict``: the words for the results.
+- ``sections``, ``several``: content and order of the report of one study and of several.
+- ``cells``, ``figures``, ``panels``, ``html``, ``style``, ``markdown``, ``data``, ``terminal``: the formats.
 
 docs/report.md says how to read one.
 """
@@ -67,17 +67,17 @@ def write(report: Report | Collection, root: Path) -> list[Path]:
 
 
 def document(report: Report | Collection) -> Document:
-    """The report as sections of text, tables and figures."""
+    """Lay out the report as sections of text, tables and figures."""
     return several.document(report) if isinstance(report, Collection) else sections.document(report)
 
 
 def to_json(report: Report | Collection) -> Mapping[str, Any]:
-    """The report as JSON data."""
+    """Convert the report to JSON data."""
     return several.to_json(report) if isinstance(report, Collection) else data.to_json(report)
 
 
 def tables(report: Report | Collection) -> Iterator[Table]:
-    """The report for a terminal; of several studies, the verdict of each."""
+    """Yield the tables of a report for a terminal; of several studies, the verdict of each."""
     if isinstance(report, Collection):
         yield from (terminal.verdict(each) for each in report.reports)
     else:

@@ -11,19 +11,19 @@ import numpy as np
 from ..design import outlook
 from ..image_bootstrap import NestedBootstrap, nested_bootstrap
 from ..intervals import bca_interval, effect_size
+from ..paired import PairedDifference, Summary, caveat, interaction, interaction_weights, paired_difference, summarize
 from ..plan import METRICS, DeclaredComparison, Variants
 from ..significance import equivalence_test, holm, sign_flip_test
-from ..statistics import PairedDifference, caveat, interaction, interaction_weights, paired_difference
 from . import cells, displacement, gather, verdict
 from .gather import Directory, Scores
 from .results import Breakdown, Comparison, Interaction, Report, TestedDifference, Transfer, VariantDisplacement
 from .verdict import Evidence, Verdict
 
 SEED = 0
-"""Of everything that draws random numbers: the same runs give the same report."""
+"""Seed of all random numbers: the same runs give the same report."""
 
 FEWEST_EDGES = 20
-"""Percent of the labelled edges that predictions must have for their displacement to mean something."""
+"""Percent of the labelled edges below which the displacement of predictions means little."""
 
 
 def build(root: Path) -> Report:
@@ -36,7 +36,7 @@ def build(root: Path) -> Report:
     study, missing = directory.study, list[str]()
     family = gather.family(study)
     comparisons = list(_comparisons(directory, family, missing))
-    displaced = displacement.measured(directory, missing)
+    displaced = displacement.measure_displacement(directory, missing)
     trimap = _curves(directory, "TrimapIoUMetric", "mIoU_trimap", "Trimap curves", missing)
     boundary = _curves(directory, "BoundaryIoUMetric", "mBIoU", "Boundary IoU", missing)
     verdicts = _verdicts(comparisons, family)
@@ -71,11 +71,11 @@ def _comparisons(
     metric = directory.study["metric"]
     found, images, unknown = list[Comparison](), dict[DeclaredComparison, NestedBootstrap](), dict[str, list[str]]()
     for combination, evaluation, names in directory.grid():
-        scores = {name: directory.scalars(directory.full(combination, name), evaluation, metric) for name in names}
+        scores = {name: directory.scalars(directory.all_axes(combination, name), evaluation, metric) for name in names}
         if any(scores.values()):
             reference, *rest = scores
             differences = {name: paired_difference(scores[name], scores[reference]) for name in rest}
-            found.append(Comparison(combination, evaluation, scores, differences, {}))
+            found.append(Comparison(combination, evaluation, scores, _means(scores), differences, {}))
             if metric in METRICS:
                 images |= _bootstraps(directory, found[-1], unknown)
     missing += [f"Intervals with other test images: {why}, in {'; '.join(where)}." for why, where in unknown.items()]
@@ -123,11 +123,11 @@ def _key(comparison: Comparison, variant: str) -> DeclaredComparison:
 def _bootstraps(
     directory: Directory, comparison: Comparison, unknown: dict[str, list[str]]
 ) -> dict[DeclaredComparison, NestedBootstrap]:
-    """For every variant with common seeds, its difference with redrawn images; ``unknown`` gets where there is none."""
+    """Redraw the images for every variant with common seeds; ``unknown`` gets where that is impossible, and why."""
     runs = {
         (name, run["seed"]): run
         for name, of_variant in comparison.scores.items()
-        for run in directory.of(directory.full(comparison.combination, name))
+        for run in directory.runs_of(directory.all_axes(comparison.combination, name))
         if run["seed"] in of_variant
     }
     counts = directory.image_counts(list(runs.values()), comparison.evaluation)
@@ -144,7 +144,7 @@ def _bootstraps(
 
 
 def _verdicts(comparisons: Sequence[Comparison], family: Sequence[DeclaredComparison]) -> list[Verdict]:
-    """Of every declared comparison, also where no run is finished yet."""
+    """Collect the verdict on every declared comparison, also where no run is finished yet."""
     found = {_key(c, name): tested.verdict for c in comparisons for name, tested in c.tested.items()}
     nothing = Verdict("missing", verdict.LABELS["missing"], "No run is finished.")
     return [found.get(declared, nothing) for declared in family]
@@ -163,7 +163,7 @@ def _transfers(directory: Directory) -> Iterator[Transfer]:
 
 
 def _interactions(directory: Directory) -> Iterator[Interaction]:
-    """Of the compared axis with one other axis, and with two."""
+    """Compute the interactions of the compared axis with one other axis, and with two."""
     study, others = directory.study, directory.other_axes
     groups = [(combination, names) for combination, names in directory.groups()]
     levels = {
@@ -183,7 +183,9 @@ def _interaction(
     compare, metric = directory.study["compare"], directory.study["metric"]
     corners = list(gather.product({axis: list(ends) for axis, ends in along.items()}))
     scores = {
-        (name, *corner.values()): directory.scalars(directory.full({**combination, **corner}, name), evaluation, metric)
+        (name, *corner.values()): directory.scalars(
+            directory.all_axes({**combination, **corner}, name), evaluation, metric
+        )
         for name in directory.study["axes"][compare]
         for corner in corners
     }
@@ -203,35 +205,40 @@ def _curves(directory: Directory, kind: str, metric: str, title: str, missing: l
         return []
     curves = []
     for combination, evaluation, names in directory.grid():
-        runs = [run for name in names for run in directory.of(directory.full(combination, name))]
+        runs = [run for name in names for run in directory.runs_of(directory.all_axes(combination, name))]
         keys = dict[str, str]()
         for run in runs:
             keys |= gather.widths(run["evaluations"].get(evaluation, {}), metric)
         scores = {
-            width: {name: directory.scalars(directory.full(combination, name), evaluation, key) for name in names}
+            width: {name: directory.scalars(directory.all_axes(combination, name), evaluation, key) for name in names}
             for width, key in keys.items()
         }
         scores = {width: values for width, values in scores.items() if any(values.values())}
         if scores:
-            curves.append(Breakdown(combination, evaluation, scores, _differences(scores)))
+            curves.append(_breakdown(combination, evaluation, scores))
     if directory.runs and not curves:
         missing.append(f"{title}: no finished evaluation has its scores.")
     return curves
 
 
-def _differences(scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, dict[str, PairedDifference]]:
-    """Of every row, each variant minus the first."""
-    found = {}
+def _breakdown(combination: Variants, evaluation: str, scores: Mapping[str, Mapping[str, Scores]]) -> Breakdown:
+    """Summarize every row, and subtract the first variant from each of the others."""
+    means, differences = {}, dict[str, dict[str, PairedDifference]]()
     for row, of_variant in scores.items():
         reference, *rest = of_variant
-        found[row] = {name: paired_difference(of_variant[name], of_variant[reference]) for name in rest}
-    return found
+        means[row] = _means(of_variant)
+        differences[row] = {name: paired_difference(of_variant[name], of_variant[reference]) for name in rest}
+    return Breakdown(combination, evaluation, scores, means, differences)
+
+
+def _means(scores: Mapping[str, Scores]) -> dict[str, Summary]:
+    return {name: summarize(list(by_seed.values())) for name, by_seed in scores.items()}
 
 
 def _classes(directory: Directory) -> Iterator[Breakdown]:
     first = next(iter(directory.study["evaluations"]))
     for combination, names in directory.groups():
-        runs = {name: directory.of(directory.full(combination, name)) for name in names}
+        runs = {name: directory.runs_of(directory.all_axes(combination, name)) for name in names}
         by_class: dict[str, dict[str, dict[int, float]]] = {}
         for name, run in ((name, run) for name, of_variant in runs.items() for run in of_variant):
             for each, value in (run["evaluations"].get(first, {}).get("IoU") or {}).items():
@@ -239,7 +246,7 @@ def _classes(directory: Directory) -> Iterator[Breakdown]:
                 if value is not None:
                     scores[name][run["seed"]] = value
         if by_class:
-            yield Breakdown(combination, first, by_class, _differences(by_class))
+            yield _breakdown(combination, first, by_class)
 
 
 def _caveats(

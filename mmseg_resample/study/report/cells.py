@@ -1,18 +1,17 @@
-"""How a report writes numbers and names: what fits a cell of a table, a label of a figure, a part of a sentence."""
+"""The format of numbers and names in a report: in cells of tables, labels of figures, and sentences."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..image_bootstrap import NestedBootstrap
-from ..statistics import PairedDifference, mean_and_sd, mean_interval
-from .gather import Scores
+from ..paired import PairedDifference, Summary
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Of a metric.
+    """Unit of a metric.
 
     Attributes:
         score: of a value: ``%`` or ``px``.
@@ -23,54 +22,55 @@ class Unit:
     difference: str
 
     def amount(self, value: float) -> str:
-        """A difference without its sign."""
+        """Format a difference without its sign."""
         number = f"{abs(value):.2f}"
         return f"{number} {self.difference.removesuffix('s') if number == '1.00' else self.difference}"
 
 
 def unit(metric: str) -> Unit:
-    """Pixels for displacements, percent for all else."""
+    """Return the unit of a metric: pixels for displacements, percent for all else."""
     name = metric.rsplit("/", 1)[-1]
     return Unit("px", "px") if name.startswith(("dx", "dy")) else Unit("%", "points")
 
 
 def interval(low: float, high: float) -> str:
-    """``[-0.10, +0.20]``."""
+    """Format as ``[-0.10, +0.20]``."""
     return f"[{signed(low)}, {signed(high)}]"
 
 
 def signed(value: float) -> str:
-    """With two decimals and its sign; what rounds to zero has none."""
+    """Format with two decimals and a sign; what rounds to zero has none."""
     text = f"{value:+.2f}"
     return "0.00" if text in ("+0.00", "-0.00") else text
 
 
 def p_value(p: float) -> str:
-    """As ``p = 0.031``."""
+    """Format as ``p = 0.031``."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def where(combination: Mapping[str, str], last: str) -> str:
-    """``size=128, own``."""
+    """Format as ``size=128, own``."""
     return ", ".join([*(f"{axis}={name}" for axis, name in combination.items()), last])
 
 
 def interaction_label(
     variant: str, reference: str, along: Mapping[str, tuple[str, str]], combination: Mapping[str, str]
 ) -> str:
-    """``true - false, size 129 against 128``."""
+    """Format as ``true - false, size 129 against 128``."""
     changes = [f"{axis} {to} against {start}" for axis, (start, to) in along.items()]
     return ", ".join([f"{variant} - {reference}", *changes, *(f"{a}={n}" for a, n in combination.items())])
 
 
-def mean_cell(scores: Scores) -> str:
-    """Mean and standard deviation."""
-    mean, sd = mean_and_sd(list(scores.values()))
-    return "" if math.isnan(mean) else f"{mean:.2f}" if math.isnan(sd) else f"{mean:.2f} ± {sd:.2f}"
+def mean_cell(summary: Summary | None) -> str:
+    """Format mean and standard deviation; empty where there is no score."""
+    if summary is None or math.isnan(summary.mean):
+        return ""
+    return f"{summary.mean:.2f}" if math.isnan(summary.sd) else f"{summary.mean:.2f} ± {summary.sd:.2f}"
 
 
 def interval_cell(difference: PairedDifference) -> str:
-    """Mean and 95 % interval; of one seed, and of seeds that all differ by the same, that there is none."""
+    """Format mean and 95 % interval; one seed, and seeds that all differ by the same, have no interval."""
     if not difference.n:
         return ""
     if difference.identical:
@@ -80,43 +80,43 @@ def interval_cell(difference: PairedDifference) -> str:
 
 
 def images_cell(images: NestedBootstrap | None, n: int) -> str:
-    """95 % interval with other test images, of ``n`` seeds; empty where there is none."""
+    """Format the 95 % interval with other test images, of ``n`` seeds; empty where there is none."""
     return "" if images is None or n < 2 else interval(images.student.low, images.student.high)
 
 
 def seeds_cell(difference: PairedDifference | None) -> str:
-    """The interval, and below it every seed."""
+    """Format the interval, and below it every seed."""
     if difference is None:
         return ""
     values = [" ".join(signed(value) for value in difference.values)] if difference.n > 1 else []
     return "\n".join([interval_cell(difference), *values])
 
 
-def pixels_cell(values: Sequence[float]) -> str:
-    """Mean and 95 % interval of a displacement."""
-    mean, low, high = mean_interval(values)
-    if math.isnan(mean):
+def pixels_cell(displacement: Summary) -> str:
+    """Format mean and 95 % interval of a displacement."""
+    if math.isnan(displacement.mean):
         return "not measurable"
-    return signed(mean) if math.isnan(low) else f"{signed(mean)} {interval(low, high)}"
+    ends = "" if math.isnan(displacement.low) else f" {interval(displacement.low, displacement.high)}"
+    return f"{signed(displacement.mean)}{ends}"
 
 
 def p_cell(p: float) -> str:
-    """As ``0.031``; empty for NaN."""
+    """Format as ``0.031``; empty for NaN."""
     return "" if math.isnan(p) else p_value(p).removeprefix("p = ").removeprefix("p ")
 
 
 def count_cell(seeds: int | None) -> str:
-    """A number of seeds."""
+    """Format a number of seeds."""
     return "unknown" if seeds is None else str(seeds)
 
 
 def time_cell(seconds: float) -> str:
-    """In seconds, minutes or hours."""
+    """Format in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def pairs_cell(values: Mapping[str, Any]) -> str:
-    """``amp bfloat16, compile True``."""
+    """Format as ``amp bfloat16, compile True``."""
     return ", ".join(f"{key} {value}" for key, value in values.items())

@@ -1,18 +1,18 @@
 """A report as JSON data: every number that it shows, not rounded."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..image_bootstrap import NestedBootstrap
 from ..intervals import Interval
-from ..statistics import PairedDifference, mean_and_sd, mean_interval
+from ..paired import PairedDifference, Summary
 from .gather import Scores
-from .results import Comparison, Report, Shift, TestedDifference, VariantDisplacement
+from .results import Breakdown, Comparison, Report, Shift, TestedDifference, VariantDisplacement
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """What is not a number, such as the interval of one seed, is None."""
+    """Convert to JSON data. What is not a number, such as the interval of one seed, is None."""
     return {
         "study": report.study,
         "unit": {"score": report.unit.score, "difference": report.unit.difference},
@@ -43,11 +43,9 @@ def to_json(report: Report) -> dict[str, Any]:
             for each in report.interactions
         ],
         "displacement": [_displaced(each) for each in report.displaced],
-        "trimap": [_rows(each.combination, each.evaluation, each.scores, each.differences) for each in report.trimap],
-        "boundary": [
-            _rows(each.combination, each.evaluation, each.scores, each.differences) for each in report.boundary
-        ],
-        "classes": [_rows(each.combination, each.evaluation, each.scores, each.differences) for each in report.classes],
+        "trimap": [_breakdown(each) for each in report.trimap],
+        "boundary": [_breakdown(each) for each in report.boundary],
+        "classes": [_breakdown(each) for each in report.classes],
         "caveats": report.caveats,
         "missing": report.missing,
         "runs": report.runs,
@@ -63,7 +61,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
     return {
         "combination": comparison.combination,
         "evaluation": comparison.evaluation,
-        "variants": {name: _summary(scores) for name, scores in comparison.scores.items()},
+        "variants": {name: _scores(scores, comparison.means[name]) for name, scores in comparison.scores.items()},
         "differences": [
             {"variant": name, "reference": comparison.reference, **_tested(tested)}
             for name, tested in comparison.tested.items()
@@ -120,8 +118,8 @@ def _displaced(each: VariantDisplacement) -> dict[str, Any]:
 
 def _shift(shift: Shift) -> dict[str, Any]:
     return {
-        "thirds": [_mean(values) for values in shift.thirds],
-        "drift": _mean(shift.drift),
+        "thirds": [_mean(values, mean) for values, mean in zip(shift.thirds, shift.third_means, strict=True)],
+        "drift": _mean(shift.drift, shift.drift_mean),
         "profile": [[_number(value) for value in row] for row in shift.profile.tolist()],
         "audited": shift.audited,
         "predicted_if_all_is_absorbed": shift.absorbed,
@@ -129,28 +127,23 @@ def _shift(shift: Shift) -> dict[str, Any]:
     }
 
 
-def _rows(
-    combination: Mapping[str, str],
-    evaluation: str,
-    scores: Mapping[str, Mapping[str, Scores]],
-    differences: Mapping[str, Mapping[str, PairedDifference]],
-) -> dict[str, Any]:
+def _breakdown(each: Breakdown) -> dict[str, Any]:
     return {
-        "combination": combination,
-        "evaluation": evaluation,
+        "combination": each.combination,
+        "evaluation": each.evaluation,
         "rows": {
             row: {
-                "variants": {name: _summary(by_seed) for name, by_seed in of_variant.items()},
-                "differences": {name: _paired(difference) for name, difference in differences[row].items()},
+                "variants": {name: _scores(by_seed, each.means[row][name]) for name, by_seed in of_variant.items()},
+                "differences": {name: _paired(difference) for name, difference in each.differences[row].items()},
             }
-            for row, of_variant in scores.items()
+            for row, of_variant in each.scores.items()
         },
     }
 
 
-def _summary(scores: Scores) -> dict[str, Any]:
-    mean, sd = mean_and_sd(list(scores.values()))
-    return {"seeds": {str(seed): scores[seed] for seed in sorted(scores)}, "mean": _number(mean), "sd": _number(sd)}
+def _scores(scores: Scores, summary: Summary) -> dict[str, Any]:
+    by_seed = {str(seed): scores[seed] for seed in sorted(scores)}
+    return {"seeds": by_seed, "mean": _number(summary.mean), "sd": _number(summary.sd)}
 
 
 def _paired(difference: PairedDifference) -> dict[str, Any]:
@@ -159,9 +152,9 @@ def _paired(difference: PairedDifference) -> dict[str, Any]:
     return {"n": difference.n, "seeds": by_seed, **numbers, "smallest_p": difference.smallest_p}
 
 
-def _mean(values: Sequence[float]) -> dict[str, Any]:
-    mean, low, high = mean_interval(values)
-    return {"values": list(values), "mean": _number(mean), "low": _number(low), "high": _number(high)}
+def _mean(values: Sequence[float], summary: Summary) -> dict[str, Any]:
+    ends = {name: _number(getattr(summary, name)) for name in ("mean", "low", "high")}
+    return {"values": list(values), **ends}
 
 
 def _interval(interval: Interval) -> list[float | None]:

@@ -1,4 +1,4 @@
-"""Displacement of the predictions by seed, and what the audit predicts for it."""
+"""Displacement of the predictions by seed, and the displacement that the audit predicts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from ..paired import summarize
 from .gather import Directory, tested_as
 from .results import Shift, VariantDisplacement
 
 
-def measured(directory: Directory, missing: list[str]) -> list[VariantDisplacement]:
-    """Of every trained variant under every evaluation; ``missing`` gets what there is not, and why."""
+def measure_displacement(directory: Directory, missing: list[str]) -> list[VariantDisplacement]:
+    """Collect the displacement of every trained variant by evaluation; ``missing`` gets what is absent, and why."""
     evaluators = directory.evaluators("DisplacementMetric")
     if not evaluators:
         missing.append("Displacement profiles, audit: the study has no evaluator of type DisplacementMetric.")
@@ -19,7 +20,11 @@ def measured(directory: Directory, missing: list[str]) -> list[VariantDisplaceme
     found, absent = [], 0
     for combination, evaluation, names in directory.grid():
         for name in names:
-            runs = [run for run in directory.of(directory.full(combination, name)) if evaluation in run["evaluations"]]
+            runs = [
+                run
+                for run in directory.runs_of(directory.all_axes(combination, name))
+                if evaluation in run["evaluations"]
+            ]
             results = [(run, directory.displacement(run, evaluation, evaluators[0])) for run in runs]
             absent += sum(result is None for _, result in results)
             kept = [(run, result) for run, result in results if result is not None]
@@ -49,7 +54,7 @@ def measured(directory: Directory, missing: list[str]) -> list[VariantDisplaceme
 def _audited(
     study: Mapping[str, Any], run: Mapping[str, Any], evaluation: str | None, axis: str
 ) -> tuple[float, float, float] | None:
-    """(first, middle, last) of the audit of an evaluation; None = of the one that tests the run as it was trained."""
+    """Read (first, middle, last) of the audit of an evaluation; None means the one that tests the run as trained."""
     if evaluation is None:
         own = [e for e in study["evaluations"] if tested_as(study, run["variants"], e) == run["variants"]]
         evaluation = next((name for name in own if name in run["evaluations"]), None)
@@ -72,7 +77,16 @@ def _shift(
         absorbed, shift_absorbed = (_triple(-(e_tested - learned)) for learned in (e_trained, constant))
     thirds = [[float(m.thirds[i]) for m in measured if not math.isnan(m.thirds[i])] for i in range(3)]
     drift = [float(m.drift) for m in measured if not math.isnan(m.drift)]
-    return Shift(thirds, drift, np.stack([m.profile for m in measured]), tested, absorbed, shift_absorbed)
+    return Shift(
+        thirds,
+        [summarize(values) for values in thirds],
+        drift,
+        summarize(drift),
+        np.stack([m.profile for m in measured]),
+        tested,
+        absorbed,
+        shift_absorbed,
+    )
 
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""What a report is made of, whatever it is written as: plain text, tables and figures in sections."""
+"""The structure of a report in any format: sections of plain text, tables and figures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,14 +22,14 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Bullets:
-    """Sentences in no order."""
+    """List of sentences in no order."""
 
     items: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict on one comparison.
+    """Verdict on one comparison.
 
     Attributes:
         status: decides how it looks.
@@ -46,7 +46,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are text; a line break within a cell is kept.
+    """Table whose cells are text; a line break within a cell is kept.
 
     Attributes:
         columns: headers.
@@ -63,7 +63,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the report."""
+    """Figure of the report."""
 
     plot: Plot
 
@@ -73,7 +73,7 @@ Block = Paragraph | Bullets | Finding | Table | Picture
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what is below it.
+    """Heading and the blocks below it.
 
     Attributes:
         key: unique in the document, fit for an anchor.
@@ -88,7 +88,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """A report.
+    """Report as a document.
 
     Attributes:
         title: of the document.

@@ -1,4 +1,4 @@
-"""What the figures of a report show: the seeds, the differences, the displacement, ... each as a ``Plot`` of panels."""
+"""The content of the figures: the seeds, the differences, the displacement, ... each as a ``Plot`` of panels."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,27 +9,27 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from ..statistics import SEEDS_FOR_SIGNIFICANCE, mean_and_sd, mean_interval
+from ..paired import SEEDS_FOR_SIGNIFICANCE
 from .cells import interaction_label, signed, where
-from .gather import Scores, tested_as
+from .gather import tested_as
 from .panels import BAND, INK, MUTED, SERIES, Panel, Plot, marker_size, series_colour, series_marker
 from .results import THIRDS, Breakdown, Comparison, Report, Shift, TestedDifference, Transfer, VariantDisplacement
 
 NAMES = ("studies", "seeds", "differences", "interactions", "deployment", "displacement", "trimap", "boundary", "audit")
-"""Of all figures that a report may have."""
+"""Names of all figures that a report may have."""
 
 _ON_CELL = "#101418"  # cells have their own colours, light ones in every theme
 _DIVERGING = LinearSegmentedColormap.from_list("loss", ["#e8894a", "#f6c9a5", "#f7f7f7", "#a9cfe6", "#5aa2cf"])
 
 
 def seeds(report: Report) -> Plot:
-    """Every seed of every variant; one span of the axes, so that equal heights are equal differences."""
+    """Plot every seed of every variant; the axes have one span, so that equal heights are equal differences."""
     present = [[v for scores in c.scores.values() for v in scores.values()] for c in report.comparisons]
     span = 1.2 * max((max(v) - min(v) for v in present), default=0.0) or 1.0
 
     def panel(comparison: Comparison, values: Sequence[float]) -> Panel:
         def draw(axes: Axes) -> None:
-            _seed_dots(axes, comparison.scores)
+            _seed_dots(axes, comparison)
             middle = (max(values) + min(values)) / 2
             axes.set_ylim(middle - span / 2, middle + span / 2)
             axes.set_ylabel(f"{report.study['metric']} ({report.unit.score})")
@@ -45,10 +45,11 @@ def seeds(report: Report) -> Plot:
     )
 
 
-def _seed_dots(axes: Axes, scores: Mapping[str, Scores]) -> None:
+def _seed_dots(axes: Axes, comparison: Comparison) -> None:
+    scores = comparison.scores
     for seed in sorted({seed for of_variant in scores.values() for seed in of_variant}):
         axes.plot([of_variant.get(seed, math.nan) for of_variant in scores.values()], color=BAND, linewidth=0.9)
-    for position, of_variant in enumerate(scores.values()):
+    for position, (name, of_variant) in enumerate(scores.items()):
         colour = series_colour(position)
         axes.plot(
             [position] * len(of_variant),
@@ -61,15 +62,16 @@ def _seed_dots(axes: Axes, scores: Mapping[str, Scores]) -> None:
             zorder=3,
         )
         if of_variant:
-            mean, _ = mean_and_sd(list(of_variant.values()))
-            axes.hlines(mean, position - 0.24, position + 0.24, color=colour, linewidth=1.8, zorder=2)
+            axes.hlines(
+                comparison.means[name].mean, position - 0.24, position + 0.24, color=colour, linewidth=1.8, zorder=2
+            )
     axes.set_xticks(range(len(scores)), [_short(name, 60 // len(scores)) for name in scores])
     axes.set_xlim(-0.5, len(scores) - 0.5)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A line of a forest plot: seeds, Student's interval, and that with other images below it."""
+    """Line of a forest plot: seeds, Student's interval, and that with other images below it."""
 
     label: str
     values: Sequence[float]
@@ -88,7 +90,7 @@ def _row(label: str, tested: TestedDifference) -> _Row:
 
 
 def differences(report: Report) -> Plot:
-    """Forest plot of the paired differences, one panel per evaluation."""
+    """Draw the forest plot of the paired differences, one panel per evaluation."""
     rows: dict[str, list[_Row]] = {}
     for comparison in report.comparisons:
         for name, tested in comparison.tested.items():
@@ -107,7 +109,7 @@ def differences(report: Report) -> Plot:
 
 
 def interactions(report: Report) -> Plot:
-    """Forest plot of the interactions, one panel per evaluation."""
+    """Draw the forest plot of the interactions, one panel per evaluation."""
     rows: dict[str, list[_Row]] = {}
     for each in report.interactions:
         d = each.difference
@@ -124,7 +126,7 @@ def interactions(report: Report) -> Plot:
 
 
 def studies(rows: Mapping[str, Sequence[tuple[str, TestedDifference]]], unit: str) -> Plot:
-    """Forest plot of the declared comparisons of several studies, one panel per study.
+    """Draw the forest plot of the declared comparisons of several studies, one panel per study.
 
     Args:
         rows: study -> (label, what it came to).
@@ -146,7 +148,7 @@ def studies(rows: Mapping[str, Sequence[tuple[str, TestedDifference]]], unit: st
 
 
 def _forest(rows: Mapping[str, Sequence[_Row]], unit: str, margin: float | None, before: str) -> list[Panel]:
-    """One panel per key, all with one range."""
+    """Draw one panel per key, all with one range."""
     ends = [
         x for group in rows.values() for row in group for x in (*row.values, row.low, row.high, *(row.images or ()))
     ]
@@ -194,7 +196,7 @@ def _forest_row(axes: Axes, y: int, row: _Row) -> None:
 
 
 def deployment(report: Report) -> Plot | None:
-    """Matrices {trained with} x {tested with}, one for each axis that an evaluation changes."""
+    """Draw a matrix {trained with} x {tested with} for each axis that an evaluation changes."""
     panels = []
     for axis in report.study["axes"]:
         cells: dict[tuple[str, str], dict[tuple[str, str], tuple[float, float]]] = {}
@@ -218,14 +220,14 @@ def deployment(report: Report) -> Plot | None:
 
 
 def _tested(report: Report) -> list[tuple[Mapping[str, str], Mapping[str, str], float, float]]:
-    """Trained as, tested as, mean, and change against the first evaluation."""
+    """List (trained as, tested as, mean, change against the first evaluation)."""
     first = next(iter(report.study["evaluations"]))
     found: list[tuple[Mapping[str, str], Mapping[str, str], float, float]] = []
     for comparison in report.comparisons:
-        for name, scores in comparison.scores.items():
+        for name, summary in comparison.means.items():
             compare = report.study["compare"]
             variants = {a: name if a == compare else comparison.combination[a] for a in report.study["axes"]}
-            mean, _ = mean_and_sd(list(scores.values()))
+            mean = summary.mean
             transfer = _transfer(report, variants, comparison.evaluation)
             if comparison.evaluation == first:
                 found.append((variants, tested_as(report.study, variants, first), mean, 0.0))
@@ -269,7 +271,7 @@ def _matrix(report: Report, axis: str, key: str, cells: Mapping[tuple[str, str],
 
 
 def displacement(report: Report) -> Plot:
-    """Profiles over the position in the image, all with one range."""
+    """Plot profiles over the position in the image, all with one range."""
     names = report.variants
     panels = []
     reach = [0.0]
@@ -315,7 +317,7 @@ def _profile(title: str, group: Sequence[VariantDisplacement], axis: str, sign: 
 
 
 def _mean_rows(profile: np.ndarray) -> np.ndarray:
-    """Mean over seeds of what is not NaN."""
+    """Average over the seeds that are not NaN."""
     present = ~np.isnan(profile)
     count = present.sum(0)
     total = np.where(present, profile, 0).sum(0)
@@ -331,7 +333,7 @@ def _with_limits(panel: Panel, limit: float) -> Panel:
 
 
 def curves(report: Report, name: str, title: str, found: Sequence[Breakdown], ylabel: str, caption: str) -> Plot:
-    """A metric over the width of a band in pixels; fractions of the diagonal are in the table."""
+    """Plot a metric over the width of a band in pixels; fractions of the diagonal are in the table."""
     names = report.variants
 
     def panel(curve: Breakdown) -> Panel:
@@ -344,7 +346,7 @@ def curves(report: Report, name: str, title: str, found: Sequence[Breakdown], yl
                 for seed in sorted(by_seed):
                     y = [curve.scores[width][variant].get(seed, math.nan) for width in widths]
                     axes.plot(x, y, color=series_colour(index), linewidth=0.6, alpha=0.45)
-                means = [mean_and_sd(list(curve.scores[width][variant].values()))[0] for width in widths]
+                means = [curve.means[width][variant].mean for width in widths]
                 axes.plot(
                     x, means, color=series_colour(index), marker=series_marker(index), markersize=marker_size(index)
                 )
@@ -362,7 +364,7 @@ def curves(report: Report, name: str, title: str, found: Sequence[Breakdown], yl
 
 
 def audit(report: Report) -> Plot | None:
-    """What the audit predicts for each third of the image, and what was measured there."""
+    """Plot the displacement that the audit predicts for each third of the image, and the measured one."""
     names = report.variants
     groups: dict[tuple[str, str], list[VariantDisplacement]] = {}
     for axis in ("x", "y"):
@@ -405,11 +407,11 @@ def _predicted(
                 axes.plot([start, end], [y, y], color=BAND, linewidth=7, solid_capstyle="butt")
                 axes.plot([start, start], [y - 0.36, y + 0.36], color=MUTED, linewidth=1.6)
                 axes.plot([end, end], [y - 0.2, y + 0.2], color=MUTED, linewidth=0.8)
-                mean, low, high = mean_interval(shift.thirds[third])
-                if not math.isnan(mean):
-                    axes.plot([low, high], [y, y], color=series_colour(index), linewidth=1.2)
+                mean = shift.third_means[third]
+                if not math.isnan(mean.mean):
+                    axes.plot([mean.low, mean.high], [y, y], color=series_colour(index), linewidth=1.2)
                     axes.plot(
-                        [mean],
+                        [mean.mean],
                         [y],
                         color=series_colour(index),
                         marker=series_marker(index),
@@ -427,7 +429,7 @@ def _predicted(
 
 
 def pixels(width: str) -> float:
-    """``3px`` as 3."""
+    """Parse ``3px`` as 3."""
     return float(width.removesuffix("px"))
 
 

@@ -1,4 +1,4 @@
-"""What lies in the directory of a study, read once and left as it is: no statistics, no words."""
+"""The records in the directory of a study, read once and left as they are: no statistics, no words."""
 
 import hashlib
 import itertools
@@ -13,20 +13,20 @@ import numpy as np
 from mmseg_resample.evaluation.displacement import Displacement, EdgeCounts, displacement
 
 from .. import records
+from ..evaluators import CONFUSION
 from ..image_bootstrap import read_image_counts
-from ..measures import CONFUSION
 from ..plan import DeclaredComparison, StudyError, Variants
 
 Scores = Mapping[int, float]
 """Seed -> metric, in the unit of the metric."""
 
 FEWEST_SEQUENCES = 10
-"""Videos that are redrawn like images; fewer say too little about how videos differ."""
+"""Number of videos from which they are redrawn like images; fewer say too little about how videos differ."""
 
 
 @dataclass(frozen=True)
 class Directory:
-    """The records of a study.
+    """Records of a study.
 
     Attributes:
         root: the directory.
@@ -54,49 +54,49 @@ class Directory:
         return {axis: names for axis, names in self.study["axes"].items() if axis != self.study["compare"]}
 
     def scalars(self, variants: Variants, evaluation: str, name: str) -> dict[int, float]:
-        """Seed -> a scalar of an evaluation; seeds without it, or with NaN, are left out."""
+        """Map each seed to a scalar of an evaluation; seeds without it, or with NaN, are left out."""
         found = {}
-        for run in self.of(variants):
+        for run in self.runs_of(variants):
             value = scalar(run["evaluations"].get(evaluation), name)
             if value is not None:
                 found[run["seed"]] = value
         return found
 
-    def of(self, variants: Variants) -> list[Mapping[str, Any]]:
-        """The finished runs trained as ``variants``, by seed."""
+    def runs_of(self, variants: Variants) -> list[Mapping[str, Any]]:
+        """List the finished runs trained as ``variants``, by seed."""
         return [run for run in self.runs if run["variants"] == variants]
 
-    def full(self, combination: Variants, variant: str) -> dict[str, str]:
-        """Variants of all axes, in their order, from those of the other axes and that of the compared one."""
+    def all_axes(self, combination: Variants, variant: str) -> dict[str, str]:
+        """Combine the variants of the other axes with one of the compared axis, in the order of the axes."""
         compare = self.study["compare"]
         return {axis: variant if axis == compare else combination[axis] for axis in self.study["axes"]}
 
     def groups(self) -> Iterator[tuple[dict[str, str], list[str]]]:
-        """Combinations of the other axes, and the variants of the compared axis trained or planned in each."""
+        """Yield combinations of the other axes, and the variants of the compared axis trained or planned in each."""
         compare = self.study["compare"]
         trained = [run["variants"] for run in self.runs] + self.study["combinations"]
         for combination in product(self.other_axes):
-            names = [name for name in self.study["axes"][compare] if self.full(combination, name) in trained]
+            names = [name for name in self.study["axes"][compare] if self.all_axes(combination, name) in trained]
             if names:
                 yield combination, names
 
     def grid(self) -> Iterator[tuple[dict[str, str], str, list[str]]]:
-        """The same for every evaluation: combination, evaluation, variants."""
+        """Yield the same for every evaluation: combination, evaluation, variants."""
         for combination, names in self.groups():
             for evaluation in self.study["evaluations"]:
                 yield combination, evaluation, names
 
     def evaluators(self, kind: str) -> list[str]:
-        """Names of the evaluators of a type, such as ``DisplacementMetric``, with or without a scope."""
+        """List the names of the evaluators of a type, such as ``DisplacementMetric``, with or without a scope."""
         evaluators = self.study.get("evaluators") or {}
         return [name for name, config in evaluators.items() if str(config["type"]).split(".")[-1] == kind]
 
     def counts_file(self, run: Mapping[str, Any], evaluation: str, evaluator: str) -> Path:
-        """Where the per-image counts of an evaluator are kept."""
+        """Return where the per-image counts of an evaluator are kept."""
         return records.RunFiles(self.root / run["directory"]).counts(evaluation) / f"{evaluator}.npz"
 
     def image_counts(self, runs: Sequence[Mapping[str, Any]], evaluation: str) -> list[np.ndarray] | str:
-        """Counts of the confusion matrices of several runs, by image or sequence, these in one order.
+        """Read the confusion matrices of several runs as counts by image or sequence, in one order.
 
         Returns:
             (images, 3, C) for every run, or in words why there are none.
@@ -115,7 +115,7 @@ class Directory:
         return list(arm)
 
     def displacement(self, run: Mapping[str, Any], evaluation: str, evaluator: str) -> Displacement | None:
-        """The displacement over all test images, with its profile; None without a file."""
+        """Read the displacement over all test images, with its profile; None without a file."""
         path = self.counts_file(run, evaluation, evaluator)
         if not path.exists():
             return None
@@ -155,7 +155,7 @@ def read(root: Path) -> Directory:
 
 
 def family(study: Mapping[str, Any]) -> list[DeclaredComparison]:
-    """The comparisons that were declared, in the order of the runs."""
+    """List the declared comparisons, in the order of the runs."""
     others = [axis for axis in study["axes"] if axis != study["compare"]]
     return [
         DeclaredComparison(
@@ -166,32 +166,32 @@ def family(study: Mapping[str, Any]) -> list[DeclaredComparison]:
 
 
 def tested_as(study: Mapping[str, Any], variants: Variants, evaluation: str) -> dict[str, str]:
-    """What trained variants are tested as in an evaluation."""
+    """Map each trained variant to the one it is tested as in an evaluation."""
     mapping = study["evaluations"][evaluation]
     return {axis: mapping.get(axis, {}).get(name, name) for axis, name in variants.items()}
 
 
 def scalar(record: Mapping[str, Any] | None, name: str) -> float | None:
-    """A scalar of the record of an evaluation; None where it is absent or not a number."""
+    """Read a scalar from the record of an evaluation; None where it is absent or not a number."""
     if record is None:
         return None
     return record[name] if record.get(name) is not None else (record.get("metrics") or {}).get(name)
 
 
 def widths(record: Mapping[str, Any], name: str) -> dict[str, str]:
-    """The metrics ``<name>_<width>`` of an evaluation: width, as ``3px`` or ``2pct``, -> name of the scalar."""
+    """Find the metrics ``<name>_<width>`` of an evaluation: width, as ``3px`` or ``2pct``, -> name of the scalar."""
     pattern = re.compile(rf"(?:.*/)?{re.escape(name)}_(\d+(?:\.\d+)?(?:px|pct))")
     matches = ((pattern.fullmatch(key), key) for key in record.get("metrics") or {})
     return {match[1]: key for match, key in matches if match}
 
 
 def product(axes: Mapping[str, Iterable[str]]) -> Iterator[dict[str, str]]:
-    """Every combination of variants."""
+    """Yield every combination of variants."""
     return (dict(zip(axes, names, strict=True)) for names in itertools.product(*axes.values()))
 
 
 def _records(root: Path, name: str, study: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The records called ``name`` of all runs that the study knows, seed by seed in the order of the axes."""
+    """Read the records called ``name`` of all runs that the study knows, seed by seed in the order of the axes."""
     axes = study["axes"]
     found = []
     for path in root.glob(f"*/seed-*/{name}"):

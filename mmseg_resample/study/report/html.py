@@ -12,7 +12,7 @@ LONG = 14
 
 
 def to_html(document: Document) -> str:
-    """The document as a page."""
+    """Render the document as a page."""
     title = _text(document.title)
     links = "".join(f'<a href="#{s.key}">{_text(s.title)}</a>' for s in document.sections)
     body = "".join(_section(section) for section in document.sections)

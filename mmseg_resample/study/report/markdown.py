@@ -7,7 +7,7 @@ from .document import Block, Bullets, Document, Finding, Paragraph, Picture, Tab
 
 
 def to_markdown(document: Document, figures: str = "figures") -> str:
-    """The document as GitHub's Markdown.
+    """Render the document as GitHub's Markdown.
 
     Args:
         document: what to write.
@@ -51,6 +51,6 @@ def _cell(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """What is no markup must not become one; underscores within words are none."""
+    """Escape what would become markup; underscores within words would not."""
     text = re.sub(r"[\\`*<]", lambda match: f"\\{match[0]}", text)
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)

@@ -1,4 +1,4 @@
-"""How a figure is drawn and written: as one file, or panel by panel into a page. What is in it, ``figures`` knows.
+"""The drawing of figures, as one file, or panel by panel into a page; ``figures`` has their content.
 
 Panels are small: side by side on a screen or on paper, one below the other on a phone, never scaled down.
 """
@@ -16,11 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mmseg_resample.files import whole
+from mmseg_resample.files import atomic_write
 
 INK, MUTED, GRID, BAND = "#24292f", "#6b7480", "#dfe3e8", "#c9d1d9"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9")
-"""Of Okabe and Ito: told apart in every kind of colour vision. The shapes of the markers repeat the difference."""
+"""Colours of Okabe and Ito, distinct in every kind of colour vision; the shapes of the markers differ as well."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GLYPHS = ("●", "■", "▲", "◆", "▼", "✚")
 """The markers as text, for legends."""
@@ -59,7 +59,7 @@ _STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes.
+    """Pair of axes and what is drawn in them.
 
     Attributes:
         title: short.
@@ -76,7 +76,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure.
+    """Figure of one or more panels.
 
     Attributes:
         name: of its files.
@@ -113,14 +113,14 @@ def save(plot: Plot, directory: Path) -> list[Path]:
             figure.legend(handles=handles, loc="lower left", ncols=min(6, len(handles)), frameon=False)
         for suffix in ("png", "svg"):
             path = directory / f"{plot.name}.{suffix}"
-            with whole(path) as partial:
-                figure.savefig(partial, format=suffix, facecolor="white", metadata=_anonymous(suffix))
+            with atomic_write(path) as partial:
+                figure.savefig(partial, format=suffix, facecolor="white", metadata=_undated(suffix))
             paths.append(path)
     return paths
 
 
 def inline_svg(plot: Plot) -> list[str]:
-    """Every panel as an ``<svg>`` element; its colours are variables of the page, with the given ones as default."""
+    """Render every panel as an ``<svg>`` element; colours are variables of the page, the given ones their defaults."""
     return [_inline(panel, f"{plot.name}-{index}") for index, panel in enumerate(plot.panels)]
 
 
@@ -129,7 +129,7 @@ def _inline(panel: Panel, key: str) -> str:
         figure = Figure(figsize=(_WIDTH, panel.height))
         _draw(_axes(figure, panel, 0.0, panel.height), panel)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata=_anonymous("svg"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=_undated("svg"))
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
@@ -156,13 +156,13 @@ def _attribute(text: str) -> str:
     return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
 
 
-def _anonymous(suffix: str) -> dict[str, Any]:
-    """No date and no version in the file."""
+def _undated(suffix: str) -> dict[str, Any]:
+    """Return metadata that keeps date and version out of the file."""
     return {"Software": None} if suffix == "png" else {"Date": None, "Creator": None}
 
 
 def _axes(figure: Figure, panel: Panel, left: float, top: float) -> Axes:
-    """The axes of a panel whose upper left corner is there, in inches: a layout engine would draw everything twice."""
+    """Add the axes of a panel by its upper left corner, in inches: a layout engine would draw everything twice."""
     width, height = figure.get_size_inches()
     x, y = left + panel.margin, top - panel.height + _BELOW
     return figure.add_axes(
@@ -195,5 +195,5 @@ def series_marker(index: int) -> str:
 
 
 def marker_size(index: int) -> float:
-    """Of markers: where series coincide, those below still show."""
+    """Return the size of the markers of a series: where series coincide, those below still show."""
     return max(2.8, 5.6 - 0.9 * index)

@@ -1,4 +1,4 @@
-"""What the analysis of a study gives, for whatever shows it."""
+"""The results of the analysis of a study, for every format of the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..intervals import EffectSize, Interval
+from ..paired import PairedDifference, Summary
 from ..plan import DeclaredComparison, Variants
-from ..statistics import PairedDifference
 from .cells import Unit
 from .gather import Scores
 from .verdict import Evidence, Verdict
@@ -19,7 +19,7 @@ THIRDS = {"x": ("left", "middle", "right"), "y": ("top", "middle", "bottom")}
 
 @dataclass(frozen=True)
 class TestedDifference:
-    """A paired difference and what it is worth.
+    """Paired difference with its tests and its verdict.
 
     Attributes:
         evidence: the difference and its tests.
@@ -36,12 +36,13 @@ class TestedDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The variants of the compared axis within one combination of the other axes, under one evaluation.
+    """Variants of the compared axis within one combination of the other axes, under one evaluation.
 
     Attributes:
         combination: variants of the other axes, as trained.
         evaluation: name.
         scores: variant -> seed -> metric, in the order of the axis; the first variant is the reference.
+        means: variant -> mean of its scores.
         differences: every other variant minus the reference.
         tested: the same, with tests and verdict.
     """
@@ -49,6 +50,7 @@ class Comparison:
     combination: Variants
     evaluation: str
     scores: Mapping[str, Scores]
+    means: Mapping[str, Summary]
     differences: Mapping[str, PairedDifference]
     tested: Mapping[str, TestedDifference]
 
@@ -60,7 +62,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Transfer:
-    """One trained variant tested in another way: same weights, so the difference is what the test costs.
+    """Test of a trained variant as another one: same weights, so the difference is what the test costs.
 
     Attributes:
         variants: as trained.
@@ -79,7 +81,7 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Interaction:
-    """How much a paired difference changes along other axes.
+    """Change of a paired difference along other axes.
 
     Attributes:
         variant: of the compared axis.
@@ -106,7 +108,9 @@ class Shift:
 
     Attributes:
         thirds: for each third, the values by seed, NaN left out.
-        drift: by seed.
+        third_means: their means.
+        drift: by seed, NaN left out.
+        drift_mean: its mean.
         profile: (seeds, bins), NaN where nothing can be measured.
         audited: (first, middle, last) misregistration of the network as tested; None if unknown.
         absorbed: predicted displacement at the thirds, if training learned to undo all that it met.
@@ -114,7 +118,9 @@ class Shift:
     """
 
     thirds: Sequence[Sequence[float]]
+    third_means: Sequence[Summary]
     drift: Sequence[float]
+    drift_mean: Summary
     profile: np.ndarray
     audited: tuple[float, float, float] | None
     absorbed: tuple[float, float, float] | None
@@ -146,24 +152,26 @@ class VariantDisplacement:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """A metric by the width of a band, or by class, for the variants of a comparison.
+    """Metric by the width of a band, or by class, for the variants of a comparison.
 
     Attributes:
         combination: variants of the other axes, as trained.
         evaluation: name.
         scores: width, as ``3px``, or class -> variant -> seed -> metric.
+        means: width or class -> variant -> mean of its scores.
         differences: width or class -> variant -> that minus the reference.
     """
 
     combination: Variants
     evaluation: str
     scores: Mapping[str, Mapping[str, Scores]]
+    means: Mapping[str, Mapping[str, Summary]]
     differences: Mapping[str, Mapping[str, PairedDifference]]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a reader of a study is told.
+    """Analysis of a study: everything that its reader is told.
 
     Attributes:
         study: content of ``study.json``.

@@ -1,10 +1,10 @@
-"""The content of a report in reading order, the verdict first: what each number is called and how it is rounded."""
+"""The content of a report in reading order, the verdict first: names and rounding of every number."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..statistics import SEEDS_FOR_SIGNIFICANCE, PairedDifference, mean_and_sd
+from ..paired import SEEDS_FOR_SIGNIFICANCE, summarize
 from . import figures
 from .cells import (
     count_cell,
@@ -21,13 +21,13 @@ from .cells import (
     where,
 )
 from .document import Block, Bullets, Document, Finding, Paragraph, Picture, Section, Table
-from .gather import Scores, product
+from .gather import product
 from .panels import Plot
 from .results import THIRDS, Breakdown, Comparison, Report, TestedDifference
 
 
 def document(report: Report) -> Document:
-    """The report of one study. Sections whose data is absent are left out; the verdict says so."""
+    """Lay out the report of one study. Sections whose data is absent are left out; the verdict says so."""
     makers = (
         _verdict,
         _seeds,
@@ -48,7 +48,7 @@ def document(report: Report) -> Document:
 
 
 def findings(report: Report) -> list[Finding]:
-    """The verdict on every declared comparison, in the order of the report."""
+    """List the verdict on every declared comparison, in the order of the report."""
     shown = [_finding(comparison, name) for comparison, name in report.declared]
     present = {(tuple(c.combination.items()), c.evaluation, name) for c, name in report.declared}
     for each in report.family:
@@ -59,7 +59,7 @@ def findings(report: Report) -> list[Finding]:
 
 
 def comparison_rows(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Means of the variants and paired differences, for the terminal and the section of the seeds."""
+    """Tabulate the means of the variants and the paired differences, for the terminal."""
     names = report.variants
     axes = report.other_axes
     titles = list(dict.fromkeys(f"{name} - {c.reference}" for c in report.comparisons for name in c.differences))
@@ -72,7 +72,7 @@ def comparison_rows(report: Report) -> tuple[list[str], list[list[str]]]:
                 *c.combination.values(),
                 c.evaluation,
                 str(n),
-                *(mean_cell(c.scores.get(name, {})) for name in names),
+                *(mean_cell(c.means.get(name)) for name in names),
                 *(seeds_cell(cells.get(title)) for title in titles),
             ]
         )
@@ -80,7 +80,7 @@ def comparison_rows(report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def transfer_rows(report: Report) -> tuple[list[str], list[list[str]]]:
-    """The same weights tested otherwise."""
+    """Tabulate the same weights tested otherwise."""
     axes = list(report.study["axes"])
     titles = list(dict.fromkeys(f"{t.evaluation} - {t.reference}" for t in report.transfers))
     rows: dict[tuple[str, ...], dict[str, str]] = {}
@@ -90,7 +90,7 @@ def transfer_rows(report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def provenance_rows(environments: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Environments, one a row."""
+    """Tabulate the environments, one a row."""
     rows = []
     for environment in environments:
         git = environment.get("git")
@@ -146,7 +146,7 @@ def _seeds(report: Report) -> SectionParts:
     names = report.variants
     axes = report.other_axes
     rows = [
-        [*c.combination.values(), c.evaluation, *(f"{mean_cell(c.scores.get(name, {}))}" for name in names)]
+        [*c.combination.values(), c.evaluation, *(mean_cell(c.means.get(name)) for name in names)]
         for c in report.comparisons
     ]
     table = Table(
@@ -266,8 +266,8 @@ def _displacement(report: Report) -> SectionParts:
                     each.evaluation,
                     each.variant,
                     f"d{axis}",
-                    *(pixels_cell(third) for third in shift.thirds),
-                    pixels_cell(shift.drift),
+                    *(pixels_cell(mean) for mean in shift.third_means),
+                    pixels_cell(shift.drift_mean),
                     "" if math.isnan(each.found) else f"{each.found:.0f} %",
                 ]
             )
@@ -323,7 +323,7 @@ def _curve_table(report: Report, curves: Sequence[Breakdown], what: str) -> Tabl
     rows = [
         [*curve.combination.values(), curve.evaluation, width, *cells]
         for curve in curves
-        for width, cells in _paired_rows(report, curve.scores, curve.differences)
+        for width, cells in _paired_rows(report, curve)
     ]
     return _paired_table(report, ["tested as", "width"], rows, what)
 
@@ -332,7 +332,7 @@ def _classes(report: Report) -> SectionParts:
     rows = [
         [*each.combination.values(), name, *cells]
         for each in report.classes
-        for name, cells in _paired_rows(report, each.scores, each.differences)
+        for name, cells in _paired_rows(report, each)
     ]
     if not rows:
         return "classes", "", []
@@ -341,15 +341,11 @@ def _classes(report: Report) -> SectionParts:
     return "classes", "By class", [table]
 
 
-def _paired_rows(
-    report: Report,
-    scores: Mapping[str, Mapping[str, Scores]],
-    differences: Mapping[str, Mapping[str, PairedDifference]],
-) -> Iterator[tuple[str, list[str]]]:
+def _paired_rows(report: Report, breakdown: Breakdown) -> Iterator[tuple[str, list[str]]]:
     names = report.variants
-    for row, of_variant in scores.items():
-        means = [mean_cell(of_variant.get(name, {})) for name in names]
-        changes = [differences[row].get(name) for name in names[1:]]
+    for row, of_variant in breakdown.means.items():
+        means = [mean_cell(of_variant.get(name)) for name in names]
+        changes = [breakdown.differences[row].get(name) for name in names[1:]]
         yield row, [*means, *("" if change is None else interval_cell(change) for change in changes)]
 
 
@@ -384,7 +380,7 @@ def _audit(report: Report) -> SectionParts:
                         signed(_at_third(shift.audited, third)),
                         signed(shift.absorbed[third]),
                         signed(shift.shift_absorbed[third]),
-                        pixels_cell(shift.thirds[third]),
+                        pixels_cell(shift.third_means[third]),
                     ]
                 )
     axes = report.other_axes
@@ -449,12 +445,12 @@ def _cost(report: Report) -> SectionParts:
         runs = [run for run in report.runs if run["variants"] == variants]
         if runs:
             trainings = [run["training"] for run in runs]
-            seconds, _ = mean_and_sd([training["seconds"] for training in trainings])
+            seconds = summarize([training["seconds"] for training in trainings]).mean
             tested = [sum((e or {}).get("seconds") or 0.0 for e in run["evaluations"].values()) for run in runs]
             peaks = [t["peak_memory_bytes"] for t in trainings if t["peak_memory_bytes"]]
             peak = f"{max(peaks) / 2**20:.0f} MiB ({trainings[0]['memory']})" if peaks else "unknown"
             counts = [str(len(runs)), str(trainings[0]["iterations"])]
-            rows.append([*variants.values(), *counts, time_cell(seconds), time_cell(mean_and_sd(tested)[0]), peak])
+            rows.append([*variants.values(), *counts, time_cell(seconds), time_cell(summarize(tested).mean), peak])
     if not rows:
         return "cost", "", []
     total = sum(run["training"]["seconds"] for run in report.runs)

@@ -14,7 +14,7 @@ from .results import Report, TestedDifference
 
 @dataclass(frozen=True)
 class Collection:
-    """The reports of several studies.
+    """Reports of several studies.
 
     Attributes:
         names: of the studies; their directories tell apart those that are called the same.
@@ -61,7 +61,7 @@ def build_many(roots: Sequence[Path]) -> Collection:
 
 
 def document(collection: Collection) -> Document:
-    """The report across the studies."""
+    """Lay out the report across the studies."""
     named = list(zip(collection.names, collection.reports, strict=True))
     verdicts: list[Block] = []
     for name, report in named:
@@ -85,7 +85,7 @@ def document(collection: Collection) -> Document:
 
 
 def to_json(collection: Collection) -> dict[str, Any]:
-    """Every study as in its own report."""
+    """Convert to JSON data, every study as in its own report."""
     studies = [
         {"name": name, **data.to_json(report)}
         for name, report in zip(collection.names, collection.reports, strict=True)
@@ -128,10 +128,10 @@ def _differences(collection: Collection) -> list[Section]:
 
 def _scores(collection: Collection) -> Section:
     rows = [
-        [name, report.study["metric"], cells.where(c.combination, c.evaluation), variant, cells.mean_cell(scores)]
+        [name, report.study["metric"], cells.where(c.combination, c.evaluation), variant, cells.mean_cell(mean)]
         for name, report in zip(collection.names, collection.reports, strict=True)
         for c in report.comparisons
-        for variant, scores in c.scores.items()
+        for variant, mean in c.means.items()
     ]
     words = frozenset(["study", "metric", "tested", "variant"])
     table = Table(

@@ -1,4 +1,4 @@
-"""How the page of a report looks."""
+"""The style sheet of the page of a report."""
 
 CSS = """\
 :root {
@@ -77,4 +77,4 @@ summary { cursor: pointer; color: var(--series-0); }
   summary { display: none; }
 }
 """
-"""Colours are variables that the figures use too."""
+"""Style sheet. Its colours are variables, which the figures use too."""

@@ -12,7 +12,7 @@ from .sections import comparison_rows, findings, transfer_rows
 
 
 def tables(report: Report) -> Iterator[Table]:
-    """The comparisons, the transfers, and last, where a reader looks first, the verdict."""
+    """Yield the comparisons, the transfers, and last, where a reader looks first, the verdict."""
     study = report.study
     yield _rich(
         *comparison_rows(report), f"{study['metric']} ({report.unit.score}) by {study['compare']}, paired by seed"
@@ -26,7 +26,7 @@ def tables(report: Report) -> Iterator[Table]:
 
 
 def verdict(report: Report) -> Table:
-    """The headline, and the status of every declared comparison."""
+    """Tabulate the headline, and the status of every declared comparison."""
     return _rich(["declared comparison", "verdict"], [[f.subject, f.label] for f in findings(report)], report.headline)
 
 

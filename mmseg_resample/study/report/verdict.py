@@ -1,4 +1,4 @@
-"""Statistics into words. The words are chosen so that nothing without evidence can be read as a finding.
+"""The verdict on a comparison, in words that cannot be read as a finding where there is no evidence.
 
 The status of a declared comparison is the first of these that holds:
 
@@ -24,8 +24,8 @@ from typing import Literal
 
 from ..design import Outlook
 from ..image_bootstrap import NestedBootstrap
+from ..paired import SEEDS_FOR_SIGNIFICANCE, PairedDifference
 from ..significance import seeds_for_significance
-from ..statistics import SEEDS_FOR_SIGNIFICANCE, PairedDifference
 from .cells import Unit, interval, p_value, signed
 
 ALPHA = 0.05
@@ -55,15 +55,15 @@ LABELS: dict[Status, str] = {
     "undecided": "undecided",
     "exploratory": "exploratory",
 }
-"""What a reader sees beside a comparison."""
+"""Label of each status, which a reader sees beside a comparison."""
 
 FINDINGS: tuple[Status, ...] = ("significant", "negligible", "equivalent")
-"""What may be quoted as a result."""
+"""Statuses that may be quoted as a result."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one comparison.
+    """Evidence on one comparison.
 
     Attributes:
         difference: variant minus reference, by seed.
@@ -92,7 +92,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A status and the sentences that say it.
+    """Status of a comparison and the sentences that say it.
 
     Attributes:
         status: see the module.
@@ -137,7 +137,7 @@ _COUNTED: dict[Status, str] = {
 
 
 def headline(verdicts: Sequence[Verdict], seeds: int) -> str:
-    """What the declared comparisons of a study come to, in a sentence or two.
+    """Sum up the declared comparisons of a study in a sentence or two.
 
     Args:
         verdicts: of the declared comparisons.
@@ -247,7 +247,7 @@ def _text(status: Status, evidence: Evidence, variant: str, reference: str, meas
 
 
 def _images(evidence: Evidence) -> str:
-    """Whether the finding would survive other test images."""
+    """Describe whether the finding would survive other test images."""
     images = evidence.images
     if images is None:
         return " On these test images: what others would change was not computed."

@@ -1,4 +1,3 @@
-import runpy
 import subprocess
 import sys
 from collections import OrderedDict
@@ -10,8 +9,8 @@ import pytest
 import torch
 from mmseg.apis import init_model
 
-from mmseg_resample import launch
-from tests.models.sfsegnets_reference import Network
+from mmseg_resample import cli
+from tests.launch.sfsegnets_reference import Network
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "convert_sfnet_checkpoint.py"
@@ -19,12 +18,11 @@ BASE = ROOT / "configs" / "sfnet" / "sfnet_r18_1xb8-10k_camvid-360x360.py"
 
 
 @pytest.fixture
-def convert(monkeypatch, capfd):
-    """Runs the tool in this process; exit status, stdout and stderr."""
+def convert(capfd):
+    """Run the command in this process; exit status, stdout and stderr."""
 
     def run(*args):
-        monkeypatch.setattr(sys, "argv", [TOOL.name, *map(str, args)])
-        status = launch.run(runpy.run_path(str(TOOL))["main"])
+        status = cli.main(["convert", *map(str, args)])
         out, err = capfd.readouterr()
         return SimpleNamespace(returncode=status, stdout=out, stderr=err)
 

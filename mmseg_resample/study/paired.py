@@ -2,11 +2,11 @@
 
 A comparison is a difference per seed; every statistic of a study is a function of these differences:
 
-- ``statistics``: which differences: of two variants, or an interaction of several axes.
-- ``intervals``: how large: Student's and BCa intervals, effect size.
-- ``significance``: chance or not: sign flips, t test, equivalence within a margin, Holm's correction of a family.
-- ``design``: what so many seeds could have found, and how many are needed.
-- ``image_bootstrap``: how much of the uncertainty the test images add to that of the seeds.
+- ``paired``: the differences, of two variants or in an interaction of several axes.
+- ``intervals``: their size: Student's and BCa intervals, effect size.
+- ``significance``: sign flips, t test, equivalence within a margin, Holm's correction of a family.
+- ``design``: the effects that n seeds can find, and the seeds that an effect needs.
+- ``image_bootstrap``: the uncertainty that the test images add to that of the seeds.
 
 docs/statistics.md says what each figure means, when it misleads, and its measured coverage.
 """
@@ -27,6 +27,23 @@ SEEDS_FOR_SIGNIFICANCE = seeds_for_significance()
 """Below this number of pairs no sign-flip test can give p < 0.05: its smallest two-sided p is 2 / 2**n."""
 
 Variant = TypeVar("Variant", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and spread of values by seed.
+
+    Attributes:
+        mean: NaN without a value.
+        sd: sample standard deviation (n - 1); NaN below two values.
+        low: lower end of Student's 95 % interval of the mean; NaN below two values.
+        high: upper end.
+    """
+
+    mean: float
+    sd: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -103,15 +120,14 @@ def contrast(
         raise ValueError(f"contrast: expected weights of variants in {list(scores)}, got {dict(weights)}.")
     seeds = tuple(sorted(set.intersection(*(set(scores[variant]) for variant in weights))))
     values = tuple(sum(weight * scores[variant][seed] for variant, weight in weights.items()) for seed in seeds)
-    mean, sd = mean_and_sd(values)
-    interval = t_interval(values, confidence)
-    return PairedDifference(seeds, values, mean, sd, interval.low, interval.high, confidence)
+    summary, interval = summarize(values), t_interval(values, confidence)
+    return PairedDifference(seeds, values, summary.mean, summary.sd, interval.low, interval.high, confidence)
 
 
 def interaction(
     scores: Mapping[tuple[str, ...], Mapping[int, float]], *axes: tuple[str, str], confidence: float = 0.95
 ) -> PairedDifference:
-    """How much the effect of one axis depends on the others: the difference of paired differences, seed by seed.
+    """Compute how much the effect of one axis depends on the others: the difference of paired differences by seed.
 
     With two axes, ``interaction(scores, ("false", "true"), ("128", "129"))`` is (true - false at 129) minus (true -
     false at 128). With three it is how much that interaction changes along the third, and so on. One axis gives the
@@ -135,28 +151,22 @@ def interaction(
 
 
 def interaction_weights(*axes: tuple[str, str]) -> dict[tuple[str, ...], int]:
-    """The weight of every combination in ``interaction``: -1 for each axis at its reference, multiplied."""
+    """Compute the weight of every combination in ``interaction``: -1 for each axis at its reference, multiplied."""
     return {
         tuple(axis[level] for axis, level in zip(axes, levels, strict=True)): (-1) ** levels.count(0)
         for levels in itertools.product((1, 0), repeat=len(axes))
     }
 
 
-def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, NaN of nothing, and sample standard deviation (n - 1), NaN below two values."""
-    if not values:
-        return math.nan, math.nan
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and Student's 95 % interval; NaN where there is none."""
-    ends = t_interval(values)
-    return (float(np.mean(values)) if len(values) else math.nan), ends.low, ends.high
+def summarize(values: Sequence[float]) -> Summary:
+    """Compute mean, sample standard deviation and Student's 95 % interval of values by seed."""
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    interval = t_interval(values)
+    return Summary(float(np.mean(values)) if len(values) else math.nan, sd, interval.low, interval.high)
 
 
 def caveat(n: int, family: int = 1) -> str | None:
-    """What a reader must know before believing a comparison of ``n`` seeds; None if it needs no warning.
+    """Write what a reader must know before believing a comparison of ``n`` seeds; None if it needs no warning.
 
     Args:
         n: seeds that both sides have.

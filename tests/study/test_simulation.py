@@ -1,7 +1,7 @@
 """Simulated studies with known effects: do 95 % intervals cover 95 %, do tests of level 5 % err in 5 %?
 
 The tables of docs/statistics.md are measured here, and the tests hold fresh simulations against them. To measure again:
-``python -m tests.study.test_statistics_simulation``, which prints the rows.
+``python -m tests.study.test_simulation``, which prints the rows.
 """
 
 import functools
@@ -303,7 +303,7 @@ def test_adding_seeds_until_significant_finds_what_is_not_there():
         differences = rng.standard_normal(12)
         return any(significance.sign_flip_test(differences[:n]).p <= 0.05 for n in range(6, 13))
 
-    assert rate(finds, 3000, "stopping").is_near(0.12)
+    assert rate(finds, 1000, "stopping").is_near(0.12)
 
 
 def test_a_cautious_plan_reaches_its_power_in_four_studies_of_five():

@@ -12,8 +12,8 @@ from mmseg_resample.evaluation import ConfusionMatrixMetric, scores
 from mmseg_resample.study import image_bootstrap
 from mmseg_resample.study.image_bootstrap import image_counts, nested_bootstrap, read_image_counts
 from mmseg_resample.study.intervals import t_interval
+from mmseg_resample.study.paired import interaction_weights
 from mmseg_resample.study.plan import METRICS
-from mmseg_resample.study.statistics import interaction_weights
 
 CLASSES = 4
 DOCUMENT = Path(__file__).parents[2] / "docs" / "statistics.md"

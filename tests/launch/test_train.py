@@ -1,4 +1,4 @@
-"""tools/train.py and tools/test.py, and mmseg's own, on a tiny FCN and data set: real runs, and every refusal."""
+"""The commands train and test, as tools, and mmseg's own, on a tiny FCN and data set: real runs, and every refusal."""
 
 import functools
 import os
@@ -239,7 +239,7 @@ def test_stock_tools_train_resume_and_test_our_configs(folder, trained):
 
 
 def refused(monkeypatch, capsys, folder, tool: str, *arguments: str, status: int = 2) -> str:
-    """What a command that must end with ``status`` says on stderr."""
+    """Run a tool that must end with ``status``; return what it says on stderr."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", [tool, *arguments])
     monkeypatch.setenv("LOCAL_RANK", "0")

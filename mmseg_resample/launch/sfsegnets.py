@@ -3,10 +3,10 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Convention = Literal["sfsegnets", "sfsegnets-2020"]
 
@@ -23,14 +23,14 @@ class Conversion:
         dropped: key of the source -> why nothing here uses it.
     """
 
-    state_dict: dict[str, Tensor]
+    state_dict: "dict[str, Tensor]"
     model: str
     deep_supervision: bool
     renamed: dict[str, str]
     dropped: dict[str, str]
 
     def config(self, convention: Convention = "sfsegnets") -> dict[str, Any]:
-        """``dict(backbone=..., decode_head=...)`` of the model that these weights are for, read off their shapes.
+        """Return ``dict(backbone=..., decode_head=...)`` of the model of these weights, read off their shapes.
 
         Args:
             convention: how the flows are sampled, see ``FlowAlign``; nothing in a checkpoint tells.
@@ -101,7 +101,7 @@ _UNUSED_LITE = (
 )
 
 
-def convert(source: Mapping[str, Tensor]) -> Conversion:
+def convert(source: "Mapping[str, Tensor]") -> Conversion:
     """Rename and reorder the weights of SFNet or SFNet-Lite with ResNet, STDC1 or STDC2.
 
     Args:
@@ -139,8 +139,10 @@ def convert(source: Mapping[str, Tensor]) -> Conversion:
     return Conversion(state, "SFNet-Lite" if lite else "SFNet", deep_supervision, renamed, dropped)
 
 
-def _pooled_last(weight: Tensor) -> Tensor:
-    """There the bottleneck reads the pooled branches, then the features; here the features come first."""
+def _pooled_last(weight: "Tensor") -> "Tensor":
+    """Reorder the input channels of the bottleneck: there pooled branches, then features; here features come first."""
+    import torch
+
     out = weight.shape[0]
     pooled = 4 * out
     return torch.cat([weight[:, pooled:], weight[:, :pooled]], dim=1)
@@ -160,8 +162,8 @@ def _backbone(key: str, blocks: Mapping[int, str]) -> str | None:
     return None
 
 
-def _stdc_blocks(source: Mapping[str, Tensor]) -> dict[int, str]:
-    """Position in the flat list of STDC blocks -> stage and position in it; a block with a stride begins a stage."""
+def _stdc_blocks(source: "Mapping[str, Tensor]") -> dict[int, str]:
+    """Map positions in the flat list of STDC blocks to stage and position in it; a stride begins a stage."""
     found = {int(match[1]) for key in source if (match := re.match(r"backbone\.features\.(\d+)\.", key))}
     blocks, stage, position = {}, -1, 0
     for index in sorted(found):

@@ -1,29 +1,50 @@
-"""The command line of studies, in this process; tests/study/test_kill.py has it as a process."""
+"""The command line of studies, in this process; test_kill.py has it as a process."""
 
-import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from mmseg_resample.study import loading, measures, records
-from tests.study.tiny import write_study
+import mmseg_resample
+from mmseg_resample.study import evaluators, loading, records
+from mmseg_resample.study.command import main
+
+from .tiny import write_study
 
 
 @pytest.fixture
 def command(monkeypatch, tmp_path):
-    """Runs tools/study.py with arguments in an empty directory; returns the exit status."""
-    path = Path(__file__).parents[2] / "tools" / "study.py"
-    spec = importlib.util.spec_from_file_location("study_command", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Runs the command with arguments in an empty directory; returns the exit status."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
+    return lambda *arguments: main([*map(str, arguments)])
 
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["study.py", *map(str, arguments)])
-        return module.main()
 
-    return run
+def test_nothing_heavy_is_imported_for_help():
+    """What the package itself imports is left out: a bare module takes its place."""
+    root = Path(mmseg_resample.__file__).parent
+    code = f"""
+import sys, types
+package = sys.modules["mmseg_resample"] = types.ModuleType("mmseg_resample")
+package.__path__ = [{str(root)!r}]
+from mmseg_resample.study.command import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+heavy = "torch mmengine mmseg matplotlib scipy numba pandas rich numpy".split()
+print("imported:", [name for name in heavy if name in sys.modules])
+"""
+    for arguments in (["--help"], ["report", "--help"], []):
+        shown = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+        assert shown.stdout.endswith("imported: []\n"), shown
+
+
+def test_the_arguments_of_the_process_are_the_default(command, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["study.py", "nothing.py"])
+    assert main() == 2
+    assert "study config 'nothing.py' does not exist" in capsys.readouterr().err
 
 
 def test_dry_run_shows_the_plan_and_writes_nothing(command, tmp_path, capsys):
@@ -37,13 +58,13 @@ def test_dry_run_shows_the_plan_and_writes_nothing(command, tmp_path, capsys):
 
 def test_seeds_that_cannot_decide_are_said_before_the_runs(command, tmp_path, capsys):
     path = write_study(tmp_path)  # compares one pair
-    for seeds, said in ((1, "1 seed cannot"), (5, "5 seeds cannot"), (6, None)):
+    for seeds, said in ((1, "1 seed is too few"), (5, "5 seeds are too few"), (6, None)):
         assert command(path, "--dry-run", "--seeds", *range(seeds)) == 0
         shown = " ".join(capsys.readouterr().out.split())
         if said is None:
             assert "whatever the numbers" not in shown
         else:
-            assert f"{said} make a finding of 1 declared comparison, whatever the numbers: that takes 6." in shown
+            assert f"{said} for the declared comparison to be significant, whatever the numbers: that takes 6." in shown
 
 
 @pytest.mark.parametrize(
@@ -106,7 +127,7 @@ def test_dry_run_says_how_long(command, tmp_path, capsys):
     assert command(path, "--dry-run") == 0
     assert "No run has finished, so the time is not known; --estimate times some iterations." in capsys.readouterr().out
     run, *_ = loading.load(path).runs()
-    result = {"seconds": 300.0, "metrics": {"mIoU": 50.0}, "evaluators": dict(measures.DEFAULT_EVALUATORS)}
+    result = {"seconds": 300.0, "metrics": {"mIoU": 50.0}, "evaluators": dict(evaluators.DEFAULT_EVALUATORS)}
     metrics = {"training": {"seconds": 3000.0}, "evaluations": {"own": result, "larger": result}}
     records.write_json(Path("work_dirs/tiny", run.directory, "metrics.json"), metrics)
     assert command(path, "--dry-run", "--workers", 3) == 0

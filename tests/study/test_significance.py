@@ -28,14 +28,29 @@ def test_fishers_own_example():
     assert (result.flips, result.exact) == (2**15, True)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
-def test_sign_flip_is_scipys_permutation_test(n):
-    values = np.random.default_rng(n).normal(0.5, 1, n)
-    if n == 1:  # scipy wants two
-        assert sign_flip_test(values).p == 1
-        return
-    expected = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf)
-    assert sign_flip_test(values).p == pytest.approx(expected.pvalue)
+@pytest.mark.parametrize(
+    ("values", "count"),
+    [
+        ([1.5], 2),
+        ([0.69, -0.02], 4),
+        ([2.54, -2.06, 0.92], 6),
+        ([-0.15, 0.33, 2.16, 1.16], 4),
+        ([-0.3, -0.82, 0.25, 0.92, 1.64], 16),
+        ([1.55, 2.28, -2.05, 0.36, 1.51, 1.85], 16),
+        ([0.5, 0.8, 0.23, -0.39, 0.05, -0.49, 0.56], 46),
+        ([-1.24, -0.84, -0.86, 0.15, -1.81, 0.31, -0.46, 1.39], 76),
+        ([-0.6, -0.23, -0.28, 0.77, 0.25, 0.63, 1.34, 1.36, 0.98, 0.05], 90),
+        ([0.49, 1.55, 1.24, 1.22, 2.12, -0.71, -0.13, -0.82, 0.39, 1.5, 0.48, 1.0], 106),
+        ([0.06, -0.05, -0.02, 0.07, -0.01, 0.05, -0.05, -0.05], 256),  # they cancel, up to their rounding
+    ],
+)
+def test_sign_flip_enumerates(values, count):
+    """So many of the 2**n flips have a sum as large: from an enumeration in Python, of exact hundredths."""
+    hundredths = [round(100 * value) for value in values]
+    flips = itertools.product((1, -1), repeat=len(values))
+    sums = [abs(sum(sign * value for sign, value in zip(signs, hundredths, strict=True))) for signs in flips]
+    assert sum(each >= abs(sum(hundredths)) for each in sums) == count
+    assert sign_flip_test(values).p == count / 2 ** len(values)
 
 
 def test_sign_flip_counts_ties_whatever_their_rounding():
@@ -64,7 +79,9 @@ def test_many_seeds_are_drawn():
         sign_flip_test(values)
     drawn = sign_flip_test(values, rng=0, flips=20_000)
     assert (drawn.flips, drawn.exact) == (20_000, False)
-    exact = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=2**17).pvalue
+    every = sign_flip_test(values, flips=2**17)
+    assert (every.flips, every.exact) == (2**17, True)
+    exact = every.p
     assert drawn.p == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 20_000))
 
 

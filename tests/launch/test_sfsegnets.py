@@ -5,8 +5,8 @@ import torch
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from mmseg_resample.models.sfsegnets import convert
-from tests.models.sfsegnets_reference import Network
+from mmseg_resample.launch.sfsegnets import convert
+from tests.launch.sfsegnets_reference import Network
 
 CASES = {
     "SFNet-R18": ("r18", dict(width=128)),

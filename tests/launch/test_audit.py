@@ -1,5 +1,4 @@
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.logging import MMLogger
 
-from mmseg_resample import launch
+from mmseg_resample import cli, launch
 
 TOOL = Path(__file__).parents[2] / "tools" / "audit.py"
 STUDY = Path(__file__).parents[2] / "configs" / "studies" / "align_corners_shapes.py"
@@ -54,13 +53,14 @@ def test_the_exit_status_is_a_check():
         ((CONFIG, "--json", str(TOOL.parent)), "tools cannot be written: a folder."),
     ],
 )
-def test_what_cannot_be_audited_is_one_message_and_status_2(monkeypatch, capsys, arguments, message):
-    monkeypatch.setattr(sys, "argv", [str(TOOL), *arguments])
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(TOOL), run_name="__main__")
+def test_what_cannot_be_audited_is_one_message_and_status_2(capsys, arguments, message):
+    try:
+        status = cli.main(["audit", *arguments])
+    except SystemExit as stop:  # of argparse
+        status = stop.code
     MMLogger._instance_dict.clear()  # a logger writes to the stderr of the test that made it for ever
     captured = capsys.readouterr()
-    assert stop.value.code == 2 and captured.out == ""
+    assert status == 2 and captured.out == ""
     *_, last = [line for line in captured.err.splitlines() if not line.startswith("warning: --cfg-options")]
     assert "error: " in last and message in last and "Traceback" not in captured.err
 

@@ -1,4 +1,4 @@
-"""tools/visualize.py on a trained tiny SFNet, and the flows that its training logged."""
+"""The command visualize on a trained tiny SFNet, and the flows that its training logged."""
 
 import json
 import os

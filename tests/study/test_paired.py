@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmseg_resample.study.statistics import (
+from mmseg_resample.study.paired import (
     SEEDS_FOR_SIGNIFICANCE,
     caveat,
     contrast,
     interaction,
     interaction_weights,
-    mean_and_sd,
     paired_difference,
+    summarize,
 )
 
 
@@ -171,10 +171,14 @@ def test_contrasts_need_scores():
         interaction(FLIP)
 
 
-def test_mean_and_sd():
-    assert mean_and_sd([1.0, 2.0, 4.0]) == pytest.approx((7 / 3, np.std([1, 2, 4], ddof=1)))
-    assert math.isnan(mean_and_sd([])[0])
-    assert math.isnan(mean_and_sd([1.0])[1])
+def test_a_summary_by_hand():
+    """Mean 2, sd 1, and the interval of ``test_by_hand``."""
+    summary = summarize([1.0, 2.0, 3.0])
+    assert (summary.mean, summary.sd) == (2, 1)
+    assert (summary.low, summary.high) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-6)
+    assert math.isnan(summarize([]).mean)
+    assert summarize([1.0]).mean == 1
+    assert all(math.isnan(value) for value in (summarize([1.0]).sd, summarize([1.0]).low, summarize([1.0]).high))
 
 
 def test_confidence_must_be_a_probability():

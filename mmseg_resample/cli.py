@@ -1,0 +1,59 @@
+"""The console command ``mmseg-resample``: it finds the command that is asked for, and imports nothing else."""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from .version import __version__
+
+# The module of each command, with `main(arguments) -> exit status`, and what the command does.
+COMMANDS = {
+    "audit": ("launch.audit", "say which features of a network are misregistered, without weights or data"),
+    "train": ("launch.train", "train a model from a config"),
+    "test": ("launch.test", "test a checkpoint"),
+    "study": ("study.command", "train variants of a model under paired seeds, test them, and report what changed"),
+    "visualize": ("launch.visualize", "draw prediction, boundary errors and flows of an image"),
+    "convert": ("launch.convert", "convert a released checkpoint of SFNet or SFNet-Lite"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that ``argv`` (default: the command line) begins with, and return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in COMMANDS:
+        _add_working_directory()
+        module, _ = COMMANDS[arguments[0]]
+        return import_module(f".{module}", __package__).main(arguments[1:])
+    parser = _parser()
+    name = parser.parse_args(arguments[:1]).command
+    # Not ops' wording of this: a typing error should not take the time that importing torch takes.
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    parser.error(f"there is no command {name!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="mmseg-resample",
+        usage="mmseg-resample COMMAND ...",
+        description="Resampling in mmsegmentation: see where features are misregistered, fix it, measure it.",
+        epilog="\n".join(["commands:", *lines, "", "`mmseg-resample COMMAND --help` has options and examples."]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mmseg_resample {__version__}")
+    parser.add_argument("command", metavar="COMMAND", help="one of the commands below")
+    return parser
+
+
+def _add_working_directory() -> None:
+    """Let ``custom_imports`` of a config find modules in the working directory, as ``python -m`` does.
+
+    Last on the path: a file there must not take the place of an installed module of its name.
+    """
+    directory = os.getcwd()
+    if not {"", directory} & set(sys.path):
+        sys.path.append(directory)

@@ -1,0 +1,1 @@
+"""Other runtimes: export, and audits of graphs that came from elsewhere."""

@@ -1,0 +1,125 @@
+"""Say which features of a segmentation network are misregistered, without weights or data."""
+
+import argparse
+import json
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mmseg_resample import launch, register
+
+EXAMPLES = """\
+examples:
+  mmseg-resample audit mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py
+  mmseg-resample audit my_config.py --size 512 1024 513 1025 --plot fields.png --json audit.json
+  mmseg-resample audit my_config.py --max-shift 2    # exit status 1 if anything is further off: for a CI
+
+Positions are in input pixels. "reads 1.5 px up and left" means that the evidence for a label was centred 1.5 px above
+and left of it. A constant offset can be learned away by a convolution; a drift over the image cannot.
+exit status: 0, 1 if --max-shift is exceeded, 2 if the command line cannot work
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Audit a config; see ``launch.run`` for what is returned, and 1 if ``--max-shift`` is exceeded."""
+    args = _arguments(argv)
+    return launch.run(lambda: _audit(args))
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="mmseg-resample audit",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    launch.add_config_arguments(parser)
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="input sizes: one number for a square, or pairs H W H W ...; default: the config's crop, else 512 1024",
+    )
+    parser.add_argument(
+        "--compare",
+        choices=["align_corners", "none"],
+        default="align_corners",
+        help="also audit with the flag False and True everywhere the config reaches (default)",
+    )
+    parser.add_argument("--all", action="store_true", help="list what is registered too")
+    parser.add_argument("--plot", type=Path, help="draw the displacement fields to this image")
+    parser.add_argument("--json", type=Path, help="write all findings to this file")
+    parser.add_argument(
+        "--max-shift", type=float, metavar="PX", help="exit with 1 if anything is off by more than this"
+    )
+    args = parser.parse_args(argv)
+    if args.size and min(args.size) < 1:
+        parser.error(f"--size takes numbers of pixels >= 1, got {args.size}")
+    if args.size and len(args.size) > 1 and len(args.size) % 2:
+        parser.error(f"--size takes one number or pairs H W, got {len(args.size)} numbers: {args.size}")
+    if args.plot:
+        from matplotlib.backend_bases import FigureCanvasBase  # takes a third of a second
+
+        formats = FigureCanvasBase.get_supported_filetypes()
+        if args.plot.suffix[1:].lower() not in formats:
+            parser.error(f"--plot takes an image, {args.plot} has none of the endings {', '.join(sorted(formats))}")
+    return args
+
+
+def _audit(args: argparse.Namespace) -> int:
+    warnings.simplefilter("ignore")  # mmseg's own, about the sizes that the report is about
+    register()
+    from rich.console import Console
+
+    from mmseg_resample.grids.report import print_report
+
+    from .auditing import audit_config, input_size
+
+    cfg = launch.load_config(args.config, options=args.cfg_options)
+    launch.require(cfg, "an audit", "model")
+    for path in filter(None, (args.plot, args.json)):  # before the work, not after it
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise launch.UsageError(f"{path} cannot be written: {error}") from error
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise launch.UsageError(f"{path} cannot be written: {'a folder' if path.is_dir() else 'no permission'}.")
+    sizes = _sizes(args.size) or [input_size(cfg)]
+    try:
+        comparison = audit_config(cfg, args.config, sizes, flags=args.compare == "align_corners")
+    except Exception as error:  # whatever a model raises that cannot be built, or does not fit together
+        raise launch.UsageError(f"{args.config} cannot be audited: {_cause(cfg, error)}") from error
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    print_report(comparison, console, args.all)
+    if args.plot:
+        comparison.plot(args.plot)
+        console.print(f"displacement fields: {args.plot}")
+    if args.json:
+        args.json.write_text(json.dumps(comparison.to_json(), indent=1))
+        console.print(f"findings: {args.json}")
+    if args.max_shift is None:
+        return 0
+    audits = comparison.passes["config"]
+    return int(any(a.final is None or a.worst > args.max_shift for a in audits))  # what is not judged does not pass
+
+
+def _cause(cfg: Any, error: Exception) -> str:
+    """Say in a line why a config cannot be audited."""
+    for package in sorted(set(re.findall(r"'type': '(\w+)\.", str(cfg.model.to_dict())))):
+        if find_spec(package) is None:
+            return f"it needs the package {package}, which is not installed."
+    message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+    return f"{type(error).__name__}: {str(message).strip().partition(chr(10))[0]}"
+
+
+def _sizes(numbers: Sequence[int] | None) -> list[tuple[int, int]]:
+    if not numbers:
+        return []
+    return [(numbers[0],) * 2] if len(numbers) == 1 else list(zip(numbers[::2], numbers[1::2], strict=True))

@@ -1,0 +1,259 @@
+"""How one ``resize`` is computed: the one place that checks its arguments and decides."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import _backends, _check
+from .grid import AxisMap, Coordinates, axis_maps
+
+Mode = Literal["nearest", "nearest-exact", "linear", "bilinear", "trilinear", "bicubic", "area"]
+_MODES = get_args(Mode)
+
+CORNERLESS = ("nearest", "nearest-exact", "area")
+"""Modes for which ``F.interpolate`` refuses ``align_corners``."""
+
+_AXES = {"linear": 1, "bilinear": 2, "trilinear": 3}  # and bicubic: 2, or any number with `coordinates`
+_ANTIALIASED = ("bilinear", "bicubic")
+
+
+class Native(NamedTuple):
+    """A resize that PyTorch has a kernel for: the arguments of ``F.interpolate``, in its order."""
+
+    size: tuple[int, ...] | None
+    scale_factor: tuple[float, ...] | None
+    mode: str
+    align_corners: bool | None
+    recompute_scale_factor: bool | None
+    antialias: bool
+
+    def run(self, input: Tensor) -> Tensor:
+        return F.interpolate(input, *self)
+
+
+class Mapped(NamedTuple):
+    """A resize by a kernel of ours: every output sample reads where the affine map of its axis says."""
+
+    backend: str
+    size: tuple[int, ...]
+    maps: tuple[AxisMap, ...]
+    kernel: str
+
+    def run(self, input: Tensor) -> Tensor:
+        compute = _backends.select("resize", self.backend, input)
+        scales, offsets = [m.scale for m in self.maps], [m.offset for m in self.maps]
+        return compute(input, list(self.size), scales, offsets, self.kernel)
+
+
+class _Target(NamedTuple):
+    """The wanted size, or the factors that lead to it."""
+
+    size: tuple[int, ...] | None
+    factors: tuple[float, ...] | None
+    recompute: bool | None
+
+
+def make(
+    input: Tensor,
+    size: int | Sequence[int] | None,
+    scale_factor: float | Sequence[float] | None,
+    mode: Mode,
+    align_corners: bool | None,
+    coordinates: Coordinates | AxisMap | Sequence[AxisMap] | None,
+    antialias: bool,
+    recompute_scale_factor: bool | None,
+    backend: str,
+) -> Native | Mapped:
+    """Check the arguments of ``resize`` and decide what computes it."""
+    axes = input.ndim - 2
+    _check.one_of("resize", "mode", mode, _MODES)
+    _check_rank(mode, axes, anywhere=coordinates is not None)
+    _check_pixel_model(mode, align_corners, coordinates)
+    if mode in CORNERLESS:
+        align_corners = None
+    if antialias:
+        _check_antialias(mode, axes, align_corners, coordinates)
+    backend = _backend_of(backend, mode, antialias, input)
+    target = _target(size, scale_factor, recompute_scale_factor, axes)
+    by_torch = mode in CORNERLESS or _is_left_to_torch(backend, antialias, input)
+    if coordinates is None:
+        if by_torch:
+            return Native(target.size, target.factors, mode, align_corners, target.recompute, antialias)
+        coordinates = "align_corners" if align_corners else "half_pixel"
+    source = tuple(input.shape[2:])
+    out, factors = _size_and_factors(source, target, coordinates)
+    maps = axis_maps(coordinates, source, out, factors)
+    native = _native(mode, maps, source, out, factors, antialias) if by_torch else None
+    if native is not None:
+        return native
+    if mode not in CORNERLESS:
+        _check.floating("resize", f"input for mode={mode!r} with these coordinates", input)
+    return Mapped(backend, out, maps, _kernel(mode))
+
+
+# --- what is wanted ---------------------------------------------------------------------------------------------------
+
+
+def _target(size: Any, scale_factor: Any, recompute: bool | None, axes: int) -> _Target:
+    """Check ``size`` or ``scale_factor`` and spread it over all axes."""
+    if (size is None) == (scale_factor is None):
+        raise ValueError(f"resize: expected either size or scale_factor, got size={size}, scale_factor={scale_factor}.")
+    if size is None:
+        return _Target(None, _check_factors(scale_factor, axes), recompute)
+    if recompute:
+        raise ValueError("resize: recompute_scale_factor goes with scale_factor, got size. Drop one of the two.")
+    return _Target(_check.spatial_size("resize", "size", size, axes), None, recompute)
+
+
+def _size_and_factors(
+    source: tuple[int, ...], target: _Target, coordinates: Coordinates | AxisMap | Sequence[AxisMap]
+) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
+    """Return the output size, and the factors where they, and not the two sizes, fix the scale."""
+    if min(source) < 1:
+        raise ValueError(f"resize: expected at least one sample along every spatial axis, got spatial size {source}.")
+    if target.factors is None:
+        assert target.size is not None
+        return target.size, None
+    if not isinstance(coordinates, str):
+        raise ValueError("resize: explicit AxisMaps fix the scale themselves. Give size instead of scale_factor.")
+    floors = tuple(int(n * float(f)) for n, f in zip(source, target.factors, strict=True))
+    size = _check.spatial_size("resize", "floor(n * scale_factor)", floors, len(source))
+    return size, None if target.recompute else target.factors
+
+
+def _kernel(mode: Mode) -> str:
+    if mode.startswith("nearest"):
+        return mode
+    return "cubic" if mode == "bicubic" else "linear"
+
+
+# --- what computes it -------------------------------------------------------------------------------------------------
+
+
+def _backend_of(backend: str, mode: Mode, antialias: bool, input: Tensor) -> str:
+    """Check ``backend`` and let the environment choose one where ``backend`` is "auto"."""
+    only_torch = mode == "area" or antialias
+    _check_backend(backend, mode, only_torch, input)
+    named = _backends.named("resize", backend, input)
+    if only_torch or (named == "banded" and mode != "bicubic"):
+        return backend
+    return named
+
+
+def _is_left_to_torch(backend: str, antialias: bool, input: Tensor) -> bool:
+    """Tell whether PyTorch's kernel is to run where it has one.
+
+    Not where another one was asked for, and not where PyTorch, asked for determinism, would refuse or take a slow
+    detour: its linear and cubic kernels add gradients by atomics on GPUs.
+    """
+    if backend not in ("auto", "torch"):
+        return False
+    return antialias or not (torch.are_deterministic_algorithms_enabled() and input.is_cuda)
+
+
+def _native(
+    mode: Mode,
+    maps: tuple[AxisMap, ...],
+    source: tuple[int, ...],
+    size: tuple[int, ...],
+    factors: tuple[float, ...] | None,
+    antialias: bool,
+) -> Native | None:
+    """Return the ``F.interpolate`` call that reads the same source coordinates, if there is one."""
+
+    def reads_as(name: Coordinates) -> bool:
+        expected = axis_maps(name, source, size, factors)
+        # One output sample reads `offset` alone.
+        return all(
+            a.offset == b.offset and (out == 1 or a.scale == b.scale)
+            for a, b, out in zip(maps, expected, size, strict=True)
+        )
+
+    native_size = size if factors is None else None
+    if mode in CORNERLESS:
+        name = _native_nearest(mode, reads_as)
+        return None if name is None else Native(native_size, factors, name, None, None, False)
+    if mode == "bicubic" and len(source) != 2:
+        return None
+    if reads_as("half_pixel"):
+        return Native(native_size, factors, mode, False, None, antialias)
+    if reads_as("align_corners"):
+        return Native(size, None, mode, True, None, antialias)
+    return None
+
+
+def _native_nearest(mode: Mode, reads_as: Callable[[Coordinates], bool]) -> str | None:
+    if mode == "nearest" and reads_as("asymmetric"):
+        return "nearest"
+    if reads_as("half_pixel" if mode == "nearest-exact" else "tf_half_pixel_for_nn"):
+        return "nearest-exact"
+    return None
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def _check_rank(mode: Mode, axes: int, anywhere: bool) -> None:
+    if axes not in (1, 2, 3):
+        raise NotImplementedError(
+            f"resize: expected (N, C, L), (N, C, H, W) or (N, C, D, H, W), got {axes + 2} dimensions. "
+            f"Add the batch or channel axis with x[None]."
+        )
+    wanted = _AXES.get(mode, axes)
+    if mode == "bicubic" and not anywhere:
+        wanted = 2
+    if wanted != axes:
+        fitting = {1: "linear", 2: "bilinear", 3: "trilinear"}[axes]
+        raise NotImplementedError(
+            f"resize: mode={mode!r} is for {wanted + 2}-dimensional input, got {axes + 2} dimensions. "
+            f"The linear kernel for this input is {fitting!r}."
+        )
+
+
+def _check_pixel_model(mode: Mode, align_corners: bool | None, coordinates: Any) -> None:
+    if align_corners is not None and coordinates is not None:
+        raise ValueError(
+            f"resize: align_corners={align_corners} and coordinates={coordinates!r} both name the pixel model. "
+            f"Keep one: align_corners=False is 'half_pixel', True is 'align_corners'."
+        )
+    if mode == "area" and coordinates is not None:
+        raise ValueError(
+            "resize: mode='area' averages bins and reads no coordinates. Drop coordinates, or use 'bilinear'."
+        )
+
+
+def _check_factors(scale_factor: Any, axes: int) -> tuple[float, ...]:
+    factors = _check.per_axis("resize", "scale_factor", scale_factor, axes)
+    if not all(isinstance(f, (torch.SymFloat, torch.SymInt, Tensor)) or 0 < f < float("inf") for f in factors):
+        raise ValueError(f"resize: expected scale_factor > 0 and finite along every axis, got {scale_factor!r}.")
+    return factors
+
+
+def _check_antialias(mode: Mode, axes: int, align_corners: bool | None, coordinates: Any) -> None:
+    if mode not in _ANTIALIASED or axes != 2:
+        raise ValueError(
+            f"resize: antialias=True is for {' and '.join(_ANTIALIASED)} on (N, C, H, W), "
+            f"got mode={mode!r} on {axes + 2} dimensions. mode='area' is the average for the others."
+        )
+    if align_corners or coordinates not in (None, "half_pixel"):
+        model = "align_corners=True" if align_corners else f"coordinates={coordinates!r}"
+        raise ValueError(
+            f"resize: antialias=True with {model} is refused: PyTorch's antialiased kernels place the samples at "
+            f"half-pixel centres whatever the flag says. Use align_corners=False, or resize without antialias."
+        )
+
+
+def _check_backend(backend: str, mode: Mode, only_native: bool, input: Tensor) -> None:
+    if backend in ("auto", "torch"):
+        return
+    if only_native:
+        what = "mode='area'" if mode == "area" else "antialias=True"
+        raise ValueError(f"resize: {what} is computed by PyTorch alone, got backend={backend!r}. Use backend='auto'.")
+    if backend == "banded" and (mode != "bicubic" or input.device.type not in ("cpu", "meta")):
+        raise ValueError(
+            f"resize: backend='banded' is for mode='bicubic' on CPUs, got mode={mode!r} on {input.device}. "
+            f"Use backend='auto'."
+        )
