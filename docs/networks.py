@@ -43,10 +43,8 @@ Regenerate with `python docs/networks.py`.
 LIMITS = """
 ## Known limits
 
-- What a layer *learns* to pick is not seen. Where a network rearranges a 2x2 block of pixels into channels by views and
-  a linear layer mixes these (patch merging of timm's Swin and Swin V2), the audit keeps the position of the first of
-  them: these levels are listed at the offset of the level before, and lie half a step further on. Figures of
-  networks behind such levels are wrong by as much.
+- What a layer *learns* to pick is not seen. A layer that mixes the pixels of a block which views put into channels
+  (patch merging) is placed at the middle of the block, as a convolution is at the middle of its window.
 - A nearest resize by a factor that is no whole number, and a bilinear one that shrinks without low-passing, are placed
   where they read on average.
 - Attention output lies at its queries. A class token, a pooled feature or a table of positions lies nowhere.

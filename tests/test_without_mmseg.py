@@ -46,21 +46,15 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_block_works(package):
-    done = run(f"import {package}.utils")
+    done = run(f"import {package}")
     assert done.returncode and f"import of {package} halted" in done.stderr
-
-
-@pytest.mark.parametrize("room", ["ops", "grids", "policy"])
-def test_rooms_import(room):
-    done = run(f"import mmseg_resample.{room}")
-    assert done.returncode == 0, done.stderr
 
 
 def test_audit_and_exact():
     done = run(
         NETWORK
         + """
-import mmseg_resample
+import mmseg_resample.grids, mmseg_resample.ops, mmseg_resample.policy
 
 model = Model().eval()
 print(mmseg_resample.audit(model, 64).worst)
@@ -74,5 +68,4 @@ print(mmseg_resample.audit(model, 64).worst, tuple(model(torch.rand(1, 3, 61, 64
 
 def test_a_config_says_what_is_missing():
     done = run("import mmseg_resample\nmmseg_resample.audit('mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py')")
-    assert done.returncode and "ImportError" in done.stderr.replace("ModuleNotFoundError", "ImportError")
-    assert "mmseg" in done.stderr.strip().splitlines()[-1]
+    assert done.returncode and "ImportError" in done.stderr and "pip install" in done.stderr

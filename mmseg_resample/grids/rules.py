@@ -305,6 +305,23 @@ def gather(t: "Tracker", args: Args, out: Tensor) -> Layout:
 # --- reductions and products ------------------------------------------------------------------------------------------
 
 
+def _mixed(layout: Layout, index: int) -> Layout:
+    """Move the other dimensions to the middle of dimension ``index``, where a mixture of all its elements lies.
+
+    Pieces of an image, such as the 2x2 pixels of patch merging, run along an axis that another dimension runs along,
+    too. A mixture of a whole axis has no position on it, and a row of an attention map stays at its query.
+    """
+    dim, others = layout.dims[index], [i for i, d in enumerate(layout.dims) if d.spatial and i != index]
+    if not dim.spatial or len(dim.parts) > 1 or layout.relates:
+        return layout
+    for axis in (0, 1):
+        along = next((i for i in others if layout.dims[i].moves_along(axis)), None)
+        if along is not None:
+            middle = sum(atom.at((atom.size - 1) / 2)[axis] for atom in dim.parts[0])
+            layout = layout.with_dim(along, layout.dims[along].moved((0.0, middle) if axis else (middle, 0.0)))
+    return layout
+
+
 @rule(
     *("mean", "sum", "amax", "amin", "max", "min", "prod", "std", "var", "logsumexp", "norm", "linalg_vector_norm"),
     *("any", "all", "argmax", "argmin", "topk", "var_mean", "std_mean", "median", "kthvalue", "count_nonzero"),
@@ -318,7 +335,7 @@ def reduce(t: "Tracker", args: Args, out: Any) -> Any:
     keep = first.ndim == rank
     for index in sorted(reduced, reverse=True):
         size = first.shape[index] if keep else 1
-        layout = layout.with_dim(index, Dim.plain(size))
+        layout = _mixed(layout, index).with_dim(index, Dim.plain(size))
         if not keep:
             layout = layout.select(index, 0)
     return [layout] * len(out) if isinstance(out, (list, tuple)) else layout
@@ -335,6 +352,8 @@ def product(t: "Tracker", args: Args, out: Tensor) -> Layout:
     dims = [*a.dims[:-1]] + ([b.dims[-1]] if len(b.dims) > 1 else [])
     if a.dims[-1].spatial and not b.spatial:
         t.note("a matrix mixes positions", left)
+        a = _mixed(a, len(a.dims) - 1)
+        dims[: len(a.dims) - 1] = a.dims[:-1]
     return (a if any(d.spatial for d in a.dims[:-1]) else b).with_dims(dims)
 
 
@@ -368,7 +387,7 @@ def convolution(t: "Tracker", args: Args, out: Tensor) -> Layout:
     channels = out.ndim - len(args["weight"].shape[2:]) - 1
     if layout.dims[channels].spatial:
         t.note("a convolution mixes positions as channels", source)
-    layout = layout.with_dim(channels, Dim.plain(out.shape[channels]))
+    layout = _mixed(layout, channels).with_dim(channels, Dim.plain(out.shape[channels]))
     axes = args["weight"].ndim - 2
     kernel = args["weight"].shape[2:]
     if not args.get("transposed"):
