@@ -239,7 +239,7 @@ def _lengthened(dim: Dim, before: int, after: int) -> Dim:
 
 @rule("unfold")
 def unfold(t: "Tracker", args: Args, out: Tensor) -> Layout:
-    """``Tensor.unfold``: windows of ``size`` elements along a dimension, their elements in a new last one."""
+    """Cut a dimension into windows of ``size`` elements, as ``Tensor.unfold`` does; these are a new last dimension."""
     layout, index = t.of(args["self"]), args["dimension"] % (out.ndim - 1)
     dim = layout.dims[index]
     windows, window = Dim.plain(out.shape[index]), Dim.plain(out.shape[-1])
