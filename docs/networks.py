@@ -6,6 +6,7 @@ It needs torchvision, timm and segmentation_models_pytorch, and no part of mmseg
 import argparse
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -21,12 +22,12 @@ HEAD = """\
 # Networks of torchvision, smp and timm, audited
 
 `mmseg_resample.audit(model)`, out of the box: no weights, no data, no mmsegmentation. Without a size, the audit takes
-the only size that a model says it takes, else 512x512. Pixels of the input throughout; `a .. b` drifts from the first
-to the last position of an axis.
+the one that a model names as its own, as timm's do, else 512x512. Pixels of the input throughout; `a .. b` drifts from
+the first to the last position of an axis.
 
 - **levels**: stride and offset of what the model's `backbone` or `encoder` returns, else of what the model does.
   Offset 0 means odd kernels (feature `i` on pixel `stride * i`), offset `(stride - 1) / 2` means patches. smp's
-  encoders return the image itself first.
+  encoders return the image itself first, and an empty tensor, `none`, for a stride that they lack.
 - **worst meeting**: how far apart two features are where they are added, multiplied or concatenated. What was averaged
   over bins (pyramid pooling) stands behind a plus sign.
 - **prediction**: where the evidence for a label is, relative to the label, along x; `-` where no output has the size of
@@ -47,7 +48,9 @@ LIMITS = """
   (patch merging) is placed at the middle of the block, as a convolution is at the middle of its window.
 - A nearest resize by a factor that is no whole number, and a bilinear one that shrinks without low-passing, are placed
   where they read on average.
-- Attention output lies at its queries. A class token, a pooled feature or a table of positions lies nowhere.
+- Attention output lies at its queries. Where these are no pixels of the map that it is added to (global queries of
+  GC ViT), the distance in the table is that of the queries, not of features. A class token, a pooled feature or a table
+  of positions lies nowhere.
 """
 
 HEADER = """
@@ -104,13 +107,14 @@ def main() -> None:
                 refused.append(f"- `{entry.name}`: {reason(error)}")
                 continue
             table.rows.append(row(entry.name, audited))
-            notes += [f"- `{entry.name}`, {place or 'model'}: {what}" for place, what in unfollowed(audited)]
+            places = Counter(what for _, what in unfollowed(audited))
+            notes += [f"- `{entry.name}`: {what} ({count} modules)" for what, count in places.items()]
     seconds = time.process_time() - start
     text = HEAD + "".join(written(table) for table in tables)
     count = sum(len(table.rows) for table in tables)
     text += f"\n{count} networks, {seconds:.0f} s of CPU time. {', '.join(versions())}.\n" + LIMITS
     if notes:
-        text += "\n## Not followed\n\n" + "\n".join(dict.fromkeys(notes)) + "\n"
+        text += "\n## Not followed\n\n" + "\n".join(notes).replace("(1 modules)", "(1 module)") + "\n"
     if refused:
         text += "\n## Not audited\n\n" + "\n".join(refused) + "\n"
     args.out.write_text(text)

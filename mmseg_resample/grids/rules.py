@@ -256,6 +256,8 @@ def unfold(t: "Tracker", args: Args, out: Tensor) -> Layout:
 @rule("cat", "concat", "hstack", "stack")
 def cat(t: "Tracker", args: Args, out: Tensor) -> Layout:
     tensors = [x for x in args["tensors"] if x.numel()]
+    if not tensors:
+        return Layout.plain(out.shape)
     layouts = [t.of(x) for x in tensors]
     index = args["dim"] % out.ndim
     if len(layouts[0].dims) < out.ndim:  # stack

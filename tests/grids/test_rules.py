@@ -247,6 +247,21 @@ def test_a_map_of_attention_meets_the_weights_of_its_rows():
     assert layout.at((0, WIDTH + 2, 0)) == (1, 2)
 
 
+def test_a_map_of_attention_to_coarser_keys_meets_weights_of_its_queries():
+    def function(x):
+        tokens, keys = x.flatten(2).transpose(1, 2), F.avg_pool2d(x, 4).flatten(2)
+        return (tokens @ keys + tokens) @ keys.transpose(1, 2)
+
+    layout, trace = tracked(function, HEIGHT, WIDTH)
+    assert trace.unknown == [] and trace.meetings == []
+    assert layout.at((0, WIDTH + 2, 0)) == (1, 2)
+
+
+def test_nothing_joined_to_nothing():
+    layout, trace = tracked(lambda x: torch.cat([torch.cat([x[:, :0], x[:, :0]], 1), x], 1), HEIGHT, WIDTH)
+    assert trace.unknown == [] and layout.grid().stride == (1, 1)
+
+
 @pytest.mark.parametrize("function", [F.hardswish, F.logsigmoid, lambda x: F.channel_shuffle(torch.cat([x, x], 1), 2)])
 def test_what_leaves_positions_alone(function):
     layout, trace = tracked(function, HEIGHT, WIDTH)
