@@ -167,9 +167,8 @@ def _summarise(
 ) -> ForwardPass:
     network = network_of(model)
     judged = [m for m in tracker.trace.meetings if m.op == "labels" and network.prediction in (None, m.path)]
-    extractor = network.levels(model)
     features = [grid for grid in tracker.returned.values() if grid is None or grid.size != size]
-    levels = tracker.outputs.get(extractor, []) if extractor else features
+    levels = tracker.outputs.get(network.levels(model) or "", features)  # its forward may never be called
     return ForwardPass(
         size,
         tracker.trace,

@@ -73,6 +73,7 @@ def _per_axis(value: Any, axes: int) -> list[Any]:
     *("_native_batch_norm_legit", "_native_batch_norm_legit_functional", "_batch_norm_with_update", "cudnn_batch_norm"),
     *("_batch_norm_no_update", "bernoulli_", "bernoulli", "batch_norm", "layer_norm", "group_norm", "normal_", "sort"),
     *("_fused_rms_norm", "rms_norm", "nan_to_num", "_conj", "batch_norm_with_update"),
+    *("hardswish", "log_sigmoid_forward", "channel_shuffle", "native_channel_shuffle"),
 )
 def same(t: "Tracker", args: Args, out: Any) -> Layout:
     first = next(value for value in args.values() if isinstance(value, Tensor))
@@ -220,9 +221,33 @@ def pad(t: "Tracker", args: Args, out: Tensor) -> Layout:
         if not dim.spatial:
             layout = layout.with_dim(index, Dim.plain(out.shape[index]))
             continue
+        if len(dim.parts) != 1 or len(dim.parts[0]) != 1:  # tokens
+            layout = layout.with_dim(index, _lengthened(dim, before, int(amounts[2 * i + 1])))
+            continue
         atom = dim.single("padding")
         layout = layout.with_dim(index, Dim.of(Atom(out.shape[index], atom.step, atom.at(-before))))
     return layout
+
+
+def _lengthened(dim: Dim, before: int, after: int) -> Dim:
+    """Put tokens without a position before and behind those of ``dim``."""
+    if before < 0 or after < 0:
+        dim = dim.slice(max(-before, 0), dim.size - max(-after, 0), 1)
+    added = [[(Atom(n),)] if n > 0 else [] for n in (before, after)]
+    return Dim((*added[0], *dim.parts, *added[1]))
+
+
+@rule("unfold")
+def unfold(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    """Cut a dimension into windows of ``size`` elements, as ``Tensor.unfold`` does; these are a new last dimension."""
+    layout, index = t.of(args["self"]), args["dimension"] % (out.ndim - 1)
+    dim = layout.dims[index]
+    windows, window = Dim.plain(out.shape[index]), Dim.plain(out.shape[-1])
+    if dim.spatial:
+        atom = dim.single("an unfolding")
+        step = (atom.step[0] * args["step"], atom.step[1] * args["step"])
+        windows, window = Dim.of(replace(atom, size=windows.size, step=step)), Dim.of(Atom(window.size, atom.step))
+    return layout.with_dims([*layout.dims[:index], windows, *layout.dims[index + 1 :], window])
 
 
 # --- features that meet -----------------------------------------------------------------------------------------------
@@ -231,6 +256,8 @@ def pad(t: "Tracker", args: Args, out: Tensor) -> Layout:
 @rule("cat", "concat", "hstack", "stack")
 def cat(t: "Tracker", args: Args, out: Tensor) -> Layout:
     tensors = [x for x in args["tensors"] if x.numel()]
+    if not tensors:
+        return Layout.plain(out.shape)
     layouts = [t.of(x) for x in tensors]
     index = args["dim"] % out.ndim
     if len(layouts[0].dims) < out.ndim:  # stack
@@ -280,6 +307,23 @@ def gather(t: "Tracker", args: Args, out: Tensor) -> Layout:
 # --- reductions and products ------------------------------------------------------------------------------------------
 
 
+def _mixed(layout: Layout, index: int) -> Layout:
+    """Move the other dimensions to the middle of dimension ``index``, where a mixture of all its elements lies.
+
+    Pieces of an image, such as the 2x2 pixels of patch merging, run along an axis that another dimension runs along,
+    too. A mixture of a whole axis has no position on it, and a row of an attention map stays at its query.
+    """
+    dim, others = layout.dims[index], [i for i, d in enumerate(layout.dims) if d.spatial and i != index]
+    if not dim.spatial or len(dim.parts) > 1 or layout.relates:
+        return layout
+    for axis in (0, 1):
+        along = next((i for i in others if layout.dims[i].moves_along(axis)), None)
+        if along is not None:
+            middle = sum(atom.at((atom.size - 1) / 2)[axis] for atom in dim.parts[0])
+            layout = layout.with_dim(along, layout.dims[along].moved((0.0, middle) if axis else (middle, 0.0)))
+    return layout
+
+
 @rule(
     *("mean", "sum", "amax", "amin", "max", "min", "prod", "std", "var", "logsumexp", "norm", "linalg_vector_norm"),
     *("any", "all", "argmax", "argmin", "topk", "var_mean", "std_mean", "median", "kthvalue", "count_nonzero"),
@@ -293,7 +337,7 @@ def reduce(t: "Tracker", args: Args, out: Any) -> Any:
     keep = first.ndim == rank
     for index in sorted(reduced, reverse=True):
         size = first.shape[index] if keep else 1
-        layout = layout.with_dim(index, Dim.plain(size))
+        layout = _mixed(layout, index).with_dim(index, Dim.plain(size))
         if not keep:
             layout = layout.select(index, 0)
     return [layout] * len(out) if isinstance(out, (list, tuple)) else layout
@@ -310,6 +354,8 @@ def product(t: "Tracker", args: Args, out: Tensor) -> Layout:
     dims = [*a.dims[:-1]] + ([b.dims[-1]] if len(b.dims) > 1 else [])
     if a.dims[-1].spatial and not b.spatial:
         t.note("a matrix mixes positions", left)
+        a = _mixed(a, len(a.dims) - 1)
+        dims[: len(a.dims) - 1] = a.dims[:-1]
     return (a if any(d.spatial for d in a.dims[:-1]) else b).with_dims(dims)
 
 
@@ -343,7 +389,7 @@ def convolution(t: "Tracker", args: Args, out: Tensor) -> Layout:
     channels = out.ndim - len(args["weight"].shape[2:]) - 1
     if layout.dims[channels].spatial:
         t.note("a convolution mixes positions as channels", source)
-    layout = layout.with_dim(channels, Dim.plain(out.shape[channels]))
+    layout = _mixed(layout, channels).with_dim(channels, Dim.plain(out.shape[channels]))
     axes = args["weight"].ndim - 2
     kernel = args["weight"].shape[2:]
     if not args.get("transposed"):

@@ -185,8 +185,11 @@ class Tracker(TorchDispatchMode):
         return tracked
 
     def grid(self, tensor: Tensor) -> PixelGrid | None:
-        """Return the grid of ``tensor``; None where it has no position, or none that a grid describes."""
-        return _grid(self.of(tensor))
+        """Return the grid of ``tensor``, (N, C, H, W) or (N, H, W, C); None where it has none that a grid describes."""
+        layout = self.of(tensor)
+        if len(layout.dims) == 4 and layout.dims[1].spatial and not layout.dims[3].spatial:
+            layout = layout.permute((0, 3, 1, 2))
+        return _grid(layout)
 
     @property
     def path(self) -> str:
@@ -207,7 +210,7 @@ class Tracker(TorchDispatchMode):
             for i in range(rank)
         )
         for layout in placed:
-            if layout is base:
+            if layout is base or layout.relates != base.relates:  # a weight of each row is no feature
                 continue
             y, x = offset_between(layout, base)
             if y is None and x is None:

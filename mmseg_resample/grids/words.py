@@ -8,6 +8,7 @@ from .track import TOLERANCE, Meeting, Resize
 
 if TYPE_CHECKING:
     from .audit import Audit
+    from .forward_pass import ForwardPass
 
 
 def describe(audit: "Audit") -> str:
@@ -43,9 +44,7 @@ def describe(audit: "Audit") -> str:
         sentences.append(f"{len(audit.hard_coded)} of {total} resizes are hard-coded and ignore the config's flag.")
     exact = audit.exact
     if not audit.now.predicts:
-        sentences.append(f"No output has the size of the input, {size}: nothing is compared with labels.")
-    elif audit.now.final is None:
-        sentences.append("The prediction is not judged.")
+        sentences.append(_no_prediction(audit.now))
     if audit.now.worst < TOLERANCE:
         if audit.now.trace.meetings:
             sentences.append("Everything is registered as it stands.")
@@ -75,6 +74,18 @@ def describe(audit: "Audit") -> str:
             f"{len(audit.now.trace.unknown)} operator(s) could not be followed; what depends on them is not judged."
         )
     return " ".join(sentences)
+
+
+def _no_prediction(audited: "ForwardPass") -> str:
+    """Say why nothing is compared with the labels."""
+    size = "x".join(map(str, audited.size))
+    grids = [(name, grid) for name, grid in audited.outputs.items() if grid is not None]
+    if not grids:
+        return f"No output has the size of the input, {size}, or a position: nothing is compared with labels."
+    name, finest = max(grids, key=lambda output: output[1].size)
+    which = f", of {name!r}," if name else ""
+    largest = "x".join(map(str, finest.size))
+    return f"The largest output{which} is {largest}, not the {size} of the input: nothing is compared with labels."
 
 
 def _listed(resizes: Sequence[Resize]) -> str:

@@ -36,8 +36,9 @@ class ResizePolicy:
     Args:
         exact: register every resize with what it meets, wherever no rule says otherwise.
         rules: configs of ``Rule``, first match decides.
-        sizes: two or more input sizes (h, w) at which the model is audited. None: 512x512, and 523x677 or, where the
-            model cannot take that, 736x608. Give sizes that the model can take if it cannot take these.
+        sizes: two or more input sizes (h, w) at which the model is audited. None: the one that the model names as its
+            own, else 512x512, and 523x677 or, where the model cannot take that, 736x608. Give sizes that the model can
+            take if it cannot take these.
 
     Raises:
         ValueError: neither ``exact`` nor rules, or a rule that contradicts itself.
@@ -81,7 +82,7 @@ class ResizePolicy:
         self._forget()
         self._network = network_of(model)
         audited = _Audited(model, self)
-        after = self._audits(audited)
+        after = self._audits(model, audited)
         self._known = ExactMaps.of(after)
         self._audit = audited if self._known.varying else None
         owners = {resize.path for result in after for resize in result.trace.resizes if resize.reachable}
@@ -96,14 +97,19 @@ class ResizePolicy:
                 f"functions (TorchScript, C++), low-pass (antialias) or write into a given tensor.",
             )
 
-    def _audits(self, audited: "_Audited") -> list[ForwardPass]:
+    def _audits(self, model: nn.Module, audited: "_Audited") -> list[ForwardPass]:
         if self.sizes is not None:
             return [audited(size) for size in self.sizes]
-        first = audited(_EVEN)
-        try:
-            return [first, audited(_ODD)]
-        except Exception:  # whatever a network raises at a size that it cannot take
-            return [first, audited(_EVEN_TOO)]
+        named = self._network.size(model)
+        first = audited(named or _EVEN)
+        for second in (_ODD, _EVEN_TOO):
+            try:
+                return [first, audited(second)]
+            except Exception as error:  # whatever a network raises at a size that it cannot take
+                refusal = error
+        if named is None:
+            raise refusal
+        return [first]  # the model takes no other
 
     def _warn_of_idle_rules(self, model: nn.Module) -> None:
         paths = {path for name, module in model.named_modules() for path in self._network.paths(name, module).values()}
