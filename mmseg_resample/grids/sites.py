@@ -7,7 +7,6 @@ the dispatcher alone; it gets no number that a policy could know, and is listed 
 """
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -69,6 +68,8 @@ class Pass:
         handle: what computes resizes instead of the functions that are called, if anything does.
         input_size: spatial size of the images, where it is known.
         training: the network is in training mode, where it may call other resizes.
+        owner: the policy that ``handle`` obeys.
+        foreign: it runs inside the pass of another policy, which does not reach it.
         path: module that is running.
         calls: resizes so far, by path.
     """
@@ -76,22 +77,33 @@ class Pass:
     handle: Handler | None = None
     input_size: Size | None = None
     training: bool = False
+    owner: Any = None
+    foreign: bool = False
     path: str = ""
-    calls: Counter[str] = field(default_factory=Counter)
+    calls: dict[str, int] = field(default_factory=dict)
 
     def count(self) -> Site:
         """Count one resize, and return its site."""
-        site = (self.path, self.calls[self.path])
-        self.calls[self.path] += 1
+        site = self.next_site
+        self.calls[self.path] = site[1] + 1
         return site
+
+    @property
+    def next_site(self) -> Site:
+        """Site of the next resize."""
+        return (self.path, self.calls.get(self.path, 0))
 
 
 class _Here(threading.local):
-    """State of a thread: the pass that runs, whether its calls are seen, and the site that is being computed."""
+    """State of a thread: the pass that runs, whether its calls are seen, and the site that is being computed.
+
+    ``below`` is whether an operator is being computed for the dispatcher, by Python code that is not the network's.
+    """
 
     def __init__(self) -> None:
         self.now = Pass()
         self.seen = False
+        self.below = False
         self.site: Site | None = None
 
 
@@ -109,9 +121,14 @@ def current_site() -> Site | None:
 
 
 @contextmanager
-def new_pass(handle: Handler | None = None, input_size: Size | None = None, training: bool = False) -> Iterator[None]:
+def new_pass(
+    handle: Handler | None = None, input_size: Size | None = None, training: bool = False, owner: Any = None
+) -> Iterator[None]:
     """Count anew inside. Nested passes have counts of their own."""
-    with _in_pass(Pass(handle, input_size, training)):
+    outer = _here.now
+    inside = outer.foreign or outer.owner not in (None, owner)
+    foreign = inside and handle is not None  # an audit in the middle of a pass has nothing to do with it
+    with _in_pass(Pass(handle, input_size, training, owner, foreign)):
         yield
 
 
@@ -158,6 +175,16 @@ def at_path(path: str) -> Iterator[None]:
 
 
 @contextmanager
+def below_python() -> Iterator[None]:
+    """See nothing inside: an operator is being computed, whose decomposition may call others."""
+    outer, _here.below = _here.below, True
+    try:
+        yield
+    finally:
+        _here.below = outer
+
+
+@contextmanager
 def resizes_seen() -> Iterator[None]:
     """See every call that resizes inside, and give each its site."""
     if _here.seen:
@@ -176,13 +203,16 @@ class _Interception(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        read = _READERS.get(func)
+        read = None if _here.below else _READERS.get(func)
         call = None if read is None else _read(read, args, kwargs)
         if call is None:
             return func(*args, **kwargs)
         now = _here.now
         site = now.count()
-        _here.site, _here.seen = site, False  # nothing is seen in here, nor counted, unless by a pass that begins here
+        _here.site, _here.seen = (
+            None if now.foreign else site,
+            False,
+        )  # nothing is seen in here, nor counted, unless by a pass that begins here
         try:
             source = args[0] if args else kwargs.get("input", kwargs.get("self"))
             changed = None if now.handle is None else now.handle(site, call, source)

@@ -29,7 +29,7 @@ COMPILES = torch.__version__ >= "2.7"
 def running(policy: "ResizePolicy", inputs: Any = None, training: bool = False) -> Iterator[None]:
     """Apply ``policy`` to what runs inside, on images ``inputs``, (N, C, H, W); nested uses start their own count."""
     size = tuple(inputs.shape[2:]) if isinstance(inputs, Tensor) else None
-    with new_pass(partial(_obey, policy), size, training):
+    with new_pass(partial(_obey, policy), size, training, policy):
         yield
 
 
@@ -71,7 +71,7 @@ def claim_bilinear_site(
     policy, now = installed_on(module), current_pass()
     if policy is None or now.handle is None:
         return own
-    site = (now.path, now.calls[now.path])
+    site = now.next_site
     call = ResizeCall("bilinear", align_corners, tuple(source_size), tuple(size))
     change = policy.decide(site, call, now.input_size) or {}
     if change.get("mode", "bilinear") != "bilinear":

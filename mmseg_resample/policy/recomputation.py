@@ -1,4 +1,4 @@
-"""Activation checkpointing calls a part of a pass again when the pass is over: under the same policy, with the same count.
+"""Activation checkpointing calls parts of a pass again when it is over: under the same policy, with the same count.
 
 PyTorch offers no place to say so, and networks hold ``checkpoint`` under any name, so the two functions that it calls
 are wrapped, once. Outside of a pass under a policy they do what they always did.

@@ -96,7 +96,8 @@ class ResizePolicy:
             self._warn(
                 "unreachable",
                 f"resizes in {places} cannot be reached and stay as they are: they run below PyTorch's Python "
-                f"functions (TorchScript, C++), low-pass (antialias) or write into a given tensor.",
+                f"functions (TorchScript, C++), low-pass (antialias), write into a given tensor, or belong to a model "
+                f"that has a policy of its own.",
             )
 
     def _audits(self, audited: "_Audited") -> list[ForwardPass]:
