@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.utils import get_installed_path
 from mmseg.models.decode_heads import FCNHead
@@ -51,7 +51,7 @@ def build(neck=None, **arguments):
     common = dict(channels=8, num_convs=1, num_classes=4, norm_cfg=BN, dropout_ratio=0.0)
     cfg = dict(type="EncoderDecoder", data_preprocessor=dict(type="SegDataPreProcessor"), backbone=backbone)
     cfg |= dict(decode_head=dict(type="FCNHead", **common, **arguments), test_cfg=dict(mode="whole"))
-    model = MODELS.build(cfg)
+    model = MODELS.build(ConfigDict(cfg))
     model.neck = neck
     if neck is None:
         model.decode_head.__class__ = ImportingHead
