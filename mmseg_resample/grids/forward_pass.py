@@ -133,7 +133,9 @@ def _axes(resize: Resize) -> tuple[int | None, ...] | None:
     y, x = zip(resize.source.size, resize.result.size, strict=True)
     if sizes[-2:] == (y, x):
         return (*(None,) * (len(sizes) - 2), 0, 1)
-    return {(y,): (0,), (x,): (1,)}.get(sizes) if x != y else None
+    if x == y or len(sizes) != 1:
+        return None
+    return {y: (0,), x: (1,)}.get(sizes[0])
 
 
 def _registering(source: PixelGrid, result: PixelGrid, operand: PixelGrid, base: PixelGrid) -> tuple[AxisMap, ...]:

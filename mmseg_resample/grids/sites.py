@@ -274,7 +274,7 @@ def _read_resize(
     call = _read_interpolate(input, size, scale_factor, mode, flag, recompute_scale_factor, antialias)
     if call is None or coordinates is None:
         return call
-    model = coordinates if isinstance(coordinates, str) else _per_axis(coordinates, input.ndim - 2)
+    model: Any = coordinates if isinstance(coordinates, str) else _per_axis(coordinates, input.ndim - 2)
     return ResizeCall(call.mode, None, call.source_size, call.size, model, call.scale_factors)
 
 

@@ -24,5 +24,5 @@ def count_on_when_recomputed() -> None:
     def not_reentrant(fn: Any, *args: Any, **kwargs: Any) -> Any:
         return generate(repeatable(fn), *args, **kwargs)
 
-    checkpointing.CheckpointFunction.forward = staticmethod(reentrant)
+    checkpointing.CheckpointFunction.forward = staticmethod(reentrant)  # type: ignore[method-assign]
     checkpointing._checkpoint_without_reentrant_generator = not_reentrant
