@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+import torch.fx
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -91,6 +92,9 @@ class ResizePolicy:
         mark(model, self, self._network)
         model.resize_policy = self  # type: ignore[assignment]
         self._warn_of_idle_rules(model)
+        graphs = [repr(name) for name, module in model.named_modules() if isinstance(module, torch.fx.GraphModule)]
+        if graphs:
+            self._warn("graphs", f"copies and pickles of torch.fx graphs ({', '.join(graphs)}) lose the policy.")
         if self.unreachable:
             places = ", ".join(sorted({repr(path) for path, _ in self.unreachable}))
             self._warn(

@@ -274,6 +274,14 @@ def test_sequences_of_any_class():
     assert torch.equal(pickle.loads(pickle.dumps(model))(x), model(x))
 
 
+def test_graphs_obey_and_their_copies_are_said_to_lose_it(caplog):
+    plain, x = Pyramid().eval(), torch.rand(1, 1, 64, 64)
+    graph = exact(torch.fx.symbolic_trace(plain))
+    torch.testing.assert_close(graph(x), expected(plain, x))
+    assert "copies and pickles of torch.fx graphs ('') lose the policy" in caplog.text
+    assert "_resample_policy" not in copy.deepcopy(graph).__dict__  # else the warning is to go
+
+
 def test_a_part_that_has_a_policy_goes_by_its_path_in_the_whole():
     part = exact(Pyramid())
 
