@@ -19,12 +19,10 @@ class Network:
 
     Attributes:
         entrances: methods of the model that begin a forward pass.
-        unaudited: methods that resize something which no audit sees, such as losses on inner levels.
         prediction: path of the output that is compared with the labels; None for the first of the image's size.
     """
 
     entrances: tuple[str, ...] = ("forward",)
-    unaudited: frozenset[str] = frozenset()
     prediction: str | None = None
 
     def paths(self, name: str, module: nn.Module) -> dict[str, str]:

@@ -16,7 +16,7 @@ from ..ops import AxisMap, PixelGrid
 from .layout import Layout, Offset, Untrackable, offset_between
 from .network import Network, named_tensors
 from .rules import RULES, pointwise
-from .sites import Site, at_path, current_pass, current_site, new_pass, resizes_seen
+from .sites import Site, at_path, below_python, current_pass, current_site, new_pass, resizes_seen
 
 TOLERANCE = 1e-3  # input pixels; less than that is registered
 
@@ -283,7 +283,8 @@ class Tracker(TorchDispatchMode):
     # --- the dispatch mode --------------------------------------------------------------------------------------------
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        with below_python():
+            out = func(*args, **(kwargs or {}))
         if not any(isinstance(x, Tensor) for x in (out if isinstance(out, (list, tuple)) else [out])):
             return out
         name = func._schema.name
