@@ -209,10 +209,8 @@ class _Interception(TorchFunctionMode):
             return func(*args, **kwargs)
         now = _here.now
         site = now.count()
-        _here.site, _here.seen = (
-            None if now.foreign else site,
-            False,
-        )  # nothing is seen in here, nor counted, unless by a pass that begins here
+        # Nothing is seen in here, nor counted, unless by a pass that begins here.
+        _here.site, _here.seen = None if now.foreign else site, False
         try:
             source = args[0] if args else kwargs.get("input", kwargs.get("self"))
             changed = None if now.handle is None else now.handle(site, call, source)
@@ -249,13 +247,8 @@ def _read_interpolate(
         return ResizeCall(mode, align_corners, source, _sizes(size, axes))
     factors = _per_axis(scale_factor, axes)
     target = tuple(int(n * float(f)) for n, f in zip(source, factors, strict=True))
-    return ResizeCall(
-        mode,
-        align_corners,
-        source,
-        target,
-        scale_factors=None if recompute_scale_factor else tuple(map(float, factors)),
-    )
+    step = None if recompute_scale_factor else tuple(map(float, factors))
+    return ResizeCall(mode, align_corners, source, target, scale_factors=step)
 
 
 def _read_resize(

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..grids import FakeCopy, ForwardPass, Network, Site, follow, follow_exact, network_of
-from ..grids.sites import ResizeCall, Size, current_pass
+from ..grids.sites import ResizeCall, Size, current_pass, resizes_seen
 from ..ops import PixelModel, _check
 from ..ops.grid import axis_maps
 from .exact_maps import ExactMaps, close, covers
