@@ -79,6 +79,7 @@ def _per_axis(value: Any, axes: int) -> list[Any]:
     *("_native_batch_norm_legit", "_native_batch_norm_legit_functional", "_batch_norm_with_update", "cudnn_batch_norm"),
     *("_batch_norm_no_update", "bernoulli_", "bernoulli", "batch_norm", "layer_norm", "group_norm", "normal_"),
     *("_fused_rms_norm", "rms_norm", "nan_to_num", "_conj", "batch_norm_with_update"),
+    *("hardswish", "log_sigmoid_forward", "channel_shuffle", "native_channel_shuffle"),
 )
 def same(t: "Tracker", args: Args, out: Any) -> Layout:
     first = next(value for value in args.values() if isinstance(value, Tensor))
@@ -250,9 +251,33 @@ def pad(t: "Tracker", args: Args, out: Tensor) -> Layout:
         if not dim.spatial:
             layout = layout.with_dim(index, Dim.plain(out.shape[index]))
             continue
+        if len(dim.parts) != 1 or len(dim.parts[0]) != 1:  # tokens
+            layout = layout.with_dim(index, _lengthened(dim, before, int(amounts[2 * i + 1])))
+            continue
         atom = dim.single("padding")
         layout = layout.with_dim(index, Dim.of(Atom(out.shape[index], atom.step, atom.at(-before))))
     return layout
+
+
+def _lengthened(dim: Dim, before: int, after: int) -> Dim:
+    """Put tokens without a position before and behind those of ``dim``."""
+    if before < 0 or after < 0:
+        dim = dim.slice(max(-before, 0), dim.size - max(-after, 0), 1)
+    added = [[(Atom(n),)] if n > 0 else [] for n in (before, after)]
+    return Dim((*added[0], *dim.parts, *added[1]))
+
+
+@rule("unfold")
+def unfold(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    """Cut a dimension into windows of ``size`` elements, as ``Tensor.unfold`` does; these are a new last dimension."""
+    layout, index = t.of(args["self"]), args["dimension"] % (out.ndim - 1)
+    dim = layout.dims[index]
+    windows, window = Dim.plain(out.shape[index]), Dim.plain(out.shape[-1])
+    if dim.spatial:
+        atom = dim.single("an unfolding")
+        step = (atom.step[0] * args["step"], atom.step[1] * args["step"])
+        windows, window = Dim.of(replace(atom, size=windows.size, step=step)), Dim.of(Atom(window.size, atom.step))
+    return layout.with_dims([*layout.dims[:index], windows, *layout.dims[index + 1 :], window])
 
 
 # --- features that meet -----------------------------------------------------------------------------------------------
@@ -261,6 +286,8 @@ def pad(t: "Tracker", args: Args, out: Tensor) -> Layout:
 @rule("cat", "concat", "hstack", "stack")
 def cat(t: "Tracker", args: Args, out: Tensor) -> Layout:
     tensors = [x for x in args["tensors"] if x.numel()]
+    if not tensors:
+        return Layout.plain(out.shape)
     layouts = [t.of(x) for x in tensors]
     index = args["dim"] % out.ndim
     if len(layouts[0].dims) < out.ndim:  # stack

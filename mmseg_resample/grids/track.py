@@ -16,7 +16,7 @@ from ..ops import AxisMap, PixelGrid
 from .layout import Atom, Dim, Layout, Offset, Untrackable, offset_between
 from .network import Network, named_tensors
 from .rules import ENDS, RULES, pointwise
-from .sites import Site, at_path, current_pass, current_site, new_pass, resizes_seen
+from .sites import Site, at_path, below_python, current_pass, current_site, new_pass, resizes_seen
 
 TOLERANCE = 1e-3  # input pixels; less than that is registered
 
@@ -225,8 +225,11 @@ class Tracker(TorchDispatchMode):
         return tracked
 
     def grid(self, tensor: Tensor) -> PixelGrid | None:
-        """Return the grid of ``tensor``; None where it has no position, or none that a grid describes."""
-        return _grid(self.of(tensor))
+        """Return the grid of ``tensor``, (N, C, H, W) or (N, H, W, C); None where it has none that a grid describes."""
+        layout = self.of(tensor)
+        if len(layout.dims) == 4 and layout.dims[1].spatial and not layout.dims[3].spatial:
+            layout = layout.permute((0, 3, 1, 2))
+        return _grid(layout)
 
     @property
     def path(self) -> str:
@@ -247,7 +250,7 @@ class Tracker(TorchDispatchMode):
             for i in range(rank)
         )
         for layout in placed:
-            if layout is base:
+            if layout is base or layout.relates != base.relates:  # a weight of each row is no feature
                 continue
             y, x = offset_between(layout, base)
             if y is None and x is None:
@@ -328,7 +331,8 @@ class Tracker(TorchDispatchMode):
         return out
 
     def _follow(self, func: Any, args: Any, kwargs: Any) -> Any:
-        out = func(*args, **(kwargs or {}))
+        with below_python():
+            out = func(*args, **(kwargs or {}))
         if not any(isinstance(x, Tensor) for x in (out if isinstance(out, (list, tuple)) else [out])):
             return out
         name = func._schema.name
