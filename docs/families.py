@@ -5,11 +5,12 @@ import time
 import warnings
 from pathlib import Path
 
+from audit_tables import first_line, levels_cell, number, size_cell, unfollowed, worst
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
 from rich.progress import track
 
-from mmseg_resample.grids import TOLERANCE, Audit, ForwardPass
+from mmseg_resample.grids import Audit
 from mmseg_resample.grids.words import in_pixels
 from mmseg_resample.launch.auditing import audit_config, input_size
 
@@ -83,9 +84,6 @@ def audited(path: Path) -> Audit:
 
 def row(family: str, comparison: Audit) -> str:
     now = comparison.now
-    levels = ", ".join(
-        f"{axis(level.stride)} @ {axis(level.offset)}" if level is not None else "none" for level in now.levels
-    )
     true = comparison.passes.get("True")
     meetings = " / ".join(
         [number(worst(now)), number(worst(true[0])) if true else "-", number(worst(comparison.exact))]
@@ -99,32 +97,15 @@ def row(family: str, comparison: Audit) -> str:
         final = now.final
         predictions[0] = "-" if final is None else f"{in_pixels(final.x)} (no flag)"
     hard_coded = f"{len(comparison.hard_coded)} of {len(now.trace.resizes)}" if comparison.hard_coded else ""
-    size = "x".join(map(str, now.size))
-    return f"| {family} | {size} | {levels} | {meetings} | {' | '.join(predictions)} | {hard_coded} |"
-
-
-def worst(audit: ForwardPass) -> float:
-    return max((m.worst for m in audit.misregistered if not m.pooled), default=0.0)
-
-
-def number(pixels: float) -> str:
-    return "0" if pixels <= TOLERANCE else f"{pixels:.3g}"
-
-
-def axis(values: tuple[float, ...]) -> str:
-    return "x".join(dict.fromkeys(f"{v + 0:.4g}" for v in values))
-
-
-def unfollowed(comparison: Audit) -> list[tuple[str, str]]:
-    return sorted(set(comparison.now.trace.unknown))
+    network = f"{family} | {size_cell(now.size)} | {levels_cell(now.levels)}"
+    return f"| {network} | {meetings} | {' | '.join(predictions)} | {hard_coded} |"
 
 
 def reason(error: Exception, path: Path) -> str:
     for package in ("mmdet", "mmpretrain"):
         if package in path.read_text() or package in str(error):
             return f"needs {package}"
-    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    return f"{type(error).__name__}: {first[:160]}"
+    return first_line(error)
 
 
 if __name__ == "__main__":

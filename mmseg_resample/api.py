@@ -17,7 +17,8 @@ def audit(what: Any, size: int | Sequence[int] | None = None) -> Audit:
     Args:
         what: a network (any ``nn.Module`` that takes images (N, C, H, W)), or a config of mmsegmentation: a path, a
             name such as ``"mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py"``, or an mmengine ``Config``.
-        size: input size, one number or (h, w). None: the config's crop, or 512x512 for a network.
+        size: input size, one number or (h, w). None: the config's crop; for a network the size that it names as
+            its own (timm's do), else 512x512.
 
     Returns:
         An ``Audit``: ``print`` shows its tables; ``worst``, ``final``, ``meetings``, ``resizes``, ``levels``,
@@ -56,8 +57,9 @@ def exact(model: nn.Module, *, sizes: Sequence[Sequence[int]] | None = None) -> 
 
     Args:
         model: any ``nn.Module`` that takes images (N, C, H, W).
-        sizes: two or more input sizes (h, w) at which the model is audited. None: 512x512, and 523x677 or, where the
-            model cannot take that, 736x608. Give sizes that the model can take if it cannot take these.
+        sizes: two or more input sizes (h, w) at which the model is audited. None: the one that the model names as its
+            own, else 512x512, and 523x677 or, where the model cannot take that, 736x608. Give sizes that the model can
+            take if it cannot take these.
     """
     ResizePolicy(exact=True, sizes=sizes).install(model)
     return model

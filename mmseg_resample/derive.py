@@ -18,7 +18,9 @@ def derived(cls: type, bases: tuple[type, ...], body: dict[str, Any], step: Step
     made = (original, (*steps, step))
 
     def reduce(self: Any, protocol: Any) -> Any:
-        return _rebuild, made, self.__dict__.copy()
+        get_state = getattr(cls, "__getstate__", None)
+        own = get_state is not getattr(object, "__getstate__", None)  # which Python has from 3.11 on
+        return _rebuild, made, self.__getstate__() if own else self.__dict__.copy()
 
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     return type(cls.__name__, bases, body | names | {"_resample_recipe": made, "__reduce_ex__": reduce})

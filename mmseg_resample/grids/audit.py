@@ -11,6 +11,7 @@ from ..ops import PixelGrid
 from .coverage import Uncovered, next_covered_size
 from .fake import FakeCopy
 from .forward_pass import ForwardPass, follow_both, follow_exact
+from .network import network_of
 from .sites import Site, Size
 from .track import Meeting, Resize
 
@@ -138,7 +139,7 @@ def audit(model: nn.Module, size: int | Sequence[int] | None = None, name: str |
     Args:
         model: takes images (N, C, H, W) and returns features or predictions: a tensor, or a tuple, list, dict or
             dataclass of tensors. It is copied, and stays as it is.
-        size: input size, one number or (h, w). None: 512x512.
+        size: input size, one number or (h, w). None: the size that the model names as its own, else 512x512.
         name: to go by. None: the model's type.
 
     Raises:
@@ -147,7 +148,7 @@ def audit(model: nn.Module, size: int | Sequence[int] | None = None, name: str |
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"audit: expected an nn.Module, got {type(model).__name__}.")
-    wanted = _DEFAULT_SIZE if size is None else image_size(size)
+    wanted = (network_of(model).size(model) or _DEFAULT_SIZE) if size is None else image_size(size)
     copied = FakeCopy(model)
     try:
         as_it_is, exact = copied.run(lambda fake: follow_both(fake, wanted))

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_flatten
 
 _CONSTANTS = {"aten::arange", "aten::linspace", "aten::scalar_tensor", "aten::lift_fresh", "aten::tril_indices"}
 T = TypeVar("T")
+_ONE_AT_A_TIME = threading.RLock()  # runs patch the copy, and threads may share it
 
 
 def _resized(input: Tensor, size: Sequence[int], *_: Any) -> Tensor:
@@ -94,7 +96,8 @@ class FakeCopy:
         if self._model is None:
             raise RuntimeError("the model was unpickled: build it from its config")
         logger = logging.getLogger("torch._subclasses.fake_tensor")  # prints what it raises
-        with _disable_current_modes(), fake_tensors(self._mode), torch.inference_mode(False), _silenced(logger):
+        quiet, real = _silenced(logger), torch.inference_mode(False)
+        with _ONE_AT_A_TIME, quiet, _disable_current_modes(), fake_tensors(self._mode), real:
             return function(self._model)
 
 

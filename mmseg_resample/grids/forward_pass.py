@@ -123,12 +123,28 @@ def _corrections(tracker: Tracker) -> dict[Site, tuple[AxisMap, ...]]:
         if resize.source is None or resize.result is None or not resize.maps or not resize.reachable:
             continue
         try:
-            maps = _registering(resize.source, resize.result, operand.grid(), base.grid())
+            by_axis = _registering(resize.source, resize.result, operand.grid(), base.grid())
         except Untrackable:
             continue
+        axes = _axes(resize)
+        if axes is None:
+            continue
+        maps = tuple(own if axis is None else by_axis[axis] for axis, own in zip(axes, resize.maps, strict=True))
         if not all(a.is_close(b, 1e-9) for a, b in zip(maps, resize.maps, strict=True)):
             found[resize.site] = maps
     return found
+
+
+def _axes(resize: Resize) -> tuple[int | None, ...] | None:
+    """Return the image axis of each map, 0 for y, 1 for x, None for one of depth; None where they cannot be told."""
+    assert resize.source is not None and resize.result is not None
+    sizes = tuple(zip(resize.source_size, resize.size, strict=True))
+    y, x = zip(resize.source.size, resize.result.size, strict=True)
+    if sizes[-2:] == (y, x):
+        return (*(None,) * (len(sizes) - 2), 0, 1)
+    if x == y or len(sizes) != 1:
+        return None
+    return {y: (0,), x: (1,)}.get(sizes[0])
 
 
 def _registering(source: PixelGrid, result: PixelGrid, operand: PixelGrid, base: PixelGrid) -> tuple[AxisMap, ...]:
@@ -172,9 +188,8 @@ def _summarise(
 ) -> ForwardPass:
     network = network_of(model)
     judged = [m for m in tracker.trace.meetings if m.op == "labels" and network.prediction in (None, m.path)]
-    extractor = network.levels(model)
     features = [grid for grid in tracker.returned.values() if grid is None or grid.size != size]
-    levels = tracker.outputs.get(extractor, []) if extractor else features
+    levels = tracker.outputs.get(network.levels(model) or "", features)  # its forward may never be called
     return ForwardPass(
         size,
         tracker.trace,

@@ -280,6 +280,12 @@ class Layout:
     def spatial(self) -> bool:
         return any(dim.spatial for dim in self.dims)
 
+    @cached_property
+    def relates(self) -> bool:
+        """Whether two dimensions run over the same positions, as in a map of attention. Windows and elements nest."""
+        loops = [[atom for part in dim.parts for atom in part if atom.size > 1] for dim in self.dims if dim.spatial]
+        return any(_overlap(a, b) for i, dim in enumerate(loops) for other in loops[:i] for a in dim for b in other)
+
     def at(self, index: Sequence[int]) -> Vector:
         parts = [dim.at(i) for dim, i in zip(self.dims, index, strict=True)]
         return (sum(p[0] for p in parts), sum(p[1] for p in parts))
@@ -351,11 +357,11 @@ class Layout:
 
         Along an image axis that other dimensions still move along (phases that were folded into channels), the
         mixtures lie at the mean of what was mixed, and the evidence is as coarse as the samples are apart now. Along
-        one that none moves along any more, there is no position.
+        one that none moves along any more, there is no position. A row of an attention map stays at its query.
         """
         mixed = self.dims[index]
         result = self.with_dim(index, Dim.plain(size))
-        if not mixed.placed:
+        if not mixed.placed or self.relates:
             return result
         dims, native = list(result.dims), list(result.native)
         for axis in (0, 1):
@@ -387,6 +393,8 @@ class Layout:
         dim = self.dims[index]
         if not dim.spatial:
             return self.with_dim(index, Dim.plain(size))
+        if (kernel, stride, padding, size) == (1, 1, 0, dim.size):
+            return self
         moved_atom = dim.single("a window").windows(size, int(-padding), stride, kernel, dilation)
         native = tuple(max(n, abs(s)) if s else n for n, s in zip(self.native, moved_atom.step, strict=True))
         moved = self.with_dim(index, Dim.of(*_canonical([moved_atom])))
@@ -407,6 +415,15 @@ class Layout:
         # What shrinks leaves evidence out.
         native = tuple(max(n, abs(s)) if s else n for n, s in zip(self.native, atom.step, strict=True))
         return replace(resized, native=native)  # type: ignore[arg-type]
+
+
+def _overlap(a: Atom, b: Atom) -> bool:
+    """Tell whether the coarser of two loops steps within the length of the finer, along an axis of the image."""
+    for axis in (0, 1):
+        (fine, size), (coarse, _) = sorted([(abs(a.step[axis]), a.size), (abs(b.step[axis]), b.size)])
+        if fine and coarse < fine * (size - 1):
+            return True
+    return False
 
 
 def _take(flat: list[Atom | Dim], size: int) -> Dim:

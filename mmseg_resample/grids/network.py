@@ -19,12 +19,10 @@ class Network:
 
     Attributes:
         entrances: methods of the model that begin a forward pass.
-        unaudited: methods that resize something which no audit sees, such as losses on inner levels.
         prediction: path of the output that is compared with the labels; None for the first of the image's size.
     """
 
     entrances: tuple[str, ...] = ("forward",)
-    unaudited: frozenset[str] = frozenset()
     prediction: str | None = None
 
     def paths(self, name: str, module: nn.Module) -> dict[str, str]:
@@ -40,14 +38,31 @@ class Network:
         """Return the name of the module that returns the levels of features; None if the model itself does."""
         return next((name for name in _FEATURE_EXTRACTORS if isinstance(getattr(model, name, None), nn.Module)), None)
 
+    def size(self, model: nn.Module) -> Size | None:
+        """Return the size (h, w) of images that ``model`` names as its own; None if it names none.
+
+        That is the size on its card (timm's ``pretrained_cfg``), else the only one that a part of it takes.
+        """
+        own = _card(model)
+        if own is not None:
+            return _pair(own["input_size"])
+        return next((size for part in model.modules() if (size := _only_size(part)) is not None), None)
+
     def image(self, model: nn.Module, size: Size) -> Tensor:
         """Return an image (1, C, H, W) that the model takes, without values."""
-        first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-        channels = first.in_channels if first is not None else 3
+        channels = self._channels(model)
         like = next((p for p in model.parameters() if p.is_floating_point()), None)
         if like is None:
             return torch.empty(1, channels, *size)
         return torch.empty(1, channels, *size, dtype=like.dtype, device=like.device)
+
+    def _channels(self, model: nn.Module) -> int:
+        card = _card(model)
+        if card is not None:
+            return int(card["input_size"][0])
+        extractor = model.get_submodule(self.levels(model) or "")
+        first = next((m for part in (extractor, model) for m in part.modules() if isinstance(m, nn.Conv2d)), None)
+        return first.in_channels if first is not None else 3
 
     def run(self, model: nn.Module, image: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Run ``model`` on ``image``, and yield its outputs with their names."""
@@ -63,6 +78,27 @@ class Network:
             levels: grids of the levels of features.
         """
         return None
+
+
+def _card(module: nn.Module) -> Mapping[str, Any] | None:
+    """Return what timm's models carry about their weights, if it names the input, (C, H, W)."""
+    card = getattr(module, "pretrained_cfg", None)
+    return card if isinstance(card, Mapping) and len(card.get("input_size") or ()) == 3 else None
+
+
+def _only_size(module: nn.Module) -> Size | None:
+    """Return the one size of images that ``module``, a part of a model, says it takes."""
+    card = _card(module)
+    if card is not None and card.get("fixed_input_size"):
+        return _pair(card["input_size"])
+    if getattr(module, "strict_img_size", False) and getattr(module, "img_size", None) is not None:
+        return _pair(module.img_size)  # a patch embedding
+    return None
+
+
+def _pair(size: Any) -> Size:
+    height, width = tuple(size)[-2:]
+    return int(height), int(width)
 
 
 @singledispatch

@@ -11,10 +11,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ..ops import AxisMap, Coordinates
-from .layout import ZERO, Atom, Dim, Layout, Taps, Untrackable
+from .layout import ZERO, Atom, Dim, Layout, Taps, Untrackable, Vector
 
 if TYPE_CHECKING:
     from .track import Tracker
@@ -73,13 +76,13 @@ def _per_axis(value: Any, axes: int) -> list[Any]:
         "log_softmax",
         "rrelu_with_noise",
         "_prelu_kernel",
-        "hardswish",
         "hardswish_",
     ),
     *("native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"),
     *("_native_batch_norm_legit", "_native_batch_norm_legit_functional", "_batch_norm_with_update", "cudnn_batch_norm"),
     *("_batch_norm_no_update", "bernoulli_", "bernoulli", "batch_norm", "layer_norm", "group_norm", "normal_"),
     *("_fused_rms_norm", "rms_norm", "nan_to_num", "_conj", "batch_norm_with_update"),
+    *("hardswish", "log_sigmoid_forward", "channel_shuffle", "native_channel_shuffle"),
 )
 def same(t: "Tracker", args: Args, out: Any) -> Layout:
     first = next(value for value in args.values() if isinstance(value, Tensor))
@@ -250,9 +253,33 @@ def pad(t: "Tracker", args: Args, out: Tensor) -> Layout:
         if not dim.spatial:
             layout = layout.with_dim(index, Dim.plain(out.shape[index]))
             continue
+        if len(dim.parts) != 1 or len(dim.parts[0]) != 1:  # tokens
+            layout = layout.with_dim(index, _lengthened(dim, before, int(amounts[2 * i + 1])))
+            continue
         atom = dim.single("padding")
         layout = layout.with_dim(index, Dim.of(atom.windows(out.shape[index], -before, 1)))
     return layout
+
+
+def _lengthened(dim: Dim, before: int, after: int) -> Dim:
+    """Put tokens without a position before and behind those of ``dim``."""
+    if before < 0 or after < 0:
+        dim = dim.slice(max(-before, 0), dim.size - max(-after, 0), 1)
+    added = [[(Atom(n),)] if n > 0 else [] for n in (before, after)]
+    return Dim((*added[0], *dim.parts, *added[1]))
+
+
+@rule("unfold")
+def unfold(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    """Cut a dimension into windows of ``size`` elements, as ``Tensor.unfold`` does; these are a new last dimension."""
+    layout, index = t.of(args["self"]), args["dimension"] % (out.ndim - 1)
+    dim = layout.dims[index]
+    windows, window = Dim.plain(out.shape[index]), Dim.plain(out.shape[-1])
+    if dim.spatial:
+        atom = dim.single("an unfolding")
+        windows = Dim.of(atom.windows(windows.size, 0, args["step"], window.size))
+        window = Dim.of(_around_zero(window.size, atom.step))
+    return layout.with_dims([*layout.dims[:index], windows, *layout.dims[index + 1 :], window])
 
 
 # --- features that meet -----------------------------------------------------------------------------------------------
@@ -261,6 +288,8 @@ def pad(t: "Tracker", args: Args, out: Tensor) -> Layout:
 @rule("cat", "concat", "hstack", "stack")
 def cat(t: "Tracker", args: Args, out: Tensor) -> Layout:
     tensors = [x for x in args["tensors"] if x.numel()]
+    if not tensors:
+        return Layout.plain(out.shape)
     layouts = [t.of(x) for x in tensors]
     index = args["dim"] % out.ndim
     if len(layouts[0].dims) < out.ndim:  # stack
@@ -348,6 +377,38 @@ def pointwise(t: "Tracker", name: str, args: Args, out: Any) -> Layout:
     layouts = [t.of(x) for x in tensors if isinstance(x, Tensor)]
     first = out[0] if isinstance(out, (list, tuple)) else out
     return t.meet(name, layouts).expand(first.shape)
+
+
+@rule("index_select", "index", "_unsafe_index")
+def index(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    """Follow constant indices in even steps, like a slice; others pick who knows what."""
+    layout = t.of(args["self"])
+    if "indices" in args:
+        given = [(i, x) for i, x in enumerate(args["indices"]) if x is not None]
+    else:
+        given = [(args["dim"] % len(layout.dims), args["index"])]
+    if all(not layout.dims[i].placed for i, x in given) and len(given) == 1 and given[0][1].ndim == 1:
+        return layout.with_dim(given[0][0], Dim.plain(len(given[0][1])))
+    if len(given) != 1 or given[0][1].ndim != 1 or out.ndim != len(layout.dims):
+        raise Untrackable("an index of several dimensions")
+    dim, picks = given[0]
+    chosen = _constants(picks)
+    if chosen is None or not chosen:
+        raise Untrackable("an index that is data picks positions")
+    step = chosen[1] - chosen[0] if len(chosen) > 1 else 1
+    if step == 0 or chosen != list(range(chosen[0], chosen[0] + step * len(chosen), step)):
+        raise Untrackable("an index picks positions unevenly")
+    atom = layout.dims[dim].single("an index")
+    return layout.with_dim(dim, Dim.of(atom.windows(len(chosen), chosen[0] % atom.size, step)))
+
+
+def _constants(index: Tensor) -> list[int] | None:
+    """Return the values of an index; None where nobody knows them before the network runs."""
+    if isinstance(index, FakeTensor) or index.is_meta or index.is_floating_point():
+        return None
+    with _disable_current_modes():
+        values = index.nonzero().flatten() if index.dtype == torch.bool else index
+        return [int(i) for i in values.tolist()]
 
 
 @rule("gather")
@@ -564,11 +625,14 @@ def im2col(t: "Tracker", args: Args, out: Tensor) -> Layout:
         taps.append(Atom(k))
         if dim.spatial:
             step = dim.single("an unfolding").step
-            taps[-1] = Atom(k, (step[0] * d, step[1] * d))
-        layout = layout.window(index, counts[i], 1, s, p)
-    # What is here is as fine as before; what mixes the samples makes it coarse.
-    layout = replace(layout, native=t.of(args["self"]).native) if layout.spatial else layout
+            taps[-1] = _around_zero(k, (step[0] * d, step[1] * d))
+        layout = layout.window(index, counts[i], k, s, p, d)
     return layout.with_dim(len(layout.dims) - 3, Dim.of(*taps)).reshape(out.shape)
+
+
+def _around_zero(size: int, step: Vector) -> Atom:
+    """Return a loop over a window's samples, seen from its centre."""
+    return Atom(size, step, (-step[0] * (size - 1) / 2, -step[1] * (size - 1) / 2))
 
 
 @rule("col2im")
@@ -722,9 +786,38 @@ def resample(t: "Tracker", args: Args, out: Tensor) -> Layout:
     return t.resize(args["input"], out, names.get(kernel, kernel), None, maps)
 
 
-@rule("grid_sampler_2d", "grid_sampler", "cudnn_grid_sampler", "_grid_sampler_2d_cpu_fallback")
+@rule("grid_sampler_2d", "grid_sampler", "cudnn_grid_sampler", "_grid_sampler_2d_cpu_fallback", ends=True)
 def grid_sample(t: "Tracker", args: Args, out: Tensor) -> Layout:
-    """Place the samples where what the grid was computed from lies: its values, which decide, are data."""
-    grid = t.of(args["grid"])
-    source = t.of(args["input"])
-    return t.sampled(args["input"], out, args["align_corners"], grid.with_dims([*source.dims[:2], *grid.dims[1:3]]))
+    """Place samples at a constant grid like a resize; those of a flow, displaced from a base grid, where the flow lies.
+
+    Where coordinates are data, nobody knows what is sampled.
+    """
+    source, grid = t.of(args["input"]), t.of(args["grid"])
+    maps = _maps_of_grid(args["grid"], source.shape[2:], bool(args["align_corners"])) if source.spatial else None
+    if maps is not None:
+        return t.resize(args["input"], out, "grid_sample", args["align_corners"], maps)
+    if t.is_displaced(args["grid"]) and grid.spatial:
+        return t.sampled(args["input"], out, args["align_corners"], grid.with_dims([*source.dims[:2], *grid.dims[1:3]]))
+    t.note("not judged: sampled at coordinates that are data", args["input"])
+    plain = source.with_dims([*source.dims[:2], *map(Dim.plain, out.shape[2:])])
+    return t.sampled(args["input"], out, args["align_corners"], plain)
+
+
+def _maps_of_grid(grid: Tensor, sizes: Sequence[int], align_corners: bool) -> list[AxisMap] | None:
+    """Return the maps (y, x) that normalised coordinates (N, H, W, 2) amount to; None if they are no constants or bend."""
+    if isinstance(grid, FakeTensor) or grid.is_meta or not grid.numel():
+        return None
+    maps = []
+    with _disable_current_modes():
+        for axis, n in enumerate(sizes):
+            lines = grid[..., 1 - axis].detach().double().movedim(1 + axis, -1)
+            reads = (lines + 1) / 2 * (n - 1) if align_corners else ((lines + 1) * n - 1) / 2
+            count = reads.shape[-1]
+            first = float(reads.flatten()[0])
+            step = float(reads.flatten()[count - 1] - first) / (count - 1) if count > 1 else 1.0
+            even = first + step * torch.arange(count, dtype=reads.dtype, device=reads.device)
+            if step == 0 or float((reads - even).abs().max()) > 1e-3:
+                return None
+            # Rounding of coordinates in single precision is no misregistration.
+            maps.append(AxisMap(round(step, 6), round(first, 5)))
+    return maps

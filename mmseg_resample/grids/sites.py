@@ -7,10 +7,10 @@ the dispatcher alone; it gets no number that a policy could know, and is listed 
 """
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ class ResizeCall:
     source_size: Size
     size: Size
     coordinates: PixelModel | None = None
-    scale_factors: tuple[float, ...] | None = None
+    scale_factors: tuple[float | None, ...] | None = None
 
     def maps(self) -> tuple[AxisMap, ...]:
         """Return what the call reads, one map per axis; for the nearest modes what they round."""
@@ -67,28 +67,43 @@ class Pass:
     Args:
         handle: what computes resizes instead of the functions that are called, if anything does.
         input_size: spatial size of the images, where it is known.
+        training: the network is in training mode, where it may call other resizes.
+        owner: the policy that ``handle`` obeys.
+        foreign: it runs inside the pass of another policy, which does not reach it.
         path: module that is running.
         calls: resizes so far, by path.
     """
 
     handle: Handler | None = None
     input_size: Size | None = None
+    training: bool = False
+    owner: Any = None
+    foreign: bool = False
     path: str = ""
-    calls: Counter[str] = field(default_factory=Counter)
+    calls: dict[str, int] = field(default_factory=dict)
 
     def count(self) -> Site:
         """Count one resize, and return its site."""
-        site = (self.path, self.calls[self.path])
-        self.calls[self.path] += 1
+        site = self.next_site
+        self.calls[self.path] = site[1] + 1
         return site
+
+    @property
+    def next_site(self) -> Site:
+        """Site of the next resize."""
+        return (self.path, self.calls.get(self.path, 0))
 
 
 class _Here(threading.local):
-    """State of a thread: the pass that runs, whether its calls are seen, and the site that is being computed."""
+    """State of a thread: the pass that runs, whether its calls are seen, and the site that is being computed.
+
+    ``below`` is whether an operator is being computed for the dispatcher, by Python code that is not the network's.
+    """
 
     def __init__(self) -> None:
         self.now = Pass()
         self.seen = False
+        self.below = False
         self.site: Site | None = None
 
 
@@ -106,14 +121,46 @@ def current_site() -> Site | None:
 
 
 @contextmanager
-def new_pass(handle: Handler | None = None, input_size: Size | None = None) -> Iterator[None]:
+def new_pass(
+    handle: Handler | None = None, input_size: Size | None = None, training: bool = False, owner: Any = None
+) -> Iterator[None]:
     """Count anew inside. Nested passes have counts of their own."""
+    outer = _here.now
+    inside = outer.foreign or outer.owner not in (None, owner)
+    foreign = inside and handle is not None  # an audit in the middle of a pass has nothing to do with it
+    with _in_pass(Pass(handle, input_size, training, owner, foreign)):
+        yield
+
+
+@contextmanager
+def _in_pass(now: Pass) -> Iterator[None]:
     outer, site = _here.now, _here.site
-    _here.now, _here.site = Pass(handle, input_size), None
+    _here.now, _here.site = now, None
     try:
         yield
     finally:
         _here.now, _here.site = outer, site
+
+
+def repeatable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function``, which runs now and again when the pass is over, such that it counts on from here each time.
+
+    Activation checkpointing calls such functions again for the gradients.
+    """
+    if _here.now.handle is None:
+        return function
+    start, first = replace(_here.now, calls=_here.now.calls.copy()), True
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        nonlocal first
+        if first:
+            first = False
+            return function(*args, **kwargs)
+        with _in_pass(replace(start, calls=start.calls.copy())), resizes_seen():
+            return function(*args, **kwargs)
+
+    return run
 
 
 @contextmanager
@@ -125,6 +172,16 @@ def at_path(path: str) -> Iterator[None]:
         yield
     finally:
         now.path = outer
+
+
+@contextmanager
+def below_python() -> Iterator[None]:
+    """See nothing inside: an operator is being computed, whose decomposition may call others."""
+    outer, _here.below = _here.below, True
+    try:
+        yield
+    finally:
+        _here.below = outer
 
 
 @contextmanager
@@ -146,13 +203,14 @@ class _Interception(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        read = _READERS.get(func)
-        call = None if read is None else read(*args, **kwargs)
+        read = None if _here.below else _READERS.get(func)
+        call = None if read is None else _read(read, args, kwargs)
         if call is None:
             return func(*args, **kwargs)
         now = _here.now
         site = now.count()
-        _here.site, _here.seen = site, False  # nothing is seen in here, nor counted, unless by a pass that begins here
+        # Nothing is seen in here, nor counted, unless by a pass that begins here.
+        _here.site, _here.seen = None if now.foreign else site, False
         try:
             source = args[0] if args else kwargs.get("input", kwargs.get("self"))
             changed = None if now.handle is None else now.handle(site, call, source)
@@ -165,6 +223,13 @@ class _Interception(TorchFunctionMode):
 # Readers return None for calls that are no sites: they average bins, low-pass, write into a tensor, or are refused.
 
 
+def _read(read: Callable[..., ResizeCall | None], args: Any, kwargs: Any) -> ResizeCall | None:
+    try:
+        return read(*args, **kwargs)
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return None  # arguments that the function itself refuses, and can say why
+
+
 def _read_interpolate(
     input: Tensor,
     size: Any = None,
@@ -174,21 +239,16 @@ def _read_interpolate(
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> ResizeCall | None:
+    axes = input.ndim - 2
     if mode == "area" or antialias or (size is None) == (scale_factor is None):
         return None
-    axes = input.ndim - 2
     source = tuple(input.shape[2:])
     if size is not None:
-        return ResizeCall(mode, align_corners, source, _per_axis(size, axes))
+        return ResizeCall(mode, align_corners, source, _sizes(size, axes))
     factors = _per_axis(scale_factor, axes)
     target = tuple(int(n * float(f)) for n, f in zip(source, factors, strict=True))
-    return ResizeCall(
-        mode,
-        align_corners,
-        source,
-        target,
-        scale_factors=None if recompute_scale_factor else tuple(map(float, factors)),
-    )
+    step = None if recompute_scale_factor else tuple(map(float, factors))
+    return ResizeCall(mode, align_corners, source, target, scale_factors=step)
 
 
 def _read_resize(
@@ -226,13 +286,12 @@ def _reader_of_operator(name: str) -> Callable[..., ResizeCall | None]:
         factors = named.get("scale_factors", scales[0] if scales else None)
         if output_size is None:
             return _read_interpolate(input, None, factors, mode, flag)
+        axes = input.ndim - 2
         if not isinstance(factors, Sequence):
-            given = [named.get(key) for key in ("scales", "scales_d", "scales_h", "scales_w") if key in named]
-            factors = tuple(scales) or tuple(given) or None
-        source, size = tuple(input.shape[2:]), tuple(output_size)
-        if factors is None or any(f is None for f in factors):
-            return ResizeCall(mode, flag, source, size)
-        return ResizeCall(mode, flag, source, size, scale_factors=tuple(factors))
+            keys = ["scales"] if axes == 1 else ["scales_d", "scales_h", "scales_w"][-axes:]
+            factors = [scales[i] if i < len(scales) else named.get(key) for i, key in enumerate(keys)]
+        known = tuple(factors) if any(f is not None for f in factors) else None
+        return ResizeCall(mode, flag, tuple(input.shape[2:]), _sizes(output_size, axes), scale_factors=known)
 
     return read
 
@@ -243,6 +302,12 @@ def _read_grid_sample(input: Tensor, grid: Tensor, *_: Any, **named: Any) -> Res
 
 def _read_flow_warp(input: Tensor, flow: Tensor, **_: Any) -> ResizeCall:
     return ResizeCall("grid_sample", None, tuple(input.shape[2:]), tuple(flow.shape[2:]))
+
+
+def _sizes(value: Any, axes: int) -> tuple[int, ...]:
+    if len(_per_axis(value, axes)) != axes:
+        raise ValueError(f"expected {axes} sizes, got {value}")
+    return tuple(int(n) if isinstance(n, Tensor) else n for n in _per_axis(value, axes))
 
 
 def _per_axis(value: Any, axes: int) -> tuple[Any, ...]:

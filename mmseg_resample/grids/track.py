@@ -16,7 +16,15 @@ from ..ops import AxisMap, PixelGrid
 from .layout import Atom, Dim, Layout, Offset, Taps, Untrackable, offset_between
 from .network import Network, named_tensors
 from .rules import ENDS, RULES, pointwise
-from .sites import Site, at_path, current_pass, current_site, new_pass, resizes_seen
+from .sites import Site, at_path, below_python, current_pass, current_site, new_pass, resizes_seen
+
+_DISPLACE = frozenset(f"aten::{name}" for name in ("add", "sub", "add_", "sub_", "rsub"))
+_CARRY = _DISPLACE | {
+    f"aten::{name}"
+    for name in ("mul", "div", "mul_", "div_", "neg", "clamp", "clamp_", "view", "_unsafe_view", "permute", "transpose")
+    + ("expand", "squeeze", "unsqueeze", "slice", "select", "cat", "stack", "clone", "_to_copy", "alias", "detach", "flip")
+    + ("split", "split_with_sizes", "unbind", "pixel_shuffle", "copy_", "tanh")
+}
 
 TOLERANCE = 1e-3  # input pixels; less than that is registered
 
@@ -136,6 +144,7 @@ class Tracker(TorchDispatchMode):
         self.pairs: list[tuple[int, Layout, Layout]] = []
         self._overrides = overrides or {}
         self._layouts: Any = WeakIdKeyDictionary()
+        self._displaced: Any = WeakIdKeyDictionary()
         self._unreached: Counter[str] = Counter()
         self._written: dict[int, tuple[Any, int, tuple[int, ...], Layout]] = {}
 
@@ -225,8 +234,11 @@ class Tracker(TorchDispatchMode):
         return tracked
 
     def grid(self, tensor: Tensor) -> PixelGrid | None:
-        """Return the grid of ``tensor``; None where it has no position, or none that a grid describes."""
-        return _grid(self.of(tensor))
+        """Return the grid of ``tensor``, (N, C, H, W) or (N, H, W, C); None where it has none that a grid describes."""
+        layout = self.of(tensor)
+        if len(layout.dims) == 4 and layout.dims[1].spatial and not layout.dims[3].spatial:
+            layout = layout.permute((0, 3, 1, 2))
+        return _grid(layout)
 
     @property
     def path(self) -> str:
@@ -247,7 +259,7 @@ class Tracker(TorchDispatchMode):
             for i in range(rank)
         )
         for layout in placed:
-            if layout is base:
+            if layout is base or layout.relates != base.relates:  # a weight of each row is no feature
                 continue
             y, x = offset_between(layout, base)
             if y is None and x is None:
@@ -294,6 +306,10 @@ class Tracker(TorchDispatchMode):
     def sampled(self, source: Tensor, out: Tensor, align_corners: bool, layout: Layout) -> Layout:
         return self._record_resize(source, out, "grid_sample", align_corners, (), self.of(source), layout)
 
+    def is_displaced(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor is a table of constants plus data: the coordinates of a grid plus a flow."""
+        return tensor in self._displaced
+
     def note(self, reason: str, tensor: Tensor) -> None:
         if self.of(tensor).spatial:
             self.trace.notes.append((self.path, reason))
@@ -337,7 +353,8 @@ class Tracker(TorchDispatchMode):
         return out
 
     def _follow(self, func: Any, args: Any, kwargs: Any) -> Any:
-        out = func(*args, **(kwargs or {}))
+        with below_python():
+            out = func(*args, **(kwargs or {}))
         if not any(isinstance(x, Tensor) for x in (out if isinstance(out, (list, tuple)) else [out])):
             return out
         name = func._schema.name
@@ -358,6 +375,8 @@ class Tracker(TorchDispatchMode):
         outputs = out if isinstance(out, (list, tuple)) else [out]
         per_output = layouts if isinstance(layouts, list) else [layouts]
         for tensor, layout in zip(outputs, per_output, strict=False):
+            if isinstance(tensor, Tensor) and self._displaces(name, named):
+                self._displaced[tensor] = True
             if isinstance(tensor, Tensor) and layout is not None and layout.spatial:
                 assert layout.shape == tuple(tensor.shape), f"{name}: {layout.shape} is not {tuple(tensor.shape)}"
                 self._layouts[tensor] = layout
@@ -366,6 +385,17 @@ class Tracker(TorchDispatchMode):
         if quiet and not placed and any(self.of(x).spatial for x in _tensors(named.values())):
             self.trace.unknown.append((self.path, f"{name}: positions end here"))
         return out
+
+
+    def _displaces(self, name: str, named: dict[str, Any]) -> bool:
+        """Tell whether an operator adds data to a table of constants, or goes on with what did."""
+        operands = list(_tensors(named.values()))
+        if name in _DISPLACE and len(operands) == 2:
+            placed = [self.of(x).spatial for x in operands]
+            table = operands[placed.index(False)] if True in placed and False in placed else None
+            if table is not None and table.numel() > 1 and not isinstance(table, nn.Parameter):
+                return True
+        return name in _CARRY and bool(operands) and any(x in self._displaced for x in operands)
 
 
 def _grid(layout: Layout) -> PixelGrid | None:

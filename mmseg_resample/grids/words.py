@@ -8,6 +8,7 @@ from .track import TOLERANCE, Meeting, Resize
 
 if TYPE_CHECKING:
     from .audit import Audit
+    from .forward_pass import ForwardPass
 
 
 def describe(audit: "Audit") -> str:
@@ -43,9 +44,7 @@ def describe(audit: "Audit") -> str:
         sentences.append(f"{len(audit.hard_coded)} of {total} resizes are hard-coded and ignore the config's flag.")
     exact = audit.exact
     if not audit.now.predicts:
-        sentences.append(f"No output has the size of the input, {size}: nothing is compared with labels.")
-    elif audit.now.final is None:
-        sentences.append("The prediction is not judged.")
+        sentences.append(_no_prediction(audit.now))
     if audit.now.worst < TOLERANCE:
         if audit.now.trace.meetings:
             sentences.append("Everything is registered as it stands.")
@@ -92,6 +91,18 @@ def _coverage(audit: "Audit") -> list[str]:
     places = " and ".join(f"{pixels:.4g} px {side}" for side, pixels in sides.items() if pixels > TOLERANCE)
     cover = "" if audit.covering is None else f"; {audit.covering[0]}x{audit.covering[1]} covers the image"
     return [f"Features do not reach the border: exact resizes repeat the outermost over the last {places}{cover}."]
+
+
+def _no_prediction(audited: "ForwardPass") -> str:
+    """Say why nothing is compared with the labels."""
+    size = "x".join(map(str, audited.size))
+    grids = [(name, grid) for name, grid in audited.outputs.items() if grid is not None]
+    if not grids:
+        return f"No output has the size of the input, {size}, or a position: nothing is compared with labels."
+    name, finest = max(grids, key=lambda output: output[1].size)
+    which = f", of {name!r}," if name else ""
+    largest = "x".join(map(str, finest.size))
+    return f"The largest output{which} is {largest}, not the {size} of the input: nothing is compared with labels."
 
 
 def _listed(resizes: Sequence[Resize]) -> str:

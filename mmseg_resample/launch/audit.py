@@ -141,7 +141,8 @@ def _audit_callable(args: argparse.Namespace) -> "Audit":
     try:
         model = build(args.config, args.arguments)
         name = " ".join([args.config, *args.arguments])
-        first, *others = [audit(model, size, name) for size in _sizes(args.size) or [None]]
+        sizes: Sequence[tuple[int, int] | None] = _sizes(args.size) or [None]
+        first, *others = [audit(model, size, name) for size in sizes]
     except (TypeError, ValueError) as error:
         raise launch.UsageError(str(error)) from error
     for other in others:

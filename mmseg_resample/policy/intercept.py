@@ -4,7 +4,7 @@ The modules of a model under a policy get classes whose methods note their path,
 (``grids.sites``). Nothing outside such a model changes.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..derive import derived
+from ..derive import derived, make, recipe
 from ..grids.network import Network
 from ..grids.sites import ResizeCall, Site, at_path, current_pass, new_pass, resizes_seen
 from ..ops import PixelModel, resize
+from .recomputation import count_on_when_recomputed
 
 if TYPE_CHECKING:
     from .resize_policy import ResizePolicy
@@ -25,10 +26,10 @@ COMPILES = torch.__version__ >= "2.7"
 
 
 @contextmanager
-def running(policy: "ResizePolicy", inputs: Any = None) -> Iterator[None]:
+def running(policy: "ResizePolicy", inputs: Any = None, training: bool = False) -> Iterator[None]:
     """Apply ``policy`` to what runs inside, on images ``inputs``, (N, C, H, W); nested uses start their own count."""
     size = tuple(inputs.shape[2:]) if isinstance(inputs, Tensor) else None
-    with new_pass(partial(_obey, policy), size):
+    with new_pass(partial(_obey, policy), size, training, policy):
         yield
 
 
@@ -41,11 +42,21 @@ def _obey(policy: "ResizePolicy", site: Site, call: ResizeCall, input: Tensor) -
         arguments |= {"size": call.size, "align_corners": None}
     elif call.scale_factors is None:
         arguments |= {"size": call.size, "coordinates": call.coordinates}
-    else:
+    elif _follows(call):
         arguments |= {"scale_factor": call.scale_factors, "coordinates": call.coordinates}
+    else:  # operators take a size beside factors that another size follows from
+        arguments |= {"size": call.size, "align_corners": None, "coordinates": call.maps()}
     if "align_corners" in change:
         arguments |= {"coordinates": None}
     return resize(input, warning=False, **(arguments | change))
+
+
+def _follows(call: ResizeCall) -> bool:
+    """Tell whether the factors of ``call`` give its size."""
+    factors = call.scale_factors or ()
+    if any(f is None for f in factors):
+        return False
+    return call.size == tuple(int(n * float(f)) for n, f in zip(call.source_size, factors, strict=True))  # type: ignore
 
 
 def claim_bilinear_site(
@@ -60,7 +71,7 @@ def claim_bilinear_site(
     policy, now = installed_on(module), current_pass()
     if policy is None or now.handle is None:
         return own
-    site = (now.path, now.calls[now.path])
+    site = now.next_site
     call = ResizeCall("bilinear", align_corners, tuple(source_size), tuple(size))
     change = policy.decide(site, call, now.input_size) or {}
     if change.get("mode", "bilinear") != "bilinear":
@@ -76,36 +87,78 @@ def installed_on(module: nn.Module) -> "ResizePolicy | None":
     return module.__dict__.get("_resample_policy")
 
 
-def mark(model: nn.Module, policy: "ResizePolicy", network: Network, owners: Collection[str]) -> None:
-    """Give the modules of ``model`` that call resizes, those at the paths ``owners``, their paths and ``policy``."""
+def mark(model: nn.Module, policy: "ResizePolicy", network: Network) -> None:
+    """Give the modules of ``model`` that could call resizes, in whatever mode, their paths and ``policy``."""
+    count_on_when_recomputed()
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             continue  # what runs there calls no Python
         paths = network.paths(name, module)
+        cls, own = _unmarked(type(module)), {m: _unmarked_own(module, m) for m in paths if m in module.__dict__}
         is_root = module is model
-        needed = is_root or not set(owners).isdisjoint(paths.values()) or not network.unaudited.isdisjoint(paths)
-        if needed and "_resample_paths" not in module.__dict__:
-            entrances = tuple(m for m in network.entrances if hasattr(module, m)) if is_root else ()
-            module.__class__ = _noting(type(module), tuple(sorted(paths)), entrances)  # type: ignore[arg-type]
-            module.__dict__["_resample_paths"] = paths
-        if "_resample_paths" in module.__dict__:
-            module.__dict__["_resample_policy"] = policy
+        if not is_root and not own and _calls_no_resize(cls, module, paths):
+            continue
+        entrances = tuple(m for m in network.entrances if hasattr(module, m)) if is_root else ()
+        methods = tuple(sorted(set(paths) - set(own)))
+        module.__class__ = _noting(cls, methods, entrances)  # type: ignore[arg-type]
+        module.__dict__.update({method: _Noting(module, method, function) for method, function in own.items()})
+        module.__dict__.update(_resample_paths=paths, _resample_policy=policy)
+
+
+def _calls_no_resize(cls: type, module: nn.Module, paths: dict[str, str]) -> bool:
+    """Tell whether a module is one of PyTorch's, untouched, which resize nothing themselves."""
+    if set(paths) != {"forward"} or issubclass(cls, (nn.Upsample, nn.Fold)):
+        return False
+    theirs = cls.__module__.startswith("torch.nn.modules.") or cls.__dict__.keys() <= {"__module__", "__doc__"}
+    return theirs and not any(callable(value) for value in module.__dict__.values())
 
 
 @contextmanager
 def marks_restored(model: nn.Module) -> Iterator[None]:
-    """Undo, afterwards, what ``mark`` does inside, and give every module the class that it had."""
-    classes = {m: type(m) for m in model.modules() if "_resample_paths" not in m.__dict__}
-    policies = {m: m.__dict__["_resample_policy"] for m in model.modules() if m not in classes}
+    """Undo, afterwards, what ``mark`` does inside, and give every module the class and the marks that it had."""
+    before = {m: (type(m), {k: v for k, v in m.__dict__.items() if _is_mark(k, v)}) for m in model.modules()}
     try:
         yield
     finally:
-        for module, cls in classes.items():
+        for module, (cls, marks) in before.items():
             module.__class__ = cls
-            module.__dict__.pop("_resample_paths", None)
-            module.__dict__.pop("_resample_policy", None)
-        for module, policy in policies.items():
-            module.__dict__["_resample_policy"] = policy
+            for key, value in list(module.__dict__.items()):
+                if _is_mark(key, value):
+                    del module.__dict__[key]
+                    if isinstance(value, _Noting):
+                        module.__dict__[key] = value.function
+            module.__dict__.update(marks)
+
+
+def _is_mark(key: str, value: Any) -> bool:
+    return key in ("_resample_paths", "_resample_policy") or isinstance(value, _Noting)
+
+
+class _Noting:
+    """A function that was set on an instance in place of its method, and where in the model it is.
+
+    Args:
+        module: the instance.
+        method: name of the method.
+        function: what was set.
+    """
+
+    def __init__(self, module: nn.Module, method: str, function: Callable[..., Any]) -> None:
+        self.module, self.method, self.function = module, method, function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _run_in_place(self.module, self.method, self.function, args, kwargs)
+
+
+def _unmarked(cls: type) -> type:
+    original, steps = recipe(cls)
+    kept = tuple(step for step in steps if step[0] is not _noting)
+    return cls if kept == steps else make(original, kept)
+
+
+def _unmarked_own(module: nn.Module, method: str) -> Callable[..., Any]:
+    own = module.__dict__[method]
+    return own.function if isinstance(own, _Noting) else own
 
 
 @cache
@@ -121,20 +174,24 @@ def _noting(cls: type[nn.Module], methods: tuple[str, ...], entrances: tuple[str
 def _in_place(original: Callable[..., Any], method: str) -> Callable[..., Any]:
     @wraps(original)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if current_pass().handle is None:  # called by itself, or again while activations are recomputed for a gradient
-            with running(self._resample_policy):
-                return run(self, *args, **kwargs)
-        with at_path(self._resample_paths[method]), resizes_seen():
-            return original(self, *args, **kwargs)
+        return _run_in_place(self, method, original, (self, *args), kwargs)
 
     return run if COMPILES else torch.compiler.disable(run)
+
+
+def _run_in_place(module: Any, method: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    if current_pass().handle is None:  # called by itself
+        with running(module._resample_policy, training=module.training):
+            return _run_in_place(module, method, function, args, kwargs)
+    with at_path(module._resample_paths[method]), resizes_seen():
+        return function(*args, **kwargs)
 
 
 def _entering(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         image = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
-        with running(self._resample_policy, image):
+        with running(self._resample_policy, image, self.training):
             return original(self, *args, **kwargs)
 
     return run

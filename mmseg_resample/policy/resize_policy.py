@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.fx
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
-from ..grids import FakeCopy, ForwardPass, Network, Site, follow_exact, network_of
-from ..grids.sites import ResizeCall, Size, resizes_seen
+from ..grids import FakeCopy, ForwardPass, Network, Site, follow, follow_exact, network_of
+from ..grids.sites import ResizeCall, Size, current_pass, resizes_seen
 from ..ops import PixelModel, _check
 from ..ops.grid import axis_maps
 from .exact_maps import ExactMaps, close, covers
@@ -27,6 +29,7 @@ from .rule import Rule
 _EVEN, _ODD = (512, 512), (523, 677)  # along one axis or both, every stride has an odd number of samples
 _EVEN_TOO = (736, 608)  # for networks that cannot take _ODD
 _MOST_DECISIONS = 10_000  # that a policy keeps; images of many sizes are many calls
+_NONE: Any = object()
 _LOGGER = logging.getLogger("mmseg_resample")
 
 
@@ -36,8 +39,9 @@ class ResizePolicy:
     Args:
         exact: register every resize with what it meets, wherever no rule says otherwise.
         rules: configs of ``Rule``, first match decides.
-        sizes: two or more input sizes (h, w) at which the model is audited. None: 512x512, and 523x677 or, where the
-            model cannot take that, 736x608. Give sizes that the model can take if it cannot take these.
+        sizes: two or more input sizes (h, w) at which the model is audited. None: the one that the model names as its
+            own, else 512x512, and 523x677 or, where the model cannot take that, 736x608. Give sizes that the model can
+            take if it cannot take these.
 
     Raises:
         ValueError: neither ``exact`` nor rules, or a rule that contradicts itself.
@@ -68,6 +72,7 @@ class ResizePolicy:
     def _forget(self) -> None:
         """Drop what is known of a model."""
         self._known = ExactMaps()
+        self._in_training: ExactMaps | None = None  # where other resizes are called then
         self._at: dict[Size, ExactMaps] = {}
         self._audit: Callable[[Size], ForwardPass] | None = None
         self._decisions: dict[Any, dict[str, Any] | None] = {}
@@ -81,29 +86,52 @@ class ResizePolicy:
         self._forget()
         self._network = network_of(model)
         audited = _Audited(model, self)
-        after = self._audits(audited)
+        after = self._audits(model, audited)
         self._known = ExactMaps.of(after)
         self._audit = audited if self._known.varying else None
-        owners = {resize.path for result in after for resize in result.trace.resizes if resize.reachable}
-        mark(model, self, self._network, owners)
+        self._in_training = self._audits_in_training(audited, after)
+        mark(model, self, self._network)
         model.resize_policy = self  # type: ignore[assignment]
         self._warn_of_idle_rules(model)
-        if self._known.unreachable:
-            places = ", ".join(sorted({repr(path) for path, _ in self._known.unreachable}))
+        graphs = [repr(name) for name, module in model.named_modules() if isinstance(module, torch.fx.GraphModule)]
+        if graphs:
+            self._warn("graphs", f"copies and pickles of torch.fx graphs ({', '.join(graphs)}) lose the policy.")
+        if self.unreachable:
+            places = ", ".join(sorted({repr(path) for path, _ in self.unreachable}))
             self._warn(
                 "unreachable",
                 f"resizes in {places} cannot be reached and stay as they are: they run below PyTorch's Python "
-                f"functions (TorchScript, C++), low-pass (antialias) or write into a given tensor.",
+                f"functions (TorchScript, C++), low-pass (antialias), write into a given tensor, or belong to a model "
+                f"that has a policy of its own.",
             )
 
-    def _audits(self, audited: "_Audited") -> list[ForwardPass]:
+    def _audits(self, model: nn.Module, audited: "_Audited") -> list[ForwardPass]:
         if self.sizes is not None:
             return [audited(size) for size in self.sizes]
-        first = audited(_EVEN)
+        named = self._network.size(model)
+        first = audited(named or _EVEN)
+        for second in (_ODD, _EVEN_TOO):
+            try:
+                return [first, audited(second)]
+            except Exception as error:  # whatever a network raises at a size that it cannot take
+                refusal = error
+        if named is None:
+            raise refusal
+        return [first]  # the model takes no other
+
+    def _audits_in_training(self, audited: "_Audited", in_evaluation: list[ForwardPass]) -> ExactMaps | None:
+        """Return what is exact in training mode, where that calls other resizes; None where it calls the same."""
         try:
-            return [first, audited(_ODD)]
-        except Exception:  # whatever a network raises at a size that it cannot take
-            return [first, audited(_EVEN_TOO)]
+            if audited.calls_in_training(in_evaluation[0].size) == _calls(in_evaluation[0]):
+                return None
+            known = ExactMaps.of([audited(result.size, training=True) for result in in_evaluation])
+        except Exception as error:
+            self._warn("training", f"could not be audited in training mode ({error}); resizes may be others there.")
+            return None
+        if known.varying:
+            places = ", ".join(sorted({repr(path) for path, _ in known.varying}))
+            self._warn("training", f"in training mode, resizes in {places} depend on the input size, and stay.")
+        return known
 
     def _warn_of_idle_rules(self, model: nn.Module) -> None:
         paths = {path for name, module in model.named_modules() for path in self._network.paths(name, module).values()}
@@ -113,6 +141,8 @@ class ResizePolicy:
                 self._warn(rule.path, f"no module is at {rule.path!r}; that rule changes nothing.{hint}")
 
     def _known_at(self, size: Size | None) -> ExactMaps:
+        if self._in_training is not None and current_pass().training:
+            return self._in_training
         if self._audit is None or size is None or (COMPILES and torch.compiler.is_compiling()):
             return self._known
         if size not in self._at:
@@ -151,7 +181,8 @@ class ResizePolicy:
     @property
     def unreachable(self) -> list[Site]:
         """Resizes that no policy can change, as the audits number them."""
-        return sorted(self._known.unreachable)
+        in_training = set() if self._in_training is None else self._in_training.unreachable
+        return sorted(self._known.unreachable | in_training)
 
     def report(self) -> dict[str, Any]:
         """Return what is done where: exact maps by site, sites without a position, resizes out of reach."""
@@ -171,12 +202,14 @@ class ResizePolicy:
         known = self._known_at(input_size)
         if COMPILES and torch.compiler.is_compiling():  # sizes may be symbols
             return self._decide(known, site, call)
-        key = (site, call, None if self._audit is None else input_size)
-        if key not in self._decisions:
-            if len(self._decisions) > _MOST_DECISIONS:
-                self._decisions.clear()
-            self._decisions[key] = self._decide(known, site, call)
-        return self._decisions[key]
+        key = (site, call, None if self._audit is None else input_size, known is self._in_training)
+        known_decision = self._decisions.get(key, _NONE)  # another thread may clear them at any moment
+        if known_decision is not _NONE:
+            return known_decision
+        if len(self._decisions) > _MOST_DECISIONS:
+            self._decisions.clear()
+        change = self._decisions[key] = self._decide(known, site, call)
+        return change
 
     def _decide(self, known: ExactMaps, site: Site, call: ResizeCall) -> dict[str, Any] | None:
         for rule in self.rules:
@@ -235,9 +268,26 @@ class _Audited:
         rules = copy.copy(policy)
         rules._forget()
         self._copy = FakeCopy(model)
-        network = network_of(model)
-        paths = {path for name, module in model.named_modules() for path in network.paths(name, module).values()}
-        self._copy.run(lambda fake: mark(fake, rules, network, paths))
+        self._copy.run(lambda fake: mark(fake, rules, network_of(model)))
 
-    def __call__(self, size: Size) -> ForwardPass:
-        return self._copy.run(lambda fake: follow_exact(fake, size))
+    def __call__(self, size: Size, training: bool = False) -> ForwardPass:
+        return self._copy.run(lambda fake: _in_mode(fake, training, lambda: follow_exact(fake, size)))
+
+    def calls_in_training(self, size: Size) -> list[Any]:
+        """Return the resizes that are called in training mode."""
+        return _calls(self._copy.run(lambda fake: _in_mode(fake, True, lambda: follow(fake, size))))
+
+
+def _in_mode(model: nn.Module, training: bool, function: Callable[[], ForwardPass]) -> ForwardPass:
+    before = {module: module.training for module in model.modules()}
+    try:
+        for module in before:  # statistics and noise move nothing, and want batches of several images
+            module.training = training and not isinstance(module, (nn.modules.batchnorm._NormBase, _DropoutNd))
+        return function()
+    finally:
+        for module, mode in before.items():
+            module.training = mode
+
+
+def _calls(result: ForwardPass) -> list[Any]:
+    return [(r.site, r.mode, r.source_size, r.size) for r in result.trace.resizes]

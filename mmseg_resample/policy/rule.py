@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
+import torch
+
 from ..grids import Site
 from ..ops import Coordinates, Mode, _check
 
@@ -67,9 +69,14 @@ class Rule:
 
     def matches(self, site: Site, mode: str, positioned: bool, source_size: Sequence[int], size: Sequence[int]) -> bool:
         """Tell whether the rule is for this call; ``positioned`` is whether what it resizes has a position."""
-        by_path = fnmatch.fnmatchcase(site[0], self.path) if positioned else site[0] == self.path
+        by_path = _matches(site[0], self.path) if positioned else site[0] == self.path
         by_size = _fits(self.source_size, source_size) and _fits(self.size, size)
-        return by_path and by_size and fnmatch.fnmatchcase(mode, self.mode)
+        return by_path and by_size and _matches(mode, self.mode)
+
+
+@torch.compiler.assume_constant_result  # compilers cannot see through fnmatch
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(name, pattern)
 
 
 def _fits(pattern: Sequence[int | None] | None, size: Sequence[int]) -> bool:

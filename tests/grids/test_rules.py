@@ -60,6 +60,10 @@ MOVES = {
     "tokens before class tokens": lambda x: torch.cat([x.flatten(2), torch.ones(1, 1, 5).double()], 2)[:, :, :-5],
     "channels picked by an index": lambda x: torch.cat([x, -x], 1).gather(1, torch.zeros(1, 1, HEIGHT, WIDTH).long()),
     "meshed rows and columns": lambda x: x.mean(3, keepdim=True) * 0 + x,
+    "unfolded windows": lambda x: x.unfold(2, 5, 3).unfold(3, 4, 2),
+    "class tokens padded on": lambda x: F.pad(x.flatten(2), (1, 2))[:, :, 1:-2],
+    "tokens padded and cropped": lambda x: F.pad(F.pad(x.flatten(2), (3, 2)), (-3, -2)),
+    "1x1 convolution of tokens": lambda x: conv(1)(x.flatten(2)[:, :, None])[:, :, 0],
     "attention": lambda x: (
         torch.eye(HEIGHT * WIDTH).double() @ x.flatten(2).transpose(1, 2) * 0 + x.flatten(2).transpose(1, 2)
     ),
@@ -87,6 +91,19 @@ def unfolded(x):
     return F.unfold(x, 3, stride=2, padding=1).mean(1, keepdim=True).view(1, 1, 12, 18)
 
 
+def blocks(x):
+    """The 2x2 blocks of an image, their elements last, as timm's Swin merges patches."""
+    return x.reshape(1, HEIGHT // 2, 2, WIDTH // 2, 2).permute(0, 1, 3, 4, 2).flatten(3)
+
+
+def merged_by_a_matrix(x):
+    return F.linear(blocks(x), torch.ones(1, 4).double()).permute(0, 3, 1, 2)
+
+
+def merged_by_a_convolution(x):
+    return F.conv2d(blocks(x).permute(0, 3, 1, 2), torch.ones(1, 4, 1, 1).double())
+
+
 def same_padding(x):
     return conv(3, 2)(F.pad(x, (0, 1, 0, 1)))  # TensorFlow's SAME on an even size
 
@@ -106,6 +123,9 @@ WINDOWS = {
     "pooling, ceil mode": (lambda x: F.avg_pool2d(x, 3, 2, 0, ceil_mode=True), 3),
     "adaptive bins": (lambda x: F.adaptive_avg_pool2d(x, (6, 9)), 0),
     "unfold": (unfolded, 2),
+    "blocks merged by a matrix": (merged_by_a_matrix, 0),
+    "blocks merged by a convolution": (merged_by_a_convolution, 0),
+    "blocks averaged": (lambda x: blocks(x).mean(3, keepdim=True).permute(0, 3, 1, 2), 0),
     "pixel_unshuffle": (lambda x: F.pixel_unshuffle(x, 2).mean(1, keepdim=True), 0),
     "reflection padding": (lambda x: F.pad(x, (2, 1, 3, 0), mode="reflect"), 1),
 }
@@ -212,6 +232,41 @@ def test_scaled_dot_product_attention_sits_at_its_queries():
     layout, trace = tracked(function, HEIGHT, WIDTH)
     assert trace.unknown == []
     assert layout.at((0, 0, WIDTH + 2, 0)) == (1, 2)
+
+
+def test_a_map_of_attention_meets_the_weights_of_its_rows():
+    """They are no features: neither is anywhere else than the other."""
+
+    def function(x):
+        tokens = x.flatten(2).transpose(1, 2)
+        weights = tokens @ tokens.transpose(1, 2)
+        return (weights / weights.sum(-1, keepdim=True)) @ tokens
+
+    layout, trace = tracked(function, HEIGHT, WIDTH)
+    assert trace.unknown == [] and trace.meetings == []
+    assert layout.at((0, WIDTH + 2, 0)) == (1, 2)
+
+
+def test_a_map_of_attention_to_coarser_keys_meets_weights_of_its_queries():
+    def function(x):
+        tokens, keys = x.flatten(2).transpose(1, 2), F.avg_pool2d(x, 4).flatten(2)
+        return (tokens @ keys + tokens) @ keys.transpose(1, 2)
+
+    layout, trace = tracked(function, HEIGHT, WIDTH)
+    assert trace.unknown == [] and trace.meetings == []
+    assert layout.at((0, WIDTH + 2, 0)) == (1, 2)
+
+
+def test_nothing_joined_to_nothing():
+    layout, trace = tracked(lambda x: torch.cat([torch.cat([x[:, :0], x[:, :0]], 1), x], 1), HEIGHT, WIDTH)
+    assert trace.unknown == [] and layout.grid().stride == (1, 1)
+
+
+@pytest.mark.parametrize("function", [F.hardswish, F.logsigmoid, lambda x: F.channel_shuffle(torch.cat([x, x], 1), 2)])
+def test_what_leaves_positions_alone(function):
+    layout, trace = tracked(function, HEIGHT, WIDTH)
+    assert trace.unknown == []
+    assert (layout.grid().stride, layout.grid().offset, layout.grid().size) == ((1, 1), (0, 0), (HEIGHT, WIDTH))
 
 
 def test_global_pooling_has_no_position_and_poisons_nothing():

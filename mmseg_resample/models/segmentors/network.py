@@ -19,7 +19,6 @@ class SegmentorNetwork(Network):
     """
 
     entrances = ("forward", "loss", "predict", "extract_feat", "encode_decode")
-    unaudited = frozenset({"predict_by_feat", "postprocess_result"})  # inner losses, original images
     prediction = "decode_head"
 
     def paths(self, name: str, module: nn.Module) -> dict[str, str]:
