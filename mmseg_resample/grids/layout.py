@@ -87,13 +87,13 @@ class Atom:
         if len(phases) > size > 1:  # a part of a period: where its own samples lie on average, and how far apart
             part, middle = phases[:size], (size - 1) / 2
             slope += sum((i - middle) * phase for i, phase in enumerate(part)) * 12 / (size * (size * size - 1))
-            phases = [phase - (slope - 1) * i for i, phase in enumerate(part)]
+            phases = [(phase - (slope - 1) * i) / slope for i, phase in enumerate(part)]
         mean = sum(phases) / max(len(phases), 1)
         apart = tuple(phase - mean for phase in phases)
         return Atom(
             size,
             (step[0] * slope, step[1] * slope),
-            self.at(first + mean * stride),
+            self.at(first + mean * slope * stride),
             apart if max(map(abs, apart), default=0) > 1e-6 else (),
         )
 
@@ -205,14 +205,18 @@ class Dim:
             begin += size
         return Dim(tuple(kept))
 
+    def averaged(self) -> "Dim":
+        """Spread samples that are repeated evenly, as phases of one loop; return other dimensions as they are."""
+        (part, *more) = self.parts
+        if len(part) != 2 or more or not part[0].spatial or part[1].placed:
+            return self
+        times = part[1].size
+        axis_map = AxisMap(1 / times, (1 / times - 1) / 2)
+        return Dim.of(part[0].resampled(self.size, axis_map, [[(0, 1.0)]] * times))
+
     def single(self, what: str) -> Atom:
         """Return the only atom of a dimension along which an op moves a window."""
-        (part, *more) = self.parts
-        if len(part) == 2 and not more and part[0].spatial and not part[1].placed:
-            # Every sample is repeated: phases that a layer before them has folded into channels.
-            times = part[1].size
-            axis_map = AxisMap(1 / times, (1 / times - 1) / 2)
-            return part[0].resampled(self.size, axis_map, [[(0, 1.0)]] * times)
+        (part, *more) = self.averaged().parts
         if more or len(part) != 1:
             raise Untrackable(f"{what} along a dimension that folds several axes")
         return part[0]
@@ -507,4 +511,5 @@ def offset_between(a: Layout, b: Layout) -> tuple[Offset | None, Offset | None]:
 
 
 def _padded(layout: Layout, rank: int) -> tuple[Dim, ...]:
-    return (Dim.plain(1),) * (rank - len(layout.dims)) + layout.dims
+    dims = (dim.averaged() for dim in layout.dims)
+    return (*[Dim.plain(1)] * (rank - len(layout.dims)), *dims)

@@ -349,7 +349,8 @@ def _phases(layouts: Sequence[Layout], index: int) -> Dim | None:
         finer = all(
             s == 0 or (n > 0 and abs(s / n - round(s / n)) < 1e-6) for s, n in zip(shift, layout.native, strict=True)
         )
-        if layout.native != first.native or not finer:
+        # What came through one resize has no reason to lie apart but its phases.
+        if layout.native != first.native or not (finer or layout.site == first.site is not None):
             return None
         apart |= any(abs(s) > 1e-6 for s in shift)
         parts.append((Atom(layout.dims[index].size, ZERO, (shift[0], shift[1])),))

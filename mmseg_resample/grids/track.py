@@ -382,7 +382,7 @@ class Tracker(TorchDispatchMode):
                 self._layouts[tensor] = layout
         placed = any(layout is not None and layout.spatial for layout in per_output)
         quiet = said == len(self.trace.notes) + len(self.trace.unknown) and name not in ENDS
-        if quiet and not placed and any(self.of(x).spatial for x in _tensors(named.values())):
+        if quiet and not placed and any(x.numel() for x in outputs) and any(self.of(x).spatial for x in _tensors(named.values())):
             self.trace.unknown.append((self.path, f"{name}: positions end here"))
         return out
 
