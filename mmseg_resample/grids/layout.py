@@ -178,6 +178,15 @@ class Dim:
             )
         )
 
+    def along(self, axes: Sequence[int]) -> "Dim":
+        """Keep what the dimension adds to positions along some axes."""
+
+        def kept(vector: Vector) -> Vector:
+            return (vector[0] if 0 in axes else 0.0, vector[1] if 1 in axes else 0.0)
+
+        atoms = [[replace(a, step=kept(a.step), origin=kept(a.origin)) for a in part] for part in self.parts]
+        return Dim(tuple(tuple(part) for part in atoms))
+
     def slice(self, start: int, stop: int, step: int) -> "Dim":
         size = len(range(start, stop, step))
         if not self.placed:
@@ -379,6 +388,17 @@ class Layout:
                 native[axis] = max(native[axis], min(steps))
         moved = result.with_dims(dims)
         return replace(moved, native=(native[0], native[1])) if moved.spatial else moved
+
+    def spanned(self, index: int, other: "Layout", axes: Sequence[int]) -> "Layout":
+        """Take positions along ``axes`` from ``other``, which moves along them in dimension ``index``."""
+        if not axes:
+            return self.with_dim(index, other.dims[index])
+        fixed = [sum(dim.at(0)[axis] for dim in other.dims) - other.dims[index].at(0)[axis] for axis in (0, 1)]
+        by = (fixed[0] if 0 in axes else 0.0, fixed[1] if 1 in axes else 0.0)
+        kept = [axis for axis in (0, 1) if axis not in axes]
+        dims = [dim.along(kept) for dim in self.dims]
+        dims[index] = other.dims[index].along(axes).moved(by)
+        return self.with_dims(dims)
 
     def insert(self, index: int, size: int = 1) -> "Layout":
         return self.with_dims([*self.dims[:index], Dim.plain(size), *self.dims[index:]])

@@ -820,5 +820,5 @@ def _maps_of_grid(grid: Tensor, sizes: Sequence[int], align_corners: bool) -> li
             if step == 0 or float((reads - even).abs().max()) > 1e-3:
                 return None
             # Rounding of coordinates in single precision is no misregistration.
-            maps.append(AxisMap(round(step, 6), round(first, 5)))
+            maps.append(AxisMap(round(step, 6), round(first, 4)))
     return maps

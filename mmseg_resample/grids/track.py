@@ -277,7 +277,8 @@ class Tracker(TorchDispatchMode):
                 continue
             for index, dim in enumerate(layout.dims):
                 if dim.spatial and not result.dims[index].spatial and dim.size == shape[index]:
-                    result = result.with_dim(index, dim)
+                    axes = [a for a in (0, 1) if dim.moves_along(a) and not any(d.moves_along(a) for d in result.dims)]
+                    result = result.spanned(index, layout, axes)
         return result
 
     def resize(

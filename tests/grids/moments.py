@@ -21,7 +21,6 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 TIGHT = 1e-3  # input pixels, where no border was read
 LOOSE = 0.3  # of the spacing of evidence, in the middle of an axis of which no sample is free of the border
-FREE = 1 - 1e-6  # mass of what read no border
 
 PASS = set(
     "clone _to_copy alias detach _softmax _log_softmax _safe_softmax native_layer_norm native_group_norm contiguous "
@@ -282,16 +281,17 @@ class Moments(TorchDispatchMode):
                 reach = -1.0
                 if Fraction(n, size).limit_denominator(2) != Fraction(n, size) or scale != n / size:
                     # No short window of outputs repeats the same samples equally often.
-                    self._slack = max(self._slack, 0.6 * scale * _step(companions[id(source)], 2 + axis))
+                    part = 0.5 if size < 16 else 0.6 * scale
+                    self._slack = max(self._slack, part * _step(companions[id(source)], 2 + axis))
             cut = (reads < reach - 1e-6) | (reads > n - 1 - reach + 1e-6)
             # Scaling leaves the position as it is and tells that a sample was repeated.
             companion = companion * torch.where(cut, 0.5, 1.0).reshape(-1, *[1] * (axes - 1 - axis))
             if name.endswith("aa"):  # discrete triangles are not centred exactly
                 self._slack = max(self._slack, 0.04 * scale * _step(companions[id(source)], 2 + axis))
-            if "nearest" not in name and scale != int(scale):
+            if scale != int(scale):
                 self._slack = max(self._slack, _ripple(companions[id(source)], 2 + axis))
             if cubic:  # a = -0.75 does not reproduce a ramp between samples
-                self._slack = max(self._slack, 0.09 * _step(companions[id(source)], 2 + axis))
+                self._slack = max(self._slack, 0.12 * _step(companions[id(source)], 2 + axis))
         return companion
 
     def _sampled(self, func, args, kwargs, named, companions):
@@ -309,7 +309,7 @@ class Moments(TorchDispatchMode):
             values["padding_mode"] = named["padding_mode"]
             real = func(*values.values())
             if i == 0:
-                cut = torch.where(zeros < FREE, 0.5, 1.0)
+                cut = torch.where(zeros < 1 - 1e-6, 0.5, 1.0)
             parts.append(real)
         return torch.stack(parts) * cut
 
@@ -351,6 +351,9 @@ class Moments(TorchDispatchMode):
             ok = self._judge_meeting("cat", [p for p in pieces], layout, narrow, tensors, out)
             pieces = [p if keep else p * 0 for p, keep in zip(pieces, ok, strict=True)]
             self._sources = [x for x, keep in zip(tensors, ok, strict=True) if keep and self.tracker.of(x).spatial]
+        ripples = [max(_ripple(p, i) for i in range(out.ndim)) for p in pieces if _alive(p)]
+        if ripples and max(ripples) - min(ripples) > TIGHT:  # how much of each the next layer takes is for it to learn
+            self._slack = max(self._slack, max(ripples) / 4)
         return torch.cat(pieces, 1 + index)
 
     def _meet(self, name, tensors, companions, carried, out, met):
@@ -472,7 +475,7 @@ class Moments(TorchDispatchMode):
     def _moves(self, companion, axis):
         """Tell whether positions differ from element to element beyond what borders do."""
         mass = companion[0]
-        free = mass >= FREE
+        free = _free(mass)
         if int(free.sum()) < 2:
             return False
         position = (companion[1 + axis] / mass)[free]
@@ -528,6 +531,11 @@ def _per_axis(value, axes, default):
     value = default if value is None or (isinstance(value, (list, tuple)) and not value) else value
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     return [int(v) for v in (values * axes if len(values) == 1 else values)]
+
+
+def _free(mass):
+    """Tell where no border was read; kernels with negative weights make more of what has read one, too."""
+    return (mass - 1).abs() < 1e-6
 
 
 def _alive(companion):
@@ -598,7 +606,7 @@ def _rolled(companion, shifts, dims):
         axis = 1 + dim % (companion.ndim - 1)
         n = companion.shape[axis]
         shift %= n
-        position = torch.where(companion[:1] >= FREE, companion[1:] / companion[:1].clamp(min=0.1), torch.nan)
+        position = torch.where(_free(companion[:1]), companion[1:] / companion[:1].clamp(min=0.1), torch.nan)
         steps = position.narrow(axis, 1, n - 1) - position.narrow(axis, 0, n - 1)
         span = n * torch.stack([line.nanmean().nan_to_num() for line in steps]).reshape(2, *[1] * (companion.ndim - 1))
         back = shift > n // 2  # a roll to the left by n - shift
@@ -630,9 +638,14 @@ def _ripple(companion, dim):
     n = companion.shape[1 + dim]
     if n < 3:
         return 0.0
-    position = torch.where(companion[:1] >= FREE, companion[1:] / companion[:1].clamp(min=0.1), torch.nan)
+    position = torch.where(_free(companion[:1]), companion[1:] / companion[:1].clamp(min=0.1), torch.nan)
     steps = position.narrow(1 + dim, 1, n - 1) - position.narrow(1 + dim, 0, n - 1)
-    return max(float((line - line.nanmean()).abs().nan_to_num().max()) / 2 for line in steps)
+    return max(_spread(line) for line in steps)
+
+
+def _spread(steps):
+    steps = steps[torch.isfinite(steps)]
+    return float(steps.max() - steps.min()) / 2 if steps.numel() and float(steps.max() - steps.min()) > TIGHT else 0.0
 
 
 def _expected(layout):
@@ -689,7 +702,7 @@ def _profile(companion, expected, axis, whole=False):
     where = expected.expand([mass.shape[i] if i in kept else 1 for i in range(mass.ndim)])
     where = where.permute(order).reshape(1, -1)
     mass, moment = (t.reshape(t.shape[0], -1) for t in rows)
-    free = (mass >= FREE) & ~where.isnan()
+    free = _free(mass) & ~where.isnan()
     off = torch.where(free, moment / mass.clamp(min=0.1) - where, 0.0)
     total, count = off.sum(0), free.sum(0)
     values, inverse = torch.unique((where[0].nan_to_num() * 1e4).round(), return_inverse=True)
