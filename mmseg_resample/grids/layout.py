@@ -194,6 +194,8 @@ class Dim:
         if len(self.parts) > 1:
             return self._slice_parts(start, stop, step)
         (part,) = self.parts
+        if size == 1:
+            return Dim.of(Atom(1, ZERO, self.at(start, phases=True)))
         if len(part) > 1 and step == 1:  # whole steps of the outermost loop
             inner = math.prod(atom.size for atom in part[1:])
             if start % inner == 0 and size % inner == 0:

@@ -794,14 +794,15 @@ def grid_sample(t: "Tracker", args: Args, out: Tensor) -> Layout:
     Where coordinates are data, nobody knows what is sampled.
     """
     source, grid = t.of(args["input"]), t.of(args["grid"])
-    maps = _maps_of_grid(args["grid"], source.shape[2:], bool(args["align_corners"])) if source.spatial else None
-    if maps is not None:
-        return t.resize(args["input"], out, "grid_sample", args["align_corners"], maps)
+    flag = bool(args["align_corners"])
     if t.is_displaced(args["grid"]) and grid.spatial:
-        return t.sampled(args["input"], out, args["align_corners"], grid.with_dims([*source.dims[:2], *grid.dims[1:3]]))
+        return t.sampled(args["input"], out, flag, grid.with_dims([*source.dims[:2], *grid.dims[1:3]]))
+    maps = _maps_of_grid(args["grid"], source.shape[2:], flag) if source.spatial and not grid.spatial else None
+    if maps is not None:
+        return t.resize(args["input"], out, "grid_sample", flag, maps)
     t.note("not judged: sampled at coordinates that are data", args["input"])
     plain = source.with_dims([*source.dims[:2], *map(Dim.plain, out.shape[2:])])
-    return t.sampled(args["input"], out, args["align_corners"], plain)
+    return t.sampled(args["input"], out, flag, plain)
 
 
 def _maps_of_grid(grid: Tensor, sizes: Sequence[int], align_corners: bool) -> list[AxisMap] | None:

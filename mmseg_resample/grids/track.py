@@ -22,7 +22,20 @@ _DISPLACE = frozenset(f"aten::{name}" for name in ("add", "sub", "add_", "sub_",
 _CARRY = _DISPLACE | {
     f"aten::{name}"
     for name in ("mul", "div", "mul_", "div_", "neg", "clamp", "clamp_", "view", "_unsafe_view", "permute", "transpose")
-    + ("expand", "squeeze", "unsqueeze", "slice", "select", "cat", "stack", "clone", "_to_copy", "alias", "detach", "flip")
+    + (
+        "expand",
+        "squeeze",
+        "unsqueeze",
+        "slice",
+        "select",
+        "cat",
+        "stack",
+        "clone",
+        "_to_copy",
+        "alias",
+        "detach",
+        "flip",
+    )
     + ("split", "split_with_sizes", "unbind", "pixel_shuffle", "copy_", "tanh")
 }
 
@@ -36,9 +49,9 @@ class Resize:
     Args:
         path: module that called it, as in ``named_modules``.
         call: how many resizes that module had called before in this forward pass; below 0 where no policy can reach it.
-        mode: interpolation mode; ``"grid_sample"`` where the coordinates are data.
+        mode: interpolation mode; ``"grid_sample"`` where the caller computes the coordinates.
         align_corners: the flag; None for modes that have none and for explicit maps.
-        maps: the affine map per spatial axis; empty for ``grid_sample``.
+        maps: the affine map per spatial axis; empty for ``grid_sample`` at data.
         source: grid of the input, None where it has no position (globally pooled features).
         result: grid of the output under ``maps``.
         source_size: spatial size of the input.
@@ -63,8 +76,8 @@ class Resize:
 
     @property
     def reachable(self) -> bool:
-        """Whether a policy sees the call."""
-        return self.call >= 0
+        """Whether a policy sees the call and can change it, which it does not with coordinates that are computed."""
+        return self.call >= 0 and not (self.mode == "grid_sample" and self.maps)
 
 
 @dataclass(frozen=True)
@@ -383,10 +396,14 @@ class Tracker(TorchDispatchMode):
                 self._layouts[tensor] = layout
         placed = any(layout is not None and layout.spatial for layout in per_output)
         quiet = said == len(self.trace.notes) + len(self.trace.unknown) and name not in ENDS
-        if quiet and not placed and any(x.numel() for x in outputs) and any(self.of(x).spatial for x in _tensors(named.values())):
+        if (
+            quiet
+            and not placed
+            and any(x.numel() for x in outputs)
+            and any(self.of(x).spatial for x in _tensors(named.values()))
+        ):
             self.trace.unknown.append((self.path, f"{name}: positions end here"))
         return out
-
 
     def _displaces(self, name: str, named: dict[str, Any]) -> bool:
         """Tell whether an operator adds data to a table of constants, or goes on with what did."""

@@ -84,6 +84,7 @@ class Moments(TorchDispatchMode):
         self._tainted = WeakIdKeyDictionary()
         self._tainted_storages = {}
         self._sources = []
+        self._weights = WeakIdKeyDictionary()
         self._slack = 0.0
         self._count = 0
 
@@ -138,8 +139,11 @@ class Moments(TorchDispatchMode):
             if self._said() > said or any(self._is_tainted(x) for x in self._sources):
                 for x in outputs:
                     self._taint(x, writes)
+            if any(x in self._weights for x in self._sources) and "mm" not in short(func):
+                for x in outputs:
+                    self._weights[x] = True  # of attention: queries times keys
             for x in outputs:
-                if x.is_floating_point():
+                if x.is_floating_point() and x not in self._weights:
                     self._compare(short(func), x)
         return out
 
@@ -172,7 +176,7 @@ class Moments(TorchDispatchMode):
             companion = companions[id(carried[0])]
         elif name in ("cat", "stack", "concat"):
             companion = self._cat(func, name, args, kwargs, companions, out, met)
-        elif bare in MEANS and not _pointwise(func, named):
+        elif bare in MEANS and "other" not in named:
             companion = _mean(companions[id(carried[0])], named.get("dim"), out)
         elif name == "roll":
             companion = _rolled(companions[id(carried[0])], named["shifts"], named["dims"])
@@ -250,7 +254,8 @@ class Moments(TorchDispatchMode):
         weight, axes = named["weight"], out.ndim - 2
         groups = int(named.get("groups", 1))
         stride, padding, dilation = (
-            _per_axis(named.get(key), axes, default) for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))
+            _per_axis(named.get(key), axes, default)
+            for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))
         )
         grouped = source.unflatten(2, (groups, -1))
         mixed = _mean(grouped, [2])  # (3, N, groups, ...): dimension 2 of what is behind the leading 3
@@ -329,6 +334,8 @@ class Moments(TorchDispatchMode):
             rows = rows.squeeze(-1)
         if rows is None or columns is None:
             return rows if columns is None else columns
+        if right.ndim > 1 and _varies(rows, rows.ndim - 2) and _varies(columns, columns.ndim - 1):
+            self._weights[out] = True
         if _varies(rows, rows.ndim - 2 if right.ndim > 1 else rows.ndim - 1) or not _varies(columns, columns.ndim - 1):
             return rows
         return columns
@@ -357,7 +364,9 @@ class Moments(TorchDispatchMode):
         return torch.cat(pieces, 1 + index)
 
     def _meet(self, name, tensors, companions, carried, out, met):
-        shaped = [companions[id(x)].reshape(3, *[1] * (out.ndim - x.ndim), *x.shape).expand(3, *out.shape) for x in carried]
+        shaped = [
+            companions[id(x)].reshape(3, *[1] * (out.ndim - x.ndim), *x.shape).expand(3, *out.shape) for x in carried
+        ]
         if len(shaped) == 1:
             return shaped[0]
         layout = self.tracker.of(out)
@@ -450,8 +459,6 @@ class Moments(TorchDispatchMode):
                 if self._moves(companion, axis):
                     self._error(f"lost:{name}", f"axis {axis} of {tuple(out.shape)}", out)
                 continue
-            if len([d for d in layout.dims if d.moves_along(0) and d.moves_along(1)]) > 1:
-                continue  # attention's weights: queries times keys
             expected = _expected(layout)[axis]
             found = _profile(companion, expected, axis)
             loose = found is None
@@ -622,14 +629,16 @@ def _varies(companion, dim):
         return False
     mass = companion[:1].clamp(min=1e-12)
     position = torch.where(companion[:1] > 1e-9, companion[1:] / mass, torch.nan)
-    difference = (position.narrow(dim, 1, companion.shape[dim] - 1) - position.narrow(dim, 0, companion.shape[dim] - 1))
+    difference = position.narrow(dim, 1, companion.shape[dim] - 1) - position.narrow(dim, 0, companion.shape[dim] - 1)
     return bool((difference.abs() > 0.05).any())
 
 
 def _step(companion, dim):
     """Return the spacing of samples along one dimension."""
     position = companion[1:] / companion[:1].clamp(min=1e-12)
-    d = position.narrow(1 + dim, 1, companion.shape[1 + dim] - 1) - position.narrow(1 + dim, 0, companion.shape[1 + dim] - 1)
+    d = position.narrow(1 + dim, 1, companion.shape[1 + dim] - 1) - position.narrow(
+        1 + dim, 0, companion.shape[1 + dim] - 1
+    )
     return max(float(line[torch.isfinite(line)].abs().median()) for line in d) if d.numel() else 0.0
 
 

@@ -13,7 +13,9 @@ class Skip(Exception):
 
 def conv(r, x, out=None, kernel=3, stride=1, padding=None, dilation=1, groups=1):
     out = out or x.shape[1]
-    weight = torch.rand(out, x.shape[1] // groups, *(kernel if isinstance(kernel, tuple) else (kernel, kernel)), dtype=x.dtype)
+    weight = torch.rand(
+        out, x.shape[1] // groups, *(kernel if isinstance(kernel, tuple) else (kernel, kernel)), dtype=x.dtype
+    )
     if padding is None:
         padding = dilation * (kernel - 1) // 2
     need(x, (max(weight.shape[2:]) - 1) * dilation + 1 - 2 * (min(padding) if isinstance(padding, tuple) else padding))
@@ -573,7 +575,8 @@ def warped_by_flow(r, x):
     flag = r.choice([False, True])
     n, c, h, w = x.shape
     like = conv(r, x, 2) * 0.0
-    ys, xs = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
+    ends = [1.0 if flag else 1 - 1 / size for size in (h, w)]
+    ys, xs = torch.meshgrid(*(torch.linspace(-e, e, size) for e, size in zip(ends, (h, w), strict=True)), indexing="ij")
     grid = torch.stack([xs, ys], -1).to(x.dtype) + like.permute(0, 2, 3, 1) / w
     return F.grid_sample(x, grid, align_corners=flag, padding_mode="border")
 
