@@ -806,7 +806,7 @@ def grid_sample(t: "Tracker", args: Args, out: Tensor) -> Layout:
 
 
 def _maps_of_grid(grid: Tensor, sizes: Sequence[int], align_corners: bool) -> list[AxisMap] | None:
-    """Return the maps (y, x) that normalised coordinates (N, H, W, 2) amount to; None if they are no constants or bend."""
+    """Return the maps (y, x) of a grid of constants (N, H, W, 2); None if it is none, or bends."""
     if isinstance(grid, FakeTensor) or grid.is_meta or not grid.numel():
         return None
     maps = []

@@ -19,25 +19,30 @@ from .rules import ENDS, RULES, pointwise
 from .sites import Site, at_path, below_python, current_pass, current_site, new_pass, resizes_seen
 
 _DISPLACE = frozenset(f"aten::{name}" for name in ("add", "sub", "add_", "sub_", "rsub"))
+"""Operators that add a displacement to coordinates."""
+
 _CARRY = _DISPLACE | {
     f"aten::{name}"
-    for name in ("mul", "div", "mul_", "div_", "neg", "clamp", "clamp_", "view", "_unsafe_view", "permute", "transpose")
-    + (
-        "expand",
-        "squeeze",
-        "unsqueeze",
-        "slice",
-        "select",
-        "cat",
-        "stack",
-        "clone",
-        "_to_copy",
-        "alias",
-        "detach",
-        "flip",
+    for name in (
+        *(
+            "mul",
+            "div",
+            "mul_",
+            "div_",
+            "neg",
+            "clamp",
+            "clamp_",
+            "tanh",
+            "view",
+            "_unsafe_view",
+            "permute",
+            "transpose",
+        ),
+        *("expand", "squeeze", "unsqueeze", "slice", "select", "cat", "stack", "clone", "_to_copy", "alias", "detach"),
+        *("flip", "split", "split_with_sizes", "unbind", "pixel_shuffle", "copy_"),
     )
-    + ("split", "split_with_sizes", "unbind", "pixel_shuffle", "copy_", "tanh")
 }
+"""Operators behind which displaced coordinates still are that."""
 
 TOLERANCE = 1e-3  # input pixels; less than that is registered
 
@@ -180,14 +185,14 @@ class Tracker(TorchDispatchMode):
             self.trace.unknown.append((self.path, "a write of other positions into a part of a tensor"))
             return
         # The storage is kept, so that no other takes its number.
-        self._written[storage._cdata] = (storage, part.storage_offset(), part.stride(), layout)
+        self._written[storage._cdata] = (storage, int(part.storage_offset()), part.stride(), layout)
 
     def _around_what_was_written(self, whole: Tensor) -> Layout | None:
         """Return the layout of a tensor into a part of which positions were written, as padding has it."""
         if whole.layout != torch.strided or whole.untyped_storage()._cdata not in self._written:
             return None
         _, offset, stride, layout = self._written[whole.untyped_storage()._cdata]
-        rest = offset - whole.storage_offset()
+        rest = offset - int(whole.storage_offset())
         if whole.stride() == stride and rest >= 0:
             for index in sorted(range(whole.ndim), key=lambda i: -stride[i]):
                 start, rest = divmod(rest, stride[index]) if stride[index] else (0, rest)

@@ -23,23 +23,132 @@ TIGHT = 1e-3  # input pixels, where no border was read
 LOOSE = 0.3  # of the spacing of evidence, in the middle of an axis of which no sample is free of the border
 
 PASS = set(
-    "clone _to_copy alias detach _softmax _log_softmax _safe_softmax native_layer_norm native_group_norm contiguous "
-    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training native_dropout lift_fresh copy "
-    "_native_batch_norm_legit_functional rrelu_with_noise _prelu_kernel hardswish_ bernoulli cumsum "
-    "_fused_rms_norm _unsafe_view view reshape _reshape_alias lift_fresh_copy view_as_real _conj".split()
+    [
+        "clone",
+        "_to_copy",
+        "alias",
+        "detach",
+        "_softmax",
+        "_log_softmax",
+        "_safe_softmax",
+        "native_layer_norm",
+        "native_group_norm",
+        "contiguous",
+        "native_batch_norm",
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_no_training",
+        "native_dropout",
+        "lift_fresh",
+        "copy",
+        "_native_batch_norm_legit_functional",
+        "rrelu_with_noise",
+        "_prelu_kernel",
+        "hardswish_",
+        "bernoulli",
+        "cumsum",
+        "_fused_rms_norm",
+        "_unsafe_view",
+        "view",
+        "reshape",
+        "_reshape_alias",
+        "lift_fresh_copy",
+        "view_as_real",
+        "_conj",
+    ]
 )
 STRUCTURE = set(
-    "flip index_select index gather repeat pixel_shuffle pixel_unshuffle im2col constant_pad_nd slice_scatter "
-    "select_scatter index_put index_put_ scatter scatter_ unfold take_along_dim copy_ zero_ fill_ triu tril "
-    "expand_copy index_copy index_add _unsafe_index diagonal as_strided masked_select masked_fill masked_fill_ "
-    "scatter_add scatter_add_ index_copy_ index_add_ channel_shuffle rot90 unsafe_split split_copy".split()
+    [
+        "flip",
+        "index_select",
+        "index",
+        "gather",
+        "repeat",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "im2col",
+        "constant_pad_nd",
+        "slice_scatter",
+        "select_scatter",
+        "index_put",
+        "index_put_",
+        "scatter",
+        "scatter_",
+        "unfold",
+        "take_along_dim",
+        "copy_",
+        "zero_",
+        "fill_",
+        "triu",
+        "tril",
+        "expand_copy",
+        "index_copy",
+        "index_add",
+        "_unsafe_index",
+        "diagonal",
+        "as_strided",
+        "masked_select",
+        "masked_fill",
+        "masked_fill_",
+        "scatter_add",
+        "scatter_add_",
+        "index_copy_",
+        "index_add_",
+        "channel_shuffle",
+        "rot90",
+        "unsafe_split",
+        "split_copy",
+    ]
 )
-MEANS = set("mean sum amax amin max min prod std var logsumexp norm linalg_vector_norm var_mean std_mean".split())
+MEANS = set("mean sum amax amin max min prod std var logsumexp norm linalg_vector_norm var_mean std_mean".split())  # noqa: SIM905
 NOTHING = set(
-    "argmax argmin any all zeros_like ones_like empty_like full_like new_zeros new_ones new_empty new_full rand_like "
-    "randn_like equal _local_scalar_dense item eq ne lt le gt ge isnan isinf new_empty_strided empty_strided nonzero "
-    "logical_not logical_and logical_or count_nonzero one_hot bucketize searchsorted resize_ set_ allclose "
-    "as_strided_ bernoulli_ uniform_ normal_ argsort _is_all_true bitwise_not is_nonzero".split()
+    [
+        "argmax",
+        "argmin",
+        "any",
+        "all",
+        "zeros_like",
+        "ones_like",
+        "empty_like",
+        "full_like",
+        "new_zeros",
+        "new_ones",
+        "new_empty",
+        "new_full",
+        "rand_like",
+        "randn_like",
+        "equal",
+        "_local_scalar_dense",
+        "item",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "isnan",
+        "isinf",
+        "new_empty_strided",
+        "empty_strided",
+        "nonzero",
+        "logical_not",
+        "logical_and",
+        "logical_or",
+        "count_nonzero",
+        "one_hot",
+        "bucketize",
+        "searchsorted",
+        "resize_",
+        "set_",
+        "allclose",
+        "as_strided_",
+        "bernoulli_",
+        "uniform_",
+        "normal_",
+        "argsort",
+        "_is_all_true",
+        "bitwise_not",
+        "is_nonzero",
+    ]
 )
 
 

@@ -208,7 +208,7 @@ def timm_merging(r, x):
 
 def mmseg_merging(r, x):
     need(x, 12, 2)
-    n, c, h, w = x.shape
+    n, _c, h, w = x.shape
     y = F.unfold(x, 2, stride=2).transpose(1, 2)
     return linear(y, 4).transpose(1, 2).reshape(n, 4, h // 2, w // 2)
 
@@ -333,7 +333,7 @@ def coordinate_attention(r, x):
 
 
 def position_tables(r, x):
-    n, c, h, w = x.shape
+    n, _c, h, w = x.shape
     ys, xs = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
     grid = torch.stack([ys, xs]).to(x.dtype)[None].expand(n, 2, h, w)
     return conv(r, torch.cat([x, grid], 1), 4)
@@ -504,14 +504,14 @@ def pixel_shuffled(r, x):
 
 def depth_to_space(r, x):
     need(x, 4, 1, 48)
-    n, c, h, w = x.shape
+    n, _c, h, w = x.shape
     y = conv(r, x, 8, 1).view(n, 2, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, 2, 2 * h, 2 * w)
     return conv(r, y, 4) if r.random() < 0.5 else y
 
 
 def patch_expanding(r, x):
     need(x, 4, 1, 48)
-    n, c, h, w = x.shape
+    n, _c, h, w = x.shape
     y = linear(x.permute(0, 2, 3, 1), 16).view(n, h, w, 2, 2, 4).permute(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, 4)
     return y.permute(0, 3, 1, 2)
 
@@ -573,7 +573,7 @@ def points_of_data(r, x):
 def warped_by_flow(r, x):
     need(x, 4, 1, 48)
     flag = r.choice([False, True])
-    n, c, h, w = x.shape
+    _n, _c, h, w = x.shape
     like = conv(r, x, 2) * 0.0
     ends = [1.0 if flag else 1 - 1 / size for size in (h, w)]
     ys, xs = torch.meshgrid(*(torch.linspace(-e, e, size) for e, size in zip(ends, (h, w), strict=True)), indexing="ij")
@@ -582,7 +582,7 @@ def warped_by_flow(r, x):
 
 
 def global_context(r, x):
-    n, c, h, w = x.shape
+    n, c, _h, _w = x.shape
     weights = conv(r, x, 1, 1).flatten(2).softmax(-1)
     context = torch.matmul(x.flatten(2), weights.transpose(1, 2)).view(n, c, 1, 1)
     return x + context

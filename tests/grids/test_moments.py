@@ -1,20 +1,30 @@
 """The tracker against the oracle of moments: random networks, and every family of mmseg."""
 
+import copy
 import random
 import time
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.utils import get_installed_path
+from mmseg.registry import MODELS
 
+from docs.families import representative
 from mmseg_resample import exact
-from mmseg_resample.grids import Tracker
+from mmseg_resample.grids import Tracker, network_of
 from mmseg_resample.grids.layout import Layout
 
 from .moments import Findings, Moments, Silent
 from .random_networks import RandomNetwork
 
-SIZES = [32, 32, 33, 40, 48, 48, 64, 65, 96, 128]
+ROOT = Path(get_installed_path("mmsegmentation")) / ".mim" / "configs"
+HEAVY = {"san"}
+SIZES = [32, 32, 32, 33, 40, 48, 48, 64, 65, 128]
 
 
 def compare(seed, findings, registered=False):
@@ -74,3 +84,46 @@ def test_the_oracle_notices_rules_that_are_wrong(monkeypatch, rule):
     for seed in range(30):
         compare(seed, findings)
     assert len(findings.errors) > 3
+
+
+def family(folder, size=(96, 128)):
+    """Build the plainest config of a family, at a size that the config's fixed embeddings are made for."""
+    cfg = Config.fromfile(representative(folder))
+    init_default_scope("mmseg")
+    model = copy.deepcopy(cfg.model)
+    model.pop("pretrained", None)
+    model.pop("auxiliary_head", None)
+    backbone = model.get("backbone") or {}
+    backbone.pop("init_cfg", None)
+    if backbone.get("type") in ("BEiT", "MAE"):
+        backbone["img_size"] = size
+    return MODELS.build(model).eval()
+
+
+FOLDERS = [f for f in sorted(ROOT.iterdir()) if f.is_dir() and not f.name.startswith("_")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("registered", [False, True], ids=["as it is", "exact"])
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_families(folder, registered):
+    size = (96, 128)
+    if folder.name in HEAVY:
+        pytest.skip("runs longer than all others together")
+    torch.manual_seed(0)
+    try:
+        model = family(folder, size)
+    except (ImportError, TypeError, KeyError) as error:  # packages that are not here
+        pytest.skip(f"{type(error).__name__}: {error}")
+    network, findings = network_of(model), Findings(networks=1)
+    if registered:
+        model = exact(model)
+    with torch.no_grad(), Tracker() as tracker, tracker.modules(model, network):
+        with Moments(tracker, findings, folder.name) as moments:
+            image = torch.rand(1, 3, *size)
+            moments.start(image)
+            with suppress(Silent):
+                list(network.run(model, image))
+    print(f"\n{folder.name}: {findings}")
+    assert findings.errors == []
+    assert findings.tensors > 50
