@@ -39,7 +39,7 @@ _CARRY = _DISPLACE | {
             "transpose",
         ),
         *("expand", "squeeze", "unsqueeze", "slice", "select", "cat", "stack", "clone", "_to_copy", "alias", "detach"),
-        *("flip", "split", "split_with_sizes", "unbind", "pixel_shuffle", "copy_"),
+        *("flip", "transpose", "split", "split_with_sizes", "unbind", "pixel_shuffle", "copy_"),
     )
 }
 """Operators behind which displaced coordinates still are that."""

@@ -22,134 +22,30 @@ from torch.utils.weak import WeakIdKeyDictionary
 TIGHT = 1e-3  # input pixels, where no border was read
 LOOSE = 0.3  # of the spacing of evidence, in the middle of an axis of which no sample is free of the border
 
-PASS = set(
-    [
-        "clone",
-        "_to_copy",
-        "alias",
-        "detach",
-        "_softmax",
-        "_log_softmax",
-        "_safe_softmax",
-        "native_layer_norm",
-        "native_group_norm",
-        "contiguous",
-        "native_batch_norm",
-        "_native_batch_norm_legit",
-        "_native_batch_norm_legit_no_training",
-        "native_dropout",
-        "lift_fresh",
-        "copy",
-        "_native_batch_norm_legit_functional",
-        "rrelu_with_noise",
-        "_prelu_kernel",
-        "hardswish_",
-        "bernoulli",
-        "cumsum",
-        "_fused_rms_norm",
-        "_unsafe_view",
-        "view",
-        "reshape",
-        "_reshape_alias",
-        "lift_fresh_copy",
-        "view_as_real",
-        "_conj",
-    ]
-)
-STRUCTURE = set(
-    [
-        "flip",
-        "index_select",
-        "index",
-        "gather",
-        "repeat",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "im2col",
-        "constant_pad_nd",
-        "slice_scatter",
-        "select_scatter",
-        "index_put",
-        "index_put_",
-        "scatter",
-        "scatter_",
-        "unfold",
-        "take_along_dim",
-        "copy_",
-        "zero_",
-        "fill_",
-        "triu",
-        "tril",
-        "expand_copy",
-        "index_copy",
-        "index_add",
-        "_unsafe_index",
-        "diagonal",
-        "as_strided",
-        "masked_select",
-        "masked_fill",
-        "masked_fill_",
-        "scatter_add",
-        "scatter_add_",
-        "index_copy_",
-        "index_add_",
-        "channel_shuffle",
-        "rot90",
-        "unsafe_split",
-        "split_copy",
-    ]
-)
-MEANS = set("mean sum amax amin max min prod std var logsumexp norm linalg_vector_norm var_mean std_mean".split())  # noqa: SIM905
-NOTHING = set(
-    [
-        "argmax",
-        "argmin",
-        "any",
-        "all",
-        "zeros_like",
-        "ones_like",
-        "empty_like",
-        "full_like",
-        "new_zeros",
-        "new_ones",
-        "new_empty",
-        "new_full",
-        "rand_like",
-        "randn_like",
-        "equal",
-        "_local_scalar_dense",
-        "item",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "isnan",
-        "isinf",
-        "new_empty_strided",
-        "empty_strided",
-        "nonzero",
-        "logical_not",
-        "logical_and",
-        "logical_or",
-        "count_nonzero",
-        "one_hot",
-        "bucketize",
-        "searchsorted",
-        "resize_",
-        "set_",
-        "allclose",
-        "as_strided_",
-        "bernoulli_",
-        "uniform_",
-        "normal_",
-        "argsort",
-        "_is_all_true",
-        "bitwise_not",
-        "is_nonzero",
-    ]
-)
+
+def _names(text):
+    return frozenset(text.split())
+
+
+PASS = _names("""
+    clone _to_copy alias detach _softmax _log_softmax _safe_softmax native_layer_norm native_group_norm
+    contiguous native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training native_dropout
+    lift_fresh copy _native_batch_norm_legit_functional rrelu_with_noise _prelu_kernel hardswish_ bernoulli
+    cumsum _fused_rms_norm _unsafe_view view reshape _reshape_alias lift_fresh_copy view_as_real _conj
+""")
+STRUCTURE = _names("""
+    flip index_select index gather repeat pixel_shuffle pixel_unshuffle im2col constant_pad_nd slice_scatter
+    select_scatter index_put index_put_ scatter scatter_ unfold take_along_dim copy_ zero_ fill_ triu tril
+    expand_copy index_copy index_add _unsafe_index diagonal as_strided masked_select masked_fill masked_fill_
+    scatter_add scatter_add_ index_copy_ index_add_ channel_shuffle rot90 unsafe_split split_copy
+""")
+MEANS = _names("mean sum amax amin max min prod std var logsumexp norm linalg_vector_norm var_mean std_mean")
+NOTHING = _names("""
+    argmax argmin any all zeros_like ones_like empty_like full_like new_zeros new_ones new_empty new_full
+    rand_like randn_like equal _local_scalar_dense item eq ne lt le gt ge isnan isinf new_empty_strided
+    empty_strided nonzero logical_not logical_and logical_or count_nonzero one_hot bucketize searchsorted
+    resize_ set_ allclose as_strided_ bernoulli_ uniform_ normal_ argsort _is_all_true bitwise_not is_nonzero
+""")
 
 
 def short(func):
@@ -229,7 +125,7 @@ class Moments(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        tensors = [x for x in _tensors((args, kwargs))]
+        tensors = list(_tensors((args, kwargs)))
         companions = {id(x): self.of(x) for x in tensors}
         carried = [x for x in tensors if companions[id(x)] is not None and _alive(companions[id(x)])]
         # What a write in place reads is there before it runs.
@@ -323,7 +219,7 @@ class Moments(TorchDispatchMode):
             ones = {key: torch.ones_like(c) for key, c in companions.items()}
             companion = self._through(func, args, kwargs, companions) / self._through(func, args, kwargs, ones)
         elif _pointwise(func, named):
-            companion = self._meet(name, [x for x in _tensors((args, kwargs))], companions, carried, out, met)
+            companion = self._meet(name, list(_tensors((args, kwargs))), companions, carried, out, met)
         else:
             raise NotImplementedError(f"the oracle has no linear form of {func}")
         if companion is not None:
@@ -464,7 +360,7 @@ class Moments(TorchDispatchMode):
             layout = self.tracker.of(out)
             expected = _expected(layout)
             narrow = [e.select(index, 0).unsqueeze(index) for e in expected]
-            ok = self._judge_meeting("cat", [p for p in pieces], layout, narrow, tensors, out)
+            ok = self._judge_meeting("cat", pieces, layout, narrow, tensors, out)
             pieces = [p if keep else p * 0 for p, keep in zip(pieces, ok, strict=True)]
             self._sources = [x for x, keep in zip(tensors, ok, strict=True) if keep and self.tracker.of(x).spatial]
         ripples = [max(_ripple(p, i) for i in range(out.ndim)) for p in pieces if _alive(p)]
