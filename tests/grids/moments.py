@@ -358,7 +358,7 @@ class Moments(TorchDispatchMode):
             pieces.append(companion.unsqueeze(1 + index) if name == "stack" else companion)
         if len(self.tracker.trace.meetings) > met:
             layout = self.tracker.of(out)
-            expected = _expected(layout)
+            expected = _expected(layout, smooth=True)
             narrow = [e.select(index, 0).unsqueeze(index) for e in expected]
             ok = self._judge_meeting("cat", pieces, layout, narrow, tensors, out)
             pieces = [p if keep else p * 0 for p, keep in zip(pieces, ok, strict=True)]
@@ -382,11 +382,11 @@ class Moments(TorchDispatchMode):
             self._sources = [carried[placed[0]]]
             return shaped[placed[0]]
         recorded = len(self.tracker.trace.meetings) > met
-        ok = self._judge_meeting(name, [shaped[i] for i in placed], layout, _expected(layout),
+        ok = self._judge_meeting(name, [shaped[i] for i in placed], layout, _expected(layout, smooth=True),
                                  [carried[i] for i in placed], out, recorded)  # fmt: skip
         good = [i for i, keep in zip(placed, ok, strict=True) if keep] or placed[:1]
         # Of those that agree, the one that has read the border least.
-        claims = _expected(layout)
+        claims = _expected(layout, smooth=True)
 
         def off(i):
             found = [_profile(shaped[i], claims[axis], axis) for axis in (0, 1)]
@@ -662,7 +662,7 @@ def _spread(steps):
     return float(steps.max() - steps.min()) / 2 if steps.numel() and float(steps.max() - steps.min()) > TIGHT else 0.0
 
 
-def _expected(layout):
+def _expected(layout, smooth=False):
     """Return the positions that the tracker claims, per axis a tensor that broadcasts to the shape; nan: none."""
     rank = len(layout.dims)
     totals = []
@@ -670,7 +670,7 @@ def _expected(layout):
         total = torch.zeros([1] * rank, dtype=torch.float64)
         for i, dim in enumerate(layout.dims):
             if dim.placed:
-                line = _line(dim, axis)
+                line = _line(dim, axis, smooth)
                 line = line[:1] if len(line) > 1 and bool((line == line[0]).all()) else line
                 total = total + line.reshape([-1 if j == i else 1 for j in range(rank)])
         totals.append(total)
@@ -686,13 +686,15 @@ def _along(expected, offset):
     return first + (last - first) * (expected - low) / max(high - low, 1e-9)
 
 
-def _line(dim, axis):
+def _line(dim, axis, smooth):
     """Return what a dimension adds to positions; nothing is claimed of parts that stay while others move."""
     moves = any(atom.step[axis] for part in dim.parts for atom in part)
     lines = []
     for part in dim.parts:
         line = torch.zeros(1, dtype=torch.float64)
-        if len(part) == 2 and part[0].spatial and not part[1].placed:  # repeated: on average over the repetitions
+        if (
+            smooth and len(part) == 2 and part[0].spatial and not part[1].placed
+        ):  # repeated: on average over the repetitions
             times = part[1].size
             at = (torch.arange(part[0].size * times, dtype=torch.float64) + 0.5) / times - 0.5
             lines.append(part[0].origin[axis] + part[0].step[axis] * at)
