@@ -23,7 +23,7 @@ from .random_networks import RandomNetwork
 
 ROOT = Path(get_installed_path("mmsegmentation")) / ".mim" / "configs"
 HEAVY = {"san"}
-SIZES = [32, 32, 32, 33, 40, 48, 48, 64, 65, 128]
+SIZES = [32, 32, 32, 32, 33, 33, 40, 40, 48, 48, 64, 65, 128]
 
 
 def compare(seed, findings, registered=False):
