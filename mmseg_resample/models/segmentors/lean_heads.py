@@ -81,7 +81,7 @@ class LeanDecodeHead(BaseDecodeHead):
         return list(self.loss_decode) if isinstance(self.loss_decode, nn.ModuleList) else [self.loss_decode]
 
     def _needs_resized(self, seg_logits: Tensor) -> str | None:
-        """What of this head's loss the fused op does not compute."""
+        """Name the part of this head's loss that the fused op does not compute, if there is one."""
         if self.sampler is not None and recipe(type(self.sampler))[0] is not OHEMPixelSampler:
             return type(self.sampler).__name__
         classes = seg_logits.shape[1]
