@@ -34,6 +34,10 @@ class Network:
         """
         return {"forward": name}
 
+    def unaudited(self, model: nn.Module) -> frozenset[str]:
+        """Return the paths at which something is resized that no audit sees, such as losses on inner levels."""
+        return frozenset()
+
     def levels(self, model: nn.Module) -> str | None:
         """Return the name of the module that returns the levels of features; None if the model itself does."""
         return next((name for name in _FEATURE_EXTRACTORS if isinstance(getattr(model, name, None), nn.Module)), None)

@@ -76,6 +76,7 @@ class ResizePolicy:
         self._at: dict[Size, ExactMaps] = {}
         self._audit: Callable[[Size], ForwardPass] | None = None
         self._decisions: dict[Any, dict[str, Any] | None] = {}
+        self._places: frozenset[str] | None = None  # paths that were seen to resize
 
     def install(self, model: nn.Module) -> None:
         """Audit ``model`` and put its resizes under this policy, in place.
@@ -90,6 +91,9 @@ class ResizePolicy:
         self._known = ExactMaps.of(after)
         self._audit = audited if self._known.varying else None
         self._in_training = self._audits_in_training(audited, after)
+        self._places = self._network.unaudited(model) | self._known.places
+        if self._in_training is not None:
+            self._places |= self._in_training.places
         mark(model, self, self._network)
         model.resize_policy = self  # type: ignore[assignment]
         self._warn_of_idle_rules(model)
@@ -172,6 +176,10 @@ class ResizePolicy:
                 model.__dict__.pop("resize_policy", None)
                 if own is not None:
                     model.resize_policy = own
+
+    def may_resize(self, path: str) -> bool:
+        """Tell whether the module at ``path`` was seen to resize, or resizes where no audit looks."""
+        return self._places is None or path in self._places
 
     @property
     def size_dependent(self) -> list[Site]:

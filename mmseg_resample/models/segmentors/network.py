@@ -30,6 +30,10 @@ class SegmentorNetwork(Network):
             found["postprocess_result"] = "postprocess"
         return found
 
+    def unaudited(self, model: nn.Module) -> frozenset[str]:
+        paths = {path for name, module in model.named_modules() for path in self.paths(name, module).values()}
+        return frozenset(path for path in paths if path == "postprocess" or path.endswith(".logits"))
+
     def levels(self, model: nn.Module) -> str | None:
         return "backbone"
 
