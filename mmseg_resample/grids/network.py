@@ -52,6 +52,10 @@ class Network:
             return _pair(own["input_size"])
         return next((size for part in model.modules() if (size := _only_size(part)) is not None), None)
 
+    def made_for(self, model: nn.Module) -> Size | None:
+        """Return the size (h, w) of images that ``model`` is trained on, where it is known, and may be the only one."""
+        return self.size(model)
+
     def image(self, model: nn.Module, size: Size) -> Tensor:
         """Return an image (1, C, H, W) that the model takes, without values."""
         channels = self._channels(model)

@@ -158,14 +158,14 @@ class Tracker(TorchDispatchMode):
             self.trace.unknown.append((self.path, "a write of other positions into a part of a tensor"))
             return
         # The storage is kept, so that no other takes its number.
-        self._written[storage._cdata] = (storage, part.storage_offset(), part.stride(), layout)
+        self._written[storage._cdata] = (storage, int(part.storage_offset()), tuple(part.stride()), layout)
 
     def _around_what_was_written(self, whole: Tensor) -> Layout | None:
         """Return the layout of a tensor into a part of which positions were written, as padding has it."""
         if whole.layout != torch.strided or whole.untyped_storage()._cdata not in self._written:
             return None
         _, offset, stride, layout = self._written[whole.untyped_storage()._cdata]
-        rest = offset - whole.storage_offset()
+        rest = offset - int(whole.storage_offset())
         if whole.stride() == stride and rest >= 0:
             for index in sorted(range(whole.ndim), key=lambda i: -stride[i]):
                 start, rest = divmod(rest, stride[index]) if stride[index] else (0, rest)

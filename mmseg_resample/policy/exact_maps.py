@@ -38,7 +38,7 @@ class ExactMaps:
     @classmethod
     def of(cls, audits: Sequence[ForwardPass]) -> "ExactMaps":
         """Find, for every resize of something with a position, what describes its exact map in all ``audits``."""
-        known = cls(levels=[level for level in audits[0].levels if level is not None])
+        known = cls(levels=[level for result in audits[:1] for level in result.levels if level is not None])
         known.places = frozenset(resize.path for result in audits for resize in result.trace.resizes)
         found: dict[Site, list[Resize]] = {}
         for result in audits:

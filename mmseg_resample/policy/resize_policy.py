@@ -28,6 +28,7 @@ from .rule import Rule
 
 _EVEN, _ODD = (512, 512), (523, 677)  # along one axis or both, every stride has an odd number of samples
 _EVEN_TOO = (736, 608)  # for networks that cannot take _ODD
+_MOST_SIZES = 256  # whose maps a policy keeps
 _MOST_DECISIONS = 10_000  # that a policy keeps; images of many sizes are many calls
 _NONE: Any = object()
 _LOGGER = logging.getLogger("mmseg_resample")
@@ -39,9 +40,9 @@ class ResizePolicy:
     Args:
         exact: register every resize with what it meets, wherever no rule says otherwise.
         rules: configs of ``Rule``, first match decides.
-        sizes: two or more input sizes (h, w) at which the model is audited. None: the one that the model names as its
-            own, else 512x512, and 523x677 or, where the model cannot take that, 736x608. Give sizes that the model can
-            take if it cannot take these.
+        sizes: input sizes (h, w) at which the model is audited. One is enough for a model that takes no other. None:
+            the one that the model names as its own, else 512x512, and 523x677 or, where the model cannot take that,
+            736x608; the size that it was made for where it takes none of these.
 
     Raises:
         ValueError: neither ``exact`` nor rules, or a rule that contradicts itself.
@@ -63,8 +64,8 @@ class ResizePolicy:
         if exact:
             self.rules += (Rule(coordinates="exact"),)
         self.sizes = None if sizes is None else [(int(h), int(w)) for h, w in sizes]
-        if self.sizes is not None and len(set(self.sizes)) < 2:
-            raise ValueError(f"ResizePolicy: expected two different sizes to audit at, got {self.sizes}.")
+        if self.sizes is not None and not self.sizes:
+            raise ValueError("ResizePolicy: expected sizes to hold at least one (h, w) to audit at, got none.")
         self._network = Network()
         self._forget()
         self._warned: set[Any] = set()
@@ -89,7 +90,10 @@ class ResizePolicy:
         audited = _Audited(model, self)
         after = self._audits(model, audited)
         self._known = ExactMaps.of(after)
-        self._audit = audited if self._known.varying else None
+        single = len(after) == 1
+        self._audit = audited if single or self._known.varying else None
+        if single:  # whether its maps hold at others is told when those come
+            self._at[after[0].size] = self._known
         self._in_training = self._audits_in_training(audited, after)
         self._places = self._network.unaudited(model) | self._known.places
         if self._in_training is not None:
@@ -111,20 +115,42 @@ class ResizePolicy:
 
     def _audits(self, model: nn.Module, audited: "_Audited") -> list[ForwardPass]:
         if self.sizes is not None:
-            return [audited(size) for size in self.sizes]
+            return [self._audit_named(audited, size) for size in dict.fromkeys(self.sizes)]
         named = self._network.size(model)
-        first = audited(named or _EVEN)
-        for second in (_ODD, _EVEN_TOO):
+        found: list[ForwardPass] = []
+        refusals: list[str] = []
+        for size in (named or _EVEN, _ODD, _EVEN_TOO, self._network.made_for(model)):
+            if len(found) == 2 or size is None or (size == self._network.made_for(model) and found):
+                break
             try:
-                return [first, audited(second)]
+                found.append(audited(size))
             except Exception as error:  # whatever a network raises at a size that it cannot take
-                refusal = error
-        if named is None:
-            raise refusal
-        return [first]  # the model takes no other
+                refusals.append(f"{size[0]}x{size[1]}: {type(error).__name__}: {error}")
+        if not found and any(rule.coordinates == "exact" for rule in self.rules):
+            raise ValueError(
+                f"ResizePolicy: the model takes none of the sizes that were tried ({'; '.join(refusals)}). Name those "
+                f"that it takes: sizes=[(h, w)]."
+            )
+        if not found:
+            self._warn(
+                "sizes", f"the model could not be audited ({'; '.join(refusals)}); rules apply to all its calls."
+            )
+        return found
+
+    @staticmethod
+    def _audit_named(audited: "_Audited", size: Size) -> ForwardPass:
+        try:
+            return audited(size)
+        except Exception as error:  # whatever a network raises at a size that it cannot take
+            raise ValueError(
+                f"ResizePolicy: the model cannot be audited at {size[0]}x{size[1]}, which sizes names "
+                f"({type(error).__name__}: {error}). Name sizes that it takes."
+            ) from error
 
     def _audits_in_training(self, audited: "_Audited", in_evaluation: list[ForwardPass]) -> ExactMaps | None:
         """Return what is exact in training mode, where that calls other resizes; None where it calls the same."""
+        if not in_evaluation:
+            return None
         try:
             if audited.calls_in_training(in_evaluation[0].size) == _calls(in_evaluation[0]):
                 return None
@@ -150,6 +176,8 @@ class ResizePolicy:
         if self._audit is None or size is None or (COMPILES and torch.compiler.is_compiling()):
             return self._known
         if size not in self._at:
+            if len(self._at) >= _MOST_SIZES:
+                self._at.pop(next(iter(self._at)), None)
             try:
                 self._at[size] = ExactMaps.of([self._audit(size)])
             except Exception as error:
