@@ -394,9 +394,9 @@ def test_one_size_that_is_named_is_enough_and_others_are_audited_when_they_come(
 def test_a_size_that_the_model_refuses():
     cfg = config(neck=dict(type="OneSizeNeck"))
     init_default_scope("mmseg")
-    with pytest.raises(ValueError, match="cannot be audited at 64x64, which sizes names .*one size only"):
+    with pytest.raises(ValueError, match=r"cannot be audited at 64x64, which sizes names .*one size only"):
         ResizePolicy(exact=True, sizes=[(64, 64)]).install(MODELS.build(ConfigDict(cfg)))
-    with pytest.raises(ValueError, match="takes none of the sizes that were tried .512x512: .*one size only"):
+    with pytest.raises(ValueError, match=r"takes none of the sizes that were tried .512x512: .*one size only"):
         ResizePolicy(exact=True).install(MODELS.build(ConfigDict(cfg)))
 
 
