@@ -52,8 +52,9 @@ class ExactMaps:
             if any(r.source is None for r in resizes):
                 known.unpositioned.add(site)
                 continue
-            if resizes[0].mode.startswith("nearest") and not any(site in result.maps for result in audits):
-                continue  # right on average as it is
+            own = resizes[0].mode.startswith("nearest") or resizes[0].mode == "grid_sample"
+            if own and not any(site in result.maps for result in audits):
+                continue  # right as it is, nearest on average
             pixel_model = _common_pixel_model(resizes) if len(resizes) == len(audits) else None
             known.modes[site] = resizes[0].mode
             if pixel_model is None:

@@ -233,8 +233,6 @@ class ResizePolicy:
 
         ``input_size`` is that of the model's images, where it is known.
         """
-        if call.mode == "grid_sample":
-            return None
         known = self._known_at(input_size)
         if COMPILES and torch.compiler.is_compiling():  # sizes may be symbols
             return self._decide(known, site, call)
@@ -249,6 +247,8 @@ class ResizePolicy:
 
     def _decide(self, known: ExactMaps, site: Site, call: ResizeCall) -> dict[str, Any] | None:
         for rule in self.rules:
+            if call.mode == "grid_sample" and rule.coordinates != "exact":
+                continue  # its coordinates are not chosen by a flag
             if not rule.matches(site, call.mode, site not in known.unpositioned, call.source_size, call.size):
                 continue
             if rule.coordinates == "keep":
@@ -268,10 +268,10 @@ class ResizePolicy:
     def _make_exact(
         self, known: ExactMaps, site: Site, call: ResizeCall, set_mode: str | None
     ) -> dict[str, Any] | None:
-        nearest = call.mode.startswith("nearest")
+        interpolates = not call.mode.startswith("nearest") and call.mode != "grid_sample"
         if site in known.exact and call.mode == known.modes[site]:
             pixel_model: PixelModel | None = known.exact[site]
-        elif nearest or site in known.varying:
+        elif not interpolates or site in known.varying:
             return None  # labels and masks are not what the audit saw; other sizes have other maps
         else:
             pixel_model = self._network.pixel_model(site, call.source_size, call.size, known.levels)
@@ -283,10 +283,11 @@ class ResizePolicy:
             what = f"the resize {call.source_size} -> {call.size} at {site}"
             self._warn(site, f"{what} is not the one that was audited there; it stays as it is.")
             return None
-        if set_mode is None and not nearest and close(maps, call.maps()):
+        if set_mode is None and interpolates and close(maps, call.maps()):
             return None
-        # The nearest sample is up to half a sample off whatever the map: features are interpolated instead.
-        return {"mode": set_mode or ("bilinear" if nearest else call.mode), "coordinates": pixel_model}
+        # The nearest sample is up to half a sample off whatever the map: features are interpolated instead. Constant
+        # coordinates of a grid_sample, which the audit found to be a misplaced grid, are replaced.
+        return {"mode": set_mode or (call.mode if interpolates else "bilinear"), "coordinates": pixel_model}
 
     def _warn(self, about: Any, message: str) -> None:
         if about not in self._warned:
