@@ -28,8 +28,8 @@ axis.
   fits it.
 - **prediction**: where the evidence for a label is, relative to the label, along x: with `False`, `True` and exact
   resizes.
-- **beyond features**: how far, at most, a resize reads beyond the first or last sample of what it resizes, as configured
-  and exact; it repeats that sample there. Pooled bins, which never reach the border, are left out.
+- **beyond features**: how far, at most, a resize reads beyond the first or last sample of what it resizes, as
+  configured and exact; it repeats that sample there. Pooled bins, which never reach the border, are left out.
 - **covered at**: the smallest size at or above this one at which exact resizes read nothing beyond; `-` where none
   does, as for features of patches.
 - **hard-coded**: resizes that ignore the config's flag.
@@ -38,7 +38,7 @@ Regenerate with `python docs/families.py`.
 
 | family | size | stride @ offset of levels | worst meeting | prediction: False | True | exact | beyond features | covered at | hard-coded |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-"""
+"""  # noqa: E501
 
 
 def main() -> None:
