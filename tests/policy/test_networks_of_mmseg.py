@@ -126,8 +126,8 @@ def test_audits_and_policies_count_the_same_calls_in_every_family(family, monkey
             stock = follow(model, size)
         except Exception as error:
             pytest.skip(f"cannot be built or run here: {str(error).splitlines()[:1]}")
-        monkeypatch.setattr(ResizePolicy, "_audits", lambda self, audited: [stock])
-        monkeypatch.setattr(ResizePolicy, "_audits_in_training", lambda self, audited, after: None)
+        monkeypatch.setattr(ResizePolicy, "_audits", lambda self, *_: [stock])
+        monkeypatch.setattr(ResizePolicy, "_audits_in_training", lambda self, *_: None)
         Recorder(rules=[dict(set_mode="bilinear")]).install(model)
         ASKED.clear()
         again = follow(model, size)
