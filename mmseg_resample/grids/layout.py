@@ -8,6 +8,7 @@ position by a fixed step, so that views, permutations and strided slices keep th
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 
 from ..ops import AxisMap, PixelGrid
@@ -22,20 +23,79 @@ class Untrackable(Exception):
     """Positions after an operation that cannot be expressed; the message says why."""
 
 
+Taps = Sequence[Sequence[tuple[int, float]]]
+"""For each output of a period, the samples that it reads with their weights."""
+
+_LONGEST = 1024  # outputs of a period of phases
+
+
 @dataclass(frozen=True)
 class Atom:
-    """One loop: index ``i`` of ``size`` adds ``origin + i * step`` to the position. Plain loops have step zero."""
+    """One loop: index ``i`` of ``size`` adds ``origin + i * step`` to the position. Plain loops have step zero.
+
+    What repeats samples (nearest, transposed convolutions) reads where that says on average alone. Output ``i`` reads
+    ``phases[i % len(phases)]`` steps further on, which matters to what takes every second of them.
+    """
 
     size: int
     step: Vector = ZERO
     origin: Vector = ZERO
+    phases: tuple[float, ...] = ()
 
     @property
     def spatial(self) -> bool:
         return self.step != ZERO
 
+    @property
+    def placed(self) -> bool:
+        return self.step != ZERO or self.origin != ZERO
+
     def at(self, index: float) -> Vector:
         return (self.origin[0] + index * self.step[0], self.origin[1] + index * self.step[1])
+
+    def phase(self, index: int) -> float:
+        """Return how many steps from ``at(index)`` the sample really lies."""
+        return self.phases[index % len(self.phases)] if self.phases else 0.0
+
+    def windows(self, size: int, start: int, stride: int, kernel: int = 1, dilation: int = 1) -> "Atom":
+        """Average ``kernel`` samples, ``dilation`` apart, the first of output ``i`` at ``start + i * stride``."""
+        first = range(start, start + stride * len(self.phases), stride) if stride else ()
+        phases = [sum(self.phase(i + k * dilation) for k in range(kernel)) / kernel / stride for i in first]
+        step = (self.step[0] * stride, self.step[1] * stride)
+        return self._placed(size, step, start + dilation * (kernel - 1) / 2, phases, stride)
+
+    def resampled(self, size: int, axis_map: AxisMap, taps: Taps | None = None) -> "Atom":
+        """Read at ``axis_map``: interpolating, or the samples ``taps`` of each output of a period."""
+        scale = Fraction(axis_map.scale).limit_denominator(_LONGEST)
+        exact = abs(float(scale) - axis_map.scale) < 1e-9
+        if taps is None and self.phases and exact:
+            reads = [axis_map(i) for i in range(scale.denominator)]
+            taps = [((math.floor(r), 1 - r % 1), (math.floor(r) + 1, r % 1)) for r in reads]
+        phases: list[float] = []
+        if taps and exact and len(taps) * max(len(self.phases), 1) <= _LONGEST:
+            further = round(axis_map.scale * len(taps))  # samples per period
+            for i in range(len(taps) * max(len(self.phases), 1)):
+                samples = [(x + i // len(taps) * further, weight) for x, weight in taps[i % len(taps)]]
+                reads_at = sum(weight * (x + self.phase(x)) for x, weight in samples)
+                phases.append((reads_at - axis_map(i)) / axis_map.scale)
+        step = (self.step[0] * axis_map.scale, self.step[1] * axis_map.scale)
+        return self._placed(size, step, axis_map.offset, phases, axis_map.scale)
+
+    def _placed(self, size: int, step: Vector, first: float, phases: Sequence[float], stride: float) -> "Atom":
+        """Return a loop that starts at sample ``first``; what all phases share is its own."""
+        slope = 1.0
+        if len(phases) > size > 1:  # a part of a period: where its own samples lie on average, and how far apart
+            part, middle = phases[:size], (size - 1) / 2
+            slope += sum((i - middle) * phase for i, phase in enumerate(part)) * 12 / (size * (size * size - 1))
+            phases = [(phase - (slope - 1) * i) / slope for i, phase in enumerate(part)]
+        mean = sum(phases) / max(len(phases), 1)
+        apart = tuple(phase - mean for phase in phases)
+        return Atom(
+            size,
+            (step[0] * slope, step[1] * slope),
+            self.at(first + mean * slope * stride),
+            apart if max(map(abs, apart), default=0) > 1e-6 else (),
+        )
 
 
 @dataclass(frozen=True)
@@ -75,14 +135,15 @@ class Dim:
         total = [0.0, 0.0]
         for part, size in zip(self.parts, self._sizes, strict=True):
             for atom in part:
-                centre = atom.at((atom.size - 1) / 2)
+                centre = atom.at((atom.size - 1) / 2 + sum(map(atom.phase, range(atom.size))) / max(atom.size, 1))
                 total = [t + c * size for t, c in zip(total, centre, strict=True)]
         return (total[0] / max(self.size, 1), total[1] / max(self.size, 1))
 
     def moves_along(self, axis: int) -> bool:
         return any(atom.step[axis] for part in self.parts for atom in part)
 
-    def at(self, index: int) -> Vector:
+    def at(self, index: int, phases: bool = False) -> Vector:
+        """Return what an index adds to the position: where it lies on average over phases, or by itself."""
         part = self.parts[0]
         for part, size in zip(self.parts, self._sizes, strict=True):  # noqa: B007  (the one that holds the index)
             if index < size:
@@ -91,7 +152,7 @@ class Dim:
         y = x = 0.0
         for atom in reversed(part):
             index, i = divmod(index, atom.size)
-            dy, dx = atom.at(i)
+            dy, dx = atom.at(i + atom.phase(i) if phases else i)
             y, x = y + dy, x + dx
         return (y, x)
 
@@ -117,6 +178,15 @@ class Dim:
             )
         )
 
+    def along(self, axes: Sequence[int]) -> "Dim":
+        """Keep what the dimension adds to positions along some axes."""
+
+        def kept(vector: Vector) -> Vector:
+            return (vector[0] if 0 in axes else 0.0, vector[1] if 1 in axes else 0.0)
+
+        atoms = [[replace(a, step=kept(a.step), origin=kept(a.origin)) for a in part] for part in self.parts]
+        return Dim(tuple(tuple(part) for part in atoms))
+
     def slice(self, start: int, stop: int, step: int) -> "Dim":
         size = len(range(start, stop, step))
         if not self.placed:
@@ -124,13 +194,15 @@ class Dim:
         if len(self.parts) > 1:
             return self._slice_parts(start, stop, step)
         (part,) = self.parts
+        if size == 1:
+            return Dim.of(Atom(1, ZERO, self.at(start, phases=True)))
         if len(part) > 1 and step == 1:  # whole steps of the outermost loop
             inner = math.prod(atom.size for atom in part[1:])
             if start % inner == 0 and size % inner == 0:
                 outer = part[0]
                 return Dim.of(*_canonical([Atom(size // inner, outer.step, outer.at(start // inner)), *part[1:]]))
         atom = self.single("a slice")
-        return Dim.of(*_canonical([Atom(size, (atom.step[0] * step, atom.step[1] * step), atom.at(start))]))
+        return Dim.of(*_canonical([atom.windows(size, start, step)]))
 
     def _slice_parts(self, start: int, stop: int, step: int) -> "Dim":
         if step != 1:
@@ -144,11 +216,21 @@ class Dim:
             begin += size
         return Dim(tuple(kept))
 
+    def averaged(self) -> "Dim":
+        """Spread samples that are repeated evenly, as phases of one loop; return other dimensions as they are."""
+        (part, *more) = self.parts
+        if len(part) != 2 or more or not part[0].spatial or part[1].placed:
+            return self
+        times = part[1].size
+        axis_map = AxisMap(1 / times, (1 / times - 1) / 2)
+        return Dim.of(part[0].resampled(self.size, axis_map, [[(0, 1.0)]] * times))
+
     def single(self, what: str) -> Atom:
         """Return the only atom of a dimension along which an op moves a window."""
-        if len(self.parts) != 1 or len(self.parts[0]) != 1:
+        (part, *more) = self.averaged().parts
+        if more or len(part) != 1:
             raise Untrackable(f"{what} along a dimension that folds several axes")
-        return self.parts[0][0]
+        return part[0]
 
 
 def _canonical(atoms: Sequence[Atom]) -> tuple[Atom, ...]:
@@ -164,13 +246,14 @@ def _canonical(atoms: Sequence[Atom]) -> tuple[Atom, ...]:
             inner_span = (atom.step[0] * atom.size, atom.step[1] * atom.size)
             origin = (outer.origin[0] + atom.origin[0], outer.origin[1] + atom.origin[1])
             if outer.size == 1:
-                merged[-1] = Atom(atom.size, atom.step, origin)
+                merged[-1] = replace(atom, origin=origin)
                 continue
             if atom.size == 1:
                 merged[-1] = replace(outer, origin=origin)
                 continue
-            if outer.step == inner_span:
-                merged[-1] = Atom(outer.size * atom.size, atom.step, origin)
+            if outer.step == inner_span and not outer.phases:
+                phases = atom.phases if not atom.phases or atom.size % len(atom.phases) == 0 else ()
+                merged[-1] = Atom(outer.size * atom.size, atom.step, origin, phases)
                 continue
         merged.append(atom)
     return tuple(merged) or (Atom(1),)
@@ -281,7 +364,7 @@ class Layout:
         rest = list(self.dims[:index] + self.dims[index + 1 :])
         kept = next((i for i, other in enumerate(rest) if other.spatial), None)
         if dim.spatial and kept is not None:
-            rest[kept] = rest[kept].moved(dim.at(at % dim.size))
+            rest[kept] = rest[kept].moved(dim.at(at % dim.size, phases=True))
         return self.with_dims(rest)
 
     def mix(self, index: int, size: int) -> "Layout":
@@ -308,6 +391,17 @@ class Layout:
         moved = result.with_dims(dims)
         return replace(moved, native=(native[0], native[1])) if moved.spatial else moved
 
+    def spanned(self, index: int, other: "Layout", axes: Sequence[int]) -> "Layout":
+        """Take positions along ``axes`` from ``other``, which moves along them in dimension ``index``."""
+        if not axes:
+            return self.with_dim(index, other.dims[index])
+        fixed = [sum(dim.at(0)[axis] for dim in other.dims) - other.dims[index].at(0)[axis] for axis in (0, 1)]
+        by = (fixed[0] if 0 in axes else 0.0, fixed[1] if 1 in axes else 0.0)
+        kept = [axis for axis in (0, 1) if axis not in axes]
+        dims = [dim.along(kept) for dim in self.dims]
+        dims[index] = other.dims[index].along(axes).moved(by)
+        return self.with_dims(dims)
+
     def insert(self, index: int, size: int = 1) -> "Layout":
         return self.with_dims([*self.dims[:index], Dim.plain(size), *self.dims[index:]])
 
@@ -320,32 +414,32 @@ class Layout:
 
     # --- resampling along one dimension -------------------------------------------------------------------------------
 
-    def window(self, index: int, size: int, kernel: int, stride: int, padding: float, dilation: int = 1) -> "Layout":
+    def window(self, index: int, size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> "Layout":
         """Move a convolution or pooling along one dimension, to ``size`` outputs. ``padding`` is the leading one."""
         dim = self.dims[index]
         if not dim.spatial:
             return self.with_dim(index, Dim.plain(size))
         if (kernel, stride, padding, size) == (1, 1, 0, dim.size):
             return self
-        atom = dim.single("a window")
-        start = atom.at(dilation * (kernel - 1) / 2 - padding)
-        step = (atom.step[0] * stride, atom.step[1] * stride)
-        native = tuple(max(n, abs(s)) if s else n for n, s in zip(self.native, step, strict=True))
-        moved = self.with_dim(index, Dim.of(*_canonical([Atom(size, step, start)])))
+        moved_atom = dim.single("a window").windows(size, int(-padding), stride, kernel, dilation)
+        native = tuple(max(n, abs(s)) if s else n for n, s in zip(self.native, moved_atom.step, strict=True))
+        moved = self.with_dim(index, Dim.of(*_canonical([moved_atom])))
         return replace(moved, native=native) if moved.spatial else moved  # type: ignore[arg-type]
 
-    def resample(self, index: int, size: int, axis_map: AxisMap) -> "Layout":
-        """Resize along one dimension: output ``i`` is where the source would have ``axis_map(i)``."""
+    def resample(self, index: int, size: int, axis_map: AxisMap, taps: Taps | None = None) -> "Layout":
+        """Resize along one dimension: output ``i`` is where the source would have ``axis_map(i)``.
+
+        ``taps`` tells what each output of a period reads, where that is so on average alone.
+        """
         dim = self.dims[index]
         if not dim.spatial:
             return self.with_dim(index, Dim.plain(size))
-        atom = dim.single("a resize")
-        step = (atom.step[0] * axis_map.scale, atom.step[1] * axis_map.scale)
-        resized = self.with_dim(index, Dim.of(Atom(size, step, atom.at(axis_map.offset))))
+        atom = dim.single("a resize").resampled(size, axis_map, taps)
+        resized = self.with_dim(index, Dim.of(atom))
         if abs(axis_map.scale) <= 1 or not resized.spatial:
             return resized
         # What shrinks leaves evidence out.
-        native = tuple(max(n, abs(s)) if s else n for n, s in zip(self.native, step, strict=True))
+        native = tuple(max(n, abs(s)) if s else n for n, s in zip(self.native, atom.step, strict=True))
         return replace(resized, native=native)  # type: ignore[arg-type]
 
 
@@ -373,7 +467,9 @@ def _take(flat: list[Atom | Dim], size: int) -> Dim:
         elif piece.size % size == 0:
             inner = piece.size // size
             taken.append(Atom(size, (piece.step[0] * inner, piece.step[1] * inner), piece.origin))
-            flat.insert(0, Atom(inner, piece.step))
+            if piece.phases and inner % len(piece.phases):
+                raise Untrackable("a reshape that cuts through the phases of what was repeated")
+            flat.insert(0, Atom(inner, piece.step, ZERO, piece.phases))
             size = 1
         else:
             raise Untrackable(f"a reshape that cuts an axis of {piece.size} into pieces of {size}")
@@ -424,6 +520,9 @@ def offset_between(a: Layout, b: Layout) -> tuple[Offset | None, Offset | None]:
         for where in (0.0, 0.5, 1.0):
             difference = 0.0
             for dim_a, dim_b in pairs:
+                if dim_a.placed != dim_b.placed:  # phases or taps meet what is the same for all of them
+                    difference += dim_a.mean[axis] - dim_b.mean[axis]
+                    continue
                 larger = dim_a if (dim_a.size, dim_a.spatial) >= (dim_b.size, dim_b.spatial) else dim_b
                 index = larger.index_at(axis, where)
                 difference += dim_a.at(min(index, dim_a.size - 1))[axis] - dim_b.at(min(index, dim_b.size - 1))[axis]
@@ -434,4 +533,5 @@ def offset_between(a: Layout, b: Layout) -> tuple[Offset | None, Offset | None]:
 
 
 def _padded(layout: Layout, rank: int) -> tuple[Dim, ...]:
-    return (Dim.plain(1),) * (rank - len(layout.dims)) + layout.dims
+    dims = (dim.averaged() for dim in layout.dims)
+    return (*[Dim.plain(1)] * (rank - len(layout.dims)), *dims)

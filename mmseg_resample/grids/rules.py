@@ -11,10 +11,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ..ops import AxisMap, Coordinates
-from .layout import ZERO, Atom, Dim, Layout, Untrackable
+from .layout import ZERO, Atom, Dim, Layout, Taps, Untrackable, Vector
 
 if TYPE_CHECKING:
     from .track import Tracker
@@ -221,8 +224,7 @@ def flip(t: "Tracker", args: Args, out: Tensor) -> Layout:
         dim = layout.dims[index]
         if dim.spatial:
             atom = dim.single("a flip")
-            mirrored = Atom(atom.size, (-atom.step[0], -atom.step[1]), atom.at(atom.size - 1))
-            layout = layout.with_dim(index, Dim.of(mirrored))
+            layout = layout.with_dim(index, Dim.of(atom.windows(atom.size, atom.size - 1, -1)))
     return layout
 
 
@@ -235,7 +237,7 @@ def roll(t: "Tracker", args: Args, out: Tensor) -> Layout:
         dim = layout.dims[index]
         if dim.spatial:
             atom = dim.single("a roll")
-            layout = layout.with_dim(index, Dim.of(replace(atom, origin=atom.at(-shift))))
+            layout = layout.with_dim(index, Dim.of(atom.windows(atom.size, -int(shift), 1)))
     return layout
 
 
@@ -255,7 +257,7 @@ def pad(t: "Tracker", args: Args, out: Tensor) -> Layout:
             layout = layout.with_dim(index, _lengthened(dim, before, int(amounts[2 * i + 1])))
             continue
         atom = dim.single("padding")
-        layout = layout.with_dim(index, Dim.of(Atom(out.shape[index], atom.step, atom.at(-before))))
+        layout = layout.with_dim(index, Dim.of(atom.windows(out.shape[index], -before, 1)))
     return layout
 
 
@@ -275,8 +277,8 @@ def unfold(t: "Tracker", args: Args, out: Tensor) -> Layout:
     windows, window = Dim.plain(out.shape[index]), Dim.plain(out.shape[-1])
     if dim.spatial:
         atom = dim.single("an unfolding")
-        step = (atom.step[0] * args["step"], atom.step[1] * args["step"])
-        windows, window = Dim.of(replace(atom, size=windows.size, step=step)), Dim.of(Atom(window.size, atom.step))
+        windows = Dim.of(atom.windows(windows.size, 0, args["step"], window.size))
+        window = Dim.of(_around_zero(window.size, atom.step))
     return layout.with_dims([*layout.dims[:index], windows, *layout.dims[index + 1 :], window])
 
 
@@ -347,7 +349,8 @@ def _phases(layouts: Sequence[Layout], index: int) -> Dim | None:
         finer = all(
             s == 0 or (n > 0 and abs(s / n - round(s / n)) < 1e-6) for s, n in zip(shift, layout.native, strict=True)
         )
-        if layout.native != first.native or not finer:
+        # What came through one resize has no reason to lie apart but its phases.
+        if layout.native != first.native or not (finer or layout.site == first.site is not None):
             return None
         apart |= any(abs(s) > 1e-6 for s in shift)
         parts.append((Atom(layout.dims[index].size, ZERO, (shift[0], shift[1])),))
@@ -366,7 +369,7 @@ def _continued(dims: Sequence[Dim]) -> Dim | None:
         if atom.step != first.step or math.dist(atom.origin, first.at(position)) > 1e-6:
             return None
         position += atom.size
-    return Dim.of(Atom(position, first.step, first.origin))
+    return Dim.of(replace(first, size=position))
 
 
 def pointwise(t: "Tracker", name: str, args: Args, out: Any) -> Layout:
@@ -375,6 +378,38 @@ def pointwise(t: "Tracker", name: str, args: Args, out: Any) -> Layout:
     layouts = [t.of(x) for x in tensors if isinstance(x, Tensor)]
     first = out[0] if isinstance(out, (list, tuple)) else out
     return t.meet(name, layouts).expand(first.shape)
+
+
+@rule("index_select", "index", "_unsafe_index")
+def index(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    """Follow constant indices in even steps, like a slice; others pick who knows what."""
+    layout = t.of(args["self"])
+    if "indices" in args:
+        given = [(i, x) for i, x in enumerate(args["indices"]) if x is not None]
+    else:
+        given = [(args["dim"] % len(layout.dims), args["index"])]
+    if all(not layout.dims[i].placed for i, x in given) and len(given) == 1 and given[0][1].ndim == 1:
+        return layout.with_dim(given[0][0], Dim.plain(len(given[0][1])))
+    if len(given) != 1 or given[0][1].ndim != 1 or out.ndim != len(layout.dims):
+        raise Untrackable("an index of several dimensions")
+    dim, picks = given[0]
+    chosen = _constants(picks)
+    if chosen is None or not chosen:
+        raise Untrackable("an index that is data picks positions")
+    step = chosen[1] - chosen[0] if len(chosen) > 1 else 1
+    if step == 0 or chosen != list(range(chosen[0], chosen[0] + step * len(chosen), step)):
+        raise Untrackable("an index picks positions unevenly")
+    atom = layout.dims[dim].single("an index")
+    return layout.with_dim(dim, Dim.of(atom.windows(len(chosen), chosen[0] % atom.size, step)))
+
+
+def _constants(index: Tensor) -> list[int] | None:
+    """Return the values of an index; None where nobody knows them before the network runs."""
+    if isinstance(index, FakeTensor) or index.is_meta or index.is_floating_point():
+        return None
+    with _disable_current_modes():
+        values = index.nonzero().flatten() if index.dtype == torch.bool else index
+        return [int(i) for i in values.tolist()]
 
 
 @rule("gather")
@@ -491,8 +526,21 @@ def convolution(t: "Tracker", args: Args, out: Tensor) -> Layout:
         # Input x writes outputs x * s - p + [0, d (k - 1)]: output y is centred where x = (y + p - d (k - 1) / 2) / s.
         offset = (paddings[i] - dilations[i] * (kernel[i] - 1) / 2) / strides[i]
         index = out.ndim - axes + i
-        layout = layout.resample(index, out.shape[index], AxisMap(1 / strides[i], offset))
+        taps = _writers(kernel[i], strides[i], paddings[i], dilations[i])
+        layout = layout.resample(index, out.shape[index], AxisMap(1 / strides[i], offset), taps)
     return layout
+
+
+def _writers(kernel: int, stride: int, padding: int, dilation: int) -> Taps | None:
+    """Return the inputs that write each phase of a transposed convolution; None if some phase is written by none."""
+    taps: list[list[tuple[int, float]]] = []
+    for phase in range(stride):
+        inputs = [(phase + padding - dilation * k) / stride for k in range(kernel)]
+        whole = [int(x) for x in inputs if x == int(x)]
+        if not whole:
+            return None
+        taps.append([(x, 1 / len(whole)) for x in whole])
+    return taps
 
 
 @rule(
@@ -565,29 +613,56 @@ def _coarsened(layout: Layout, index: int) -> Layout:
 
 @rule("im2col")
 def im2col(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    """Put the samples of a window into channels, each where it lies; a convolution over them mixes to the centre."""
     layout = t.of(args["self"])
-    sizes = []
+    taps: list[Atom] = [layout.dims[-3].single("an unfolding")]
+    counts = []
     for i in range(2):
-        n, k = layout.shape[-2 + i], args["kernel_size"][i]
+        index = len(layout.dims) - 2 + i
+        n, k = layout.shape[index], args["kernel_size"][i]
         p, s, d = args["padding"][i], args["stride"][i], args["dilation"][i]
-        sizes.append((n + 2 * p - d * (k - 1) - 1) // s + 1)
-        layout = layout.window(len(layout.dims) - 2 + i, sizes[i], k, s, p, d)
-    layout = layout.with_dim(len(layout.dims) - 3, Dim.plain(out.shape[-2]))
-    return layout.reshape(out.shape)
+        counts.append((n + 2 * p - d * (k - 1) - 1) // s + 1)
+        dim = layout.dims[index]
+        taps.append(Atom(k))
+        if dim.spatial:
+            step = dim.single("an unfolding").step
+            taps[-1] = _around_zero(k, (step[0] * d, step[1] * d))
+        layout = layout.window(index, counts[i], k, s, p, d)
+    return layout.with_dim(len(layout.dims) - 3, Dim.of(*taps)).reshape(out.shape)
+
+
+def _around_zero(size: int, step: Vector) -> Atom:
+    """Return a loop over a window's samples, seen from its centre."""
+    return Atom(size, step, (-step[0] * (size - 1) / 2, -step[1] * (size - 1) / 2))
 
 
 @rule("col2im")
 def col2im(t: "Tracker", args: Args, out: Tensor) -> Layout:
+    """Put windows back: what their samples lie at if they tell, else around the windows' centres."""
     layout = t.of(args["self"])
     k, s, p, d = (args[name] for name in ("kernel_size", "stride", "padding", "dilation"))
     counts = [(out.shape[-2 + i] + 2 * p[i] - d[i] * (k[i] - 1) - 1) // s[i] + 1 for i in range(2)]
-    layout = layout.reshape([*layout.shape[:-1], *counts])
-    layout = layout.with_dim(len(layout.dims) - 3, Dim.plain(out.shape[-3]))
+    channels = out.shape[-3]
+    layout = layout.reshape([*layout.shape[:-2], channels, *k, *counts])
+    first = len(layout.dims) - 4  # of the taps along y
     for i in range(2):
-        index = len(layout.dims) - 2 + i
-        offset = (p[i] - d[i] * (k[i] - 1) / 2) / s[i]
-        layout = layout.resample(index, out.shape[-2 + i], AxisMap(1 / s[i], offset))
-    return layout
+        tap, window = layout.dims[first + i], layout.dims[first + 2 + i]
+        if not window.spatial:
+            resized = Dim.plain(out.shape[-2 + i])
+        elif tap.placed:
+            inner, outer = tap.single("a folding"), window.single("a folding")
+            if any(abs(a * s[i] - b * d[i]) > 1e-6 for a, b in zip(inner.step, outer.step, strict=True)):
+                raise Untrackable("a folding of windows that were moved")
+            step = (outer.step[0] / s[i], outer.step[1] / s[i])
+            at = Atom(1, step, outer.origin).at(p[i])
+            resized = Dim.of(Atom(out.shape[-2 + i], step, (at[0] + inner.origin[0], at[1] + inner.origin[1])))
+        else:
+            offset = (p[i] - d[i] * (k[i] - 1) / 2) / s[i]
+            taps = _writers(k[i], s[i], p[i], d[i])
+            around = layout.resample(first + 2 + i, out.shape[-2 + i], AxisMap(1 / s[i], offset), taps)
+            resized = around.dims[first + 2 + i]
+        layout = layout.with_dim(first + i, Dim.plain(1)).with_dim(first + 2 + i, resized)
+    return layout.select(first, 0).select(first, 0)
 
 
 # --- resizes ----------------------------------------------------------------------------------------------------------
@@ -595,20 +670,31 @@ def col2im(t: "Tracker", args: Args, out: Tensor) -> Layout:
 
 @rule("pixel_shuffle")
 def pixel_shuffle(t: "Tracker", args: Args, out: Tensor) -> Layout:
-    layout = t.of(args["self"]).with_dim(out.ndim - 3, Dim.plain(out.shape[-3]))
+    """Put phases where they lie if channels tell, as behind ``pixel_unshuffle``, else around their sample."""
+    layout = t.of(args["self"])
+    *front, channels, height, width = out.shape
+    r = args["upscale_factor"]
+    if layout.dims[-3].placed:
+        rank = len(front)
+        apart = layout.reshape([*front, channels, r, r, height // r, width // r])
+        order = [*range(rank + 1), rank + 3, rank + 1, rank + 4, rank + 2]
+        return apart.permute(order).reshape(out.shape)
+    layout = layout.with_dim(out.ndim - 3, Dim.plain(channels))
     for index in (out.ndim - 2, out.ndim - 1):
         n = layout.shape[index]
-        layout = layout.resample(index, out.shape[index], AxisMap.from_convention("half_pixel", n, out.shape[index]))
+        half_pixel = AxisMap.from_convention("half_pixel", n, out.shape[index])
+        layout = layout.resample(index, out.shape[index], half_pixel, [[(0, 1.0)]] * r)
     return layout
 
 
 @rule("pixel_unshuffle")
 def pixel_unshuffle(t: "Tracker", args: Args, out: Tensor) -> Layout:
-    layout = t.of(args["self"]).with_dim(out.ndim - 3, Dim.plain(out.shape[-3]))
-    factor = args["downscale_factor"]
-    for index in (out.ndim - 2, out.ndim - 1):
-        layout = layout.window(index, out.shape[index], factor, factor, 0)
-    return layout
+    """Put phases into channels, each where it lies."""
+    layout, r = t.of(args["self"]), args["downscale_factor"]
+    *front, channels, height, width = layout.shape
+    rank = len(front)
+    apart = layout.reshape([*front, channels, height // r, r, width // r, r])
+    return apart.permute([*range(rank + 1), rank + 2, rank + 4, rank + 1, rank + 3]).reshape(out.shape)
 
 
 def _interpolation(name: str) -> Rule:
@@ -628,21 +714,25 @@ def _interpolation(name: str) -> Rule:
         if factors is None:
             names = ["scales"] if axes == 1 else ["scales_d", "scales_h", "scales_w"][-axes:]
             factors = [args.get(n) for n in names]
-        maps = []
+        maps: list[AxisMap] = []
+        taps: list[Taps | None] = []
         for axis in range(axes):
             n, size = source.shape[2 + axis], out.shape[2 + axis]
             if mode.startswith("nearest"):
-                maps.append(_mean_nearest(mode, n, size, factors[axis]))
+                axis_map, reads = _mean_nearest(mode, n, size, factors[axis])
+                maps.append(axis_map)
+                taps.append(reads)
             else:
                 convention: Coordinates = "align_corners" if flag else "half_pixel"
                 maps.append(AxisMap.from_convention(convention, n, size, None if flag else factors[axis]))
-        return t.resize(args["self"], out, mode, flag, maps)
+                taps.append(None)
+        return t.resize(args["self"], out, mode, flag, maps, taps)
 
     return interpolation
 
 
-def _mean_nearest(mode: str, n: int, size: int, factor: float | None) -> AxisMap:
-    """Return where the nearest samples lie on average over the outputs.
+def _mean_nearest(mode: str, n: int, size: int, factor: float | None) -> tuple[AxisMap, Taps]:
+    """Return where the nearest samples lie on average over the outputs, and which ones a period of them reads.
 
     The simplest ratio p / q that reads the same samples tells it: 17 samples resized to 33 are read at floor(j / 2).
     What floor() cuts off takes the values 0, 1/q, ... for ``nearest``, and for ``nearest-exact`` the same or, for odd
@@ -654,9 +744,11 @@ def _mean_nearest(mode: str, n: int, size: int, factor: float | None) -> AxisMap
     reads = np.minimum(np.floor(index * scale), n - 1).astype(np.int64)
     ratio = _simplest_ratio(index, reads, n) or Fraction(n, size)
     step = float(ratio)
+    first = Fraction(0 if mode == "nearest" else 1, 2)
+    taps = [[(math.floor((i + first) * ratio), 1.0)] for i in range(ratio.denominator)]
     if mode == "nearest":
-        return AxisMap(step, -(1 - 1 / ratio.denominator) / 2)
-    return AxisMap(step, step / 2 - 0.5 + (0 if ratio.numerator % 2 else 0.5 / ratio.denominator))
+        return AxisMap(step, -(1 - 1 / ratio.denominator) / 2), taps
+    return AxisMap(step, step / 2 - 0.5 + (0 if ratio.numerator % 2 else 0.5 / ratio.denominator)), taps
 
 
 def _simplest_ratio(index: np.ndarray, reads: np.ndarray, n: int) -> Fraction | None:
@@ -695,9 +787,39 @@ def resample(t: "Tracker", args: Args, out: Tensor) -> Layout:
     return t.resize(args["input"], out, names.get(kernel, kernel), None, maps)
 
 
-@rule("grid_sampler_2d", "grid_sampler", "cudnn_grid_sampler", "_grid_sampler_2d_cpu_fallback")
+@rule("grid_sampler_2d", "grid_sampler", "cudnn_grid_sampler", "_grid_sampler_2d_cpu_fallback", ends=True)
 def grid_sample(t: "Tracker", args: Args, out: Tensor) -> Layout:
-    """Place the samples where what the grid was computed from lies: its values, which decide, are data."""
-    grid = t.of(args["grid"])
-    source = t.of(args["input"])
-    return t.sampled(args["input"], out, args["align_corners"], grid.with_dims([*source.dims[:2], *grid.dims[1:3]]))
+    """Place samples at a constant grid like a resize; those of a flow, displaced from a base grid, where the flow lies.
+
+    Where coordinates are data, nobody knows what is sampled.
+    """
+    source, grid = t.of(args["input"]), t.of(args["grid"])
+    flag = bool(args["align_corners"])
+    if t.is_displaced(args["grid"]) and grid.spatial:
+        return t.sampled(args["input"], out, flag, grid.with_dims([*source.dims[:2], *grid.dims[1:3]]))
+    maps = _maps_of_grid(args["grid"], source.shape[2:], flag) if source.spatial and not grid.spatial else None
+    if maps is not None:
+        return t.resize(args["input"], out, "grid_sample", flag, maps)
+    t.note("not judged: sampled at coordinates that are data", args["input"])
+    plain = source.with_dims([*source.dims[:2], *map(Dim.plain, out.shape[2:])])
+    return t.sampled(args["input"], out, flag, plain)
+
+
+def _maps_of_grid(grid: Tensor, sizes: Sequence[int], align_corners: bool) -> list[AxisMap] | None:
+    """Return the maps (y, x) of a grid of constants (N, H, W, 2); None if it is none, or bends."""
+    if isinstance(grid, FakeTensor) or grid.is_meta or not grid.numel():
+        return None
+    maps = []
+    with _disable_current_modes():
+        for axis, n in enumerate(sizes):
+            lines = grid[..., 1 - axis].detach().double().movedim(1 + axis, -1)
+            reads = (lines + 1) / 2 * (n - 1) if align_corners else ((lines + 1) * n - 1) / 2
+            count = reads.shape[-1]
+            first = float(reads.flatten()[0])
+            step = float(reads.flatten()[count - 1] - first) / (count - 1) if count > 1 else 1.0
+            even = first + step * torch.arange(count, dtype=reads.dtype, device=reads.device)
+            if step == 0 or float((reads - even).abs().max()) > 1e-3:
+                return None
+            # Rounding of coordinates in single precision is no misregistration.
+            maps.append(AxisMap(round(step, 6), round(first, 4)))
+    return maps

@@ -13,10 +13,36 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..ops import AxisMap, PixelGrid
-from .layout import Atom, Dim, Layout, Offset, Untrackable, offset_between
+from .layout import Atom, Dim, Layout, Offset, Taps, Untrackable, offset_between
 from .network import Network, named_tensors
 from .rules import ENDS, RULES, pointwise
 from .sites import Site, at_path, below_python, current_pass, current_site, new_pass, resizes_seen
+
+_DISPLACE = frozenset(f"aten::{name}" for name in ("add", "sub", "add_", "sub_", "rsub"))
+"""Operators that add a displacement to coordinates."""
+
+_CARRY = _DISPLACE | {
+    f"aten::{name}"
+    for name in (
+        *(
+            "mul",
+            "div",
+            "mul_",
+            "div_",
+            "neg",
+            "clamp",
+            "clamp_",
+            "tanh",
+            "view",
+            "_unsafe_view",
+            "permute",
+            "transpose",
+        ),
+        *("expand", "squeeze", "unsqueeze", "slice", "select", "cat", "stack", "clone", "_to_copy", "alias", "detach"),
+        *("flip", "split", "split_with_sizes", "unbind", "pixel_shuffle", "copy_"),
+    )
+}
+"""Operators behind which displaced coordinates still are that."""
 
 TOLERANCE = 1e-3  # input pixels; less than that is registered
 
@@ -28,9 +54,9 @@ class Resize:
     Args:
         path: module that called it, as in ``named_modules``.
         call: how many resizes that module had called before in this forward pass; below 0 where no policy can reach it.
-        mode: interpolation mode; ``"grid_sample"`` where the coordinates are data.
+        mode: interpolation mode; ``"grid_sample"`` where the caller computes the coordinates.
         align_corners: the flag; None for modes that have none and for explicit maps.
-        maps: the affine map per spatial axis; empty for ``grid_sample``.
+        maps: the affine map per spatial axis; empty for ``grid_sample`` at data.
         source: grid of the input, None where it has no position (globally pooled features).
         result: grid of the output under ``maps``.
         source_size: spatial size of the input.
@@ -55,8 +81,8 @@ class Resize:
 
     @property
     def reachable(self) -> bool:
-        """Whether a policy sees the call."""
-        return self.call >= 0
+        """Whether a policy sees the call and can change it, which it does not with coordinates that are computed."""
+        return self.call >= 0 and not (self.mode == "grid_sample" and self.maps)
 
 
 @dataclass(frozen=True)
@@ -136,6 +162,7 @@ class Tracker(TorchDispatchMode):
         self.pairs: list[tuple[int, Layout, Layout]] = []
         self._overrides = overrides or {}
         self._layouts: Any = WeakIdKeyDictionary()
+        self._displaced: Any = WeakIdKeyDictionary()
         self._unreached: Counter[str] = Counter()
         self._written: dict[int, tuple[Any, int, tuple[int, ...], Layout]] = {}
 
@@ -268,17 +295,27 @@ class Tracker(TorchDispatchMode):
                 continue
             for index, dim in enumerate(layout.dims):
                 if dim.spatial and not result.dims[index].spatial and dim.size == shape[index]:
-                    result = result.with_dim(index, dim)
+                    axes = [a for a in (0, 1) if dim.moves_along(a) and not any(d.moves_along(a) for d in result.dims)]
+                    result = result.spanned(index, layout, axes)
         return result
 
     def resize(
-        self, source: Tensor, out: Tensor, mode: str, align_corners: bool | None, maps: Sequence[AxisMap]
+        self,
+        source: Tensor,
+        out: Tensor,
+        mode: str,
+        align_corners: bool | None,
+        maps: Sequence[AxisMap],
+        taps: Sequence[Taps | None] | None = None,
     ) -> Layout:
-        maps = self._overrides.get(self._site(), maps)
+        """Record a resize by ``maps``; ``taps`` are what it reads, where ``maps`` hold on average alone."""
+        if self._site() in self._overrides:
+            maps, taps = self._overrides[self._site()], None
         layout = self.of(source)
         result = layout
         for i, axis_map in enumerate(maps):
-            result = result.resample(out.ndim - len(maps) + i, out.shape[i - len(maps)], axis_map)
+            reads = taps[i] if taps is not None else None
+            result = result.resample(out.ndim - len(maps) + i, out.shape[i - len(maps)], axis_map, reads)
         return self._record_resize(source, out, mode, align_corners, tuple(maps), layout, result)
 
     def _site(self) -> Site:
@@ -287,6 +324,10 @@ class Tracker(TorchDispatchMode):
 
     def sampled(self, source: Tensor, out: Tensor, align_corners: bool, layout: Layout) -> Layout:
         return self._record_resize(source, out, "grid_sample", align_corners, (), self.of(source), layout)
+
+    def is_displaced(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor is a table of constants plus data: the coordinates of a grid plus a flow."""
+        return tensor in self._displaced
 
     def note(self, reason: str, tensor: Tensor) -> None:
         if self.of(tensor).spatial:
@@ -353,14 +394,31 @@ class Tracker(TorchDispatchMode):
         outputs = out if isinstance(out, (list, tuple)) else [out]
         per_output = layouts if isinstance(layouts, list) else [layouts]
         for tensor, layout in zip(outputs, per_output, strict=False):
+            if isinstance(tensor, Tensor) and self._displaces(name, named):
+                self._displaced[tensor] = True
             if isinstance(tensor, Tensor) and layout is not None and layout.spatial:
                 assert layout.shape == tuple(tensor.shape), f"{name}: {layout.shape} is not {tuple(tensor.shape)}"
                 self._layouts[tensor] = layout
         placed = any(layout is not None and layout.spatial for layout in per_output)
         quiet = said == len(self.trace.notes) + len(self.trace.unknown) and name not in ENDS
-        if quiet and not placed and any(self.of(x).spatial for x in _tensors(named.values())):
+        if (
+            quiet
+            and not placed
+            and any(x.numel() for x in outputs)
+            and any(self.of(x).spatial for x in _tensors(named.values()))
+        ):
             self.trace.unknown.append((self.path, f"{name}: positions end here"))
         return out
+
+    def _displaces(self, name: str, named: dict[str, Any]) -> bool:
+        """Tell whether an operator adds data to a table of constants, or goes on with what did."""
+        operands = list(_tensors(named.values()))
+        if name in _DISPLACE and len(operands) == 2:
+            placed = [self.of(x).spatial for x in operands]
+            table = operands[placed.index(False)] if True in placed and False in placed else None
+            if table is not None and table.numel() > 1 and not isinstance(table, nn.Parameter):
+                return True
+        return name in _CARRY and bool(operands) and any(x in self._displaced for x in operands)
 
 
 def _grid(layout: Layout) -> PixelGrid | None:

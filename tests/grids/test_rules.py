@@ -64,6 +64,21 @@ MOVES = {
     "class tokens padded on": lambda x: F.pad(x.flatten(2), (1, 2))[:, :, 1:-2],
     "tokens padded and cropped": lambda x: F.pad(F.pad(x.flatten(2), (3, 2)), (-3, -2)),
     "1x1 convolution of tokens": lambda x: conv(1)(x.flatten(2)[:, :, None])[:, :, 0],
+    "every third row by an index": lambda x: x[:, :, torch.arange(1, HEIGHT, 3)],
+    "columns from the right by an index": lambda x: x.index_select(3, torch.arange(WIDTH - 1, 0, -2)),
+    "one phase of pixel_unshuffle": lambda x: F.pixel_unshuffle(x, 2)[:, 1:2],
+    "pixel_unshuffle and back": lambda x: F.pixel_shuffle(F.pixel_unshuffle(x, 3), 3),
+    "nearest, every second": lambda x: F.interpolate(x, scale_factor=2, mode="nearest")[..., 1::2, ::2],
+    "nearest-exact of an odd size, every second": lambda x: F.interpolate(
+        x, (2 * HEIGHT - 1, 2 * WIDTH - 1), mode="nearest-exact"
+    )[..., ::2, ::2],
+    "pixel_shuffle, every second": lambda x: F.pixel_shuffle(torch.cat([x] * 4, 1), 2)[..., ::2, 1::2],
+    "repeated by views, every second": lambda x: (
+        x[:, :, :, None, :, None].expand(1, 1, HEIGHT, 2, WIDTH, 2).reshape(1, 1, 48, 72)[..., ::2, 1::2]
+    ),
+    "shrunk by picking what nearest repeated": lambda x: F.interpolate(
+        F.interpolate(x, scale_factor=4, mode="nearest"), scale_factor=0.25, mode="nearest"
+    ),
     "attention": lambda x: (
         torch.eye(HEIGHT * WIDTH).double() @ x.flatten(2).transpose(1, 2) * 0 + x.flatten(2).transpose(1, 2)
     ),
@@ -204,12 +219,91 @@ def test_fold_is_the_inverse_of_unfold():
 def test_grid_sample_lands_on_the_grid_of_its_flow():
     def function(x):
         like = F.avg_pool2d(x, 2)
-        grid = torch.cat([like, like], 1).permute(0, 2, 3, 1)
+        ys, xs = torch.meshgrid(torch.linspace(-1, 1, 12), torch.linspace(-1, 1, 18), indexing="ij")
+        grid = torch.stack([xs, ys], -1) + torch.cat([like, like], 1).permute(0, 2, 3, 1)
         return F.grid_sample(F.avg_pool2d(x, 4), grid, align_corners=False)
 
     layout, trace = tracked(function, HEIGHT, WIDTH)
     assert layout.grid().stride == (2, 2) and layout.grid().offset == (0.5, 0.5)
-    assert trace.resizes[0].mode == "grid_sample"
+    assert trace.resizes[0].mode == "grid_sample" and trace.notes == []
+
+
+def identity(size, flag, like):
+    theta = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]], dtype=like.dtype)
+    return F.affine_grid(theta, [1, 1, *size], align_corners=flag)
+
+
+@pytest.mark.parametrize(("size", "flag"), [((24, 36), False), ((48, 72), False), ((47, 71), True), ((13, 20), True)])
+def test_grid_sample_at_constants_is_a_resize(size, flag):
+    def function(x):
+        return F.grid_sample(x, identity(size, flag, x), align_corners=flag, padding_mode="border")
+
+    assert_positions(function, margin=1, tolerance=1e-3)
+    layout, trace = tracked(function, HEIGHT, WIDTH)
+    resized, _ = tracked(lambda x: F.interpolate(x, size, mode="bilinear", align_corners=flag), HEIGHT, WIDTH)
+    assert layout.grid().offset == pytest.approx(resized.grid().offset, abs=1e-3)
+    assert len(trace.resizes[0].maps) == 2 and not trace.resizes[0].reachable
+
+
+def test_a_grid_of_the_other_convention_shifts():
+    """Corners of the image at corners of samples, read as if at their centres: half a sample at both ends."""
+    layout, _ = tracked(lambda x: F.grid_sample(x, identity((24, 36), False, x), align_corners=True), HEIGHT, WIDTH)
+    assert layout.at((0, 0, 0, 0)) == pytest.approx((0.5 * 23 / 24, 0.5 * 35 / 36), abs=1e-3)
+
+
+def test_grid_sample_at_data_is_not_judged():
+    def function(x):
+        points = torch.cat([x, x], 1).flatten(2).transpose(1, 2)[:, :, None]
+        return F.grid_sample(x, points, align_corners=False)
+
+    layout, trace = tracked(function, HEIGHT, WIDTH)
+    assert not layout.spatial
+    assert trace.notes == [("", "not judged: sampled at coordinates that are data")] and trace.unknown == []
+
+
+def test_one_tap_of_unfold_lies_where_it_reads():
+    assert_positions(lambda x: F.unfold(x, 3, padding=1).view(1, 9, HEIGHT, WIDTH)[:, 3:4], margin=1)
+    assert_positions(lambda x: x.unfold(2, 3, 1).mean(-1))
+    assert_positions(lambda x: F.fold(F.unfold(x, (4, 2), stride=(4, 2)), (HEIGHT, WIDTH), (4, 2), stride=(4, 2)))
+
+
+def test_taps_do_not_meet_the_weights_of_their_sum():
+    """CARAFE: nine neighbours times nine weights, summed up."""
+
+    def function(x):
+        taps = F.unfold(x, 3, padding=1).view(1, 1, 9, HEIGHT, WIDTH)
+        return (taps * torch.softmax(torch.cat([x] * 9, 1), 1).unsqueeze(1)).sum(2)
+
+    layout, trace = tracked(function, HEIGHT, WIDTH)
+    assert all(meeting.worst == 0 for meeting in trace.meetings) and trace.unknown == []
+    assert layout.grid().offset == (0, 0)
+
+
+def test_rows_and_columns_span_a_plane_where_they_lie():
+    def function(x):
+        folded = x.reshape(1, 1, 12, 2, 18, 2).permute(0, 1, 3, 5, 2, 4).reshape(1, 4, 12, 18)
+        y = F.conv2d(folded, torch.full((1, 4, 1, 1), 0.25, dtype=x.dtype))
+        return y.mean(3, keepdim=True) + y.mean(2, keepdim=True)
+
+    layout, _ = tracked(function, HEIGHT, WIDTH)
+    assert layout.grid().offset == (0.5, 0.5) and layout.grid().stride == (2, 2)
+
+
+def test_samples_repeated_by_views_can_be_convolved():
+    def function(x):
+        return conv(3, 2, 1)(x[:, :, :, None, :, None].expand(1, 1, HEIGHT, 2, WIDTH, 2).reshape(1, 1, 48, 72))
+
+    layout, trace = tracked(function, HEIGHT, WIDTH)
+    # Output i averages the samples of outputs 2i - 1, 2i and 2i + 1: i - 1, i and i.
+    assert trace.unknown == []
+    assert layout.grid().stride == (1, 1) and layout.grid().offset == pytest.approx((-1 / 3, -1 / 3))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (4, 2, 1), (3, 2, 1), (4, 4, 0)])
+@pytest.mark.parametrize("phase", [0, 1])
+def test_a_stride_behind_a_transposed_convolution_picks_its_phase(kernel, stride, padding, phase):
+    layer = transposed(kernel, stride, padding)
+    assert_positions(lambda x: layer(x)[..., phase::stride, phase::stride], margin=2)
 
 
 def test_attention_sits_at_its_queries():
@@ -282,7 +376,7 @@ def test_global_pooling_has_no_position_and_poisons_nothing():
     [
         (lambda x: torch.fft.fft2(x).abs(), "_fft_c2c: no rule"),
         (lambda x: x.view(1, 1, 16, 54), "reshape that cuts an axis"),
-        (lambda x: x[:, :, torch.arange(0, HEIGHT, 3)], "index: no rule"),
+        (lambda x: x[:, :, torch.tensor([0, 1, 3, 7])], "picks positions unevenly"),
         (lambda x: F.avg_pool1d(x.flatten(2), 3), "folds several axes"),
     ],
 )

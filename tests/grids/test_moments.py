@@ -1,0 +1,129 @@
+"""The tracker against the oracle of moments: random networks, and every family of mmseg."""
+
+import copy
+import random
+import time
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.utils import get_installed_path
+from mmseg.registry import MODELS
+
+from docs.families import representative
+from mmseg_resample import exact
+from mmseg_resample.grids import Tracker, network_of
+from mmseg_resample.grids.layout import Layout
+
+from .moments import Findings, Moments, Silent
+from .random_networks import RandomNetwork
+
+ROOT = Path(get_installed_path("mmsegmentation")) / ".mim" / "configs"
+HEAVY = {"san"}
+SIZES = [32, 32, 32, 33, 40, 48, 48, 64, 65, 128]
+
+
+def compare(seed, findings, registered=False):
+    """Draw a network, send an image through it, and note where tracker and oracle differ without a word."""
+    r = random.Random(seed + 10**6)
+    size = [r.choice(SIZES) for _ in range(2)]
+    torch.manual_seed(seed)
+    network = RandomNetwork(seed)
+    if registered:
+        network = exact(network)
+    findings.networks += 1
+    image = torch.rand(1, 3, *size, dtype=torch.float64)
+    with torch.no_grad(), Tracker() as tracker, Moments(tracker, findings, f"{seed} {network.drawn}") as moments:
+        moments.start(image)
+        try:
+            out = network(image)
+        except Silent:
+            return network
+        findings.finals += tracker.grid(out) is not None
+    findings.said.update({what.split(":")[0] for _, what in tracker.trace.notes + tracker.trace.unknown})
+    return network
+
+
+def test_random_networks():
+    findings, start = Findings(), time.process_time()
+    drawn = set()
+    for seed in range(500):
+        drawn.update(compare(seed, findings).drawn)
+    print(f"\n{findings}; {len(drawn)} idioms; {time.process_time() - start:.0f} s")
+    assert findings.errors == []
+    assert findings.tensors > 8000 and findings.meetings > 500 and findings.finals > 250
+    assert len(drawn) >= 70
+
+
+def test_random_networks_with_exact_resizes():
+    findings, start = Findings(), time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what no policy reaches is warned of
+        for seed in range(1000, 1012):
+            compare(seed, findings, registered=True)
+    print(f"\n{findings}; {time.process_time() - start:.0f} s")
+    assert findings.errors == []
+    assert findings.meetings > 5
+
+
+@pytest.mark.parametrize("rule", ["window", "resample", "mix", "slice"])
+def test_the_oracle_notices_rules_that_are_wrong(monkeypatch, rule):
+    right = getattr(Layout, rule)
+
+    def wrong(self, index, *args):
+        layout = right(self, index, *args)
+        moved = [dim.moved((0.05, 0.0)) if dim.moves_along(0) else dim for dim in layout.dims]
+        return layout.with_dims(moved)
+
+    monkeypatch.setattr(Layout, rule, wrong)
+    findings = Findings()
+    for seed in range(30):
+        compare(seed, findings)
+    assert len(findings.errors) > 3
+
+
+def family(folder, size=(96, 128)):
+    """Build the plainest config of a family, at a size that the config's fixed embeddings are made for."""
+    cfg = Config.fromfile(representative(folder))
+    init_default_scope("mmseg")
+    model = copy.deepcopy(cfg.model)
+    model.pop("pretrained", None)
+    model.pop("auxiliary_head", None)
+    backbone = model.get("backbone") or {}
+    backbone.pop("init_cfg", None)
+    if backbone.get("type") in ("BEiT", "MAE"):
+        backbone["img_size"] = size
+    return MODELS.build(model).eval()
+
+
+FOLDERS = [f for f in sorted(ROOT.iterdir()) if f.is_dir() and not f.name.startswith("_")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("registered", [False, True], ids=["as it is", "exact"])
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_families(folder, registered):
+    size = (96, 128)
+    if folder.name in HEAVY:
+        pytest.skip("runs longer than all others together")
+    torch.manual_seed(0)
+    try:
+        model = family(folder, size)
+    except (ImportError, TypeError, KeyError) as error:  # packages that are not here
+        pytest.skip(f"{type(error).__name__}: {error}")
+    network, findings = network_of(model), Findings(networks=1)
+    if registered:
+        model = exact(model)
+    with torch.no_grad(), Tracker() as tracker, tracker.modules(model, network):
+        with Moments(tracker, findings, folder.name) as moments:
+            image = torch.rand(1, 3, *size)
+            moments.start(image)
+            with suppress(Silent):
+                list(network.run(model, image))
+    print(f"\n{folder.name}: {findings}")
+    assert findings.errors == []
+    assert findings.tensors > 50
