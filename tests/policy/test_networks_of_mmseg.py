@@ -1,15 +1,12 @@
 """Segmentors of mmseg whose parts call resizes past ``F.interpolate``; every family counts once."""
 
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
-from mmengine.utils import get_installed_path
 from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
 from torch.nn.functional import interpolate
@@ -19,6 +16,7 @@ from mmseg_resample.launch.auditing import build_fake
 from mmseg_resample.ops import AxisMap, resize
 from mmseg_resample.policy import ResizePolicy
 
+from ..families import FAMILIES, representative
 from ..grids.test_networks import linearise
 
 SIZES = [(128, 128), (160, 224)]
@@ -94,13 +92,6 @@ def test_exact_reads_where_the_labels_are(make):
     ResizePolicy(exact=True, sizes=SIZES).install(model)
     assert abs(displacement(model)) < 0.01
     assert displacement(stock, (288, 257)) < -1
-
-
-sys.path.append(str(Path(__file__).parents[2] / "docs"))
-from families import representative  # noqa: E402
-
-ROOT = Path(get_installed_path("mmsegmentation")) / ".mim" / "configs"
-FAMILIES = sorted(f for f in ROOT.iterdir() if f.is_dir() and not f.name.startswith("_"))
 
 
 class Recorder(ResizePolicy):
