@@ -28,13 +28,17 @@ axis.
   fits it.
 - **prediction**: where the evidence for a label is, relative to the label, along x: with `False`, `True` and exact
   resizes.
+- **beyond features**: how far, at most, a resize reads beyond the first or last sample of what it resizes, as
+  configured and exact; it repeats that sample there. Pooled bins, which never reach the border, are left out.
+- **covered at**: the smallest size at or above this one at which exact resizes read nothing beyond; `-` where none
+  does, as for features of patches.
 - **hard-coded**: resizes that ignore the config's flag.
 
 Regenerate with `python docs/families.py`.
 
-| family | size | stride @ offset of levels | worst meeting | prediction: False | True | exact | hard-coded |
-| --- | --- | --- | --- | --- | --- | --- | --- |
-"""
+| family | size | stride @ offset of levels | worst meeting | prediction: False | True | exact | beyond features | covered at | hard-coded |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+"""  # noqa: E501
 
 
 def main() -> None:
@@ -97,8 +101,10 @@ def row(family: str, comparison: Audit) -> str:
         final = now.final
         predictions[0] = "-" if final is None else f"{in_pixels(final.x)} (no flag)"
     hard_coded = f"{len(comparison.hard_coded)} of {len(now.trace.resizes)}" if comparison.hard_coded else ""
+    beyond = " / ".join(number(max((e.pixels for e in p.repeats), default=0.0)) for p in (now, comparison.exact))
+    covering = "-" if comparison.covering is None else size_cell(comparison.covering)
     network = f"{family} | {size_cell(now.size)} | {levels_cell(now.levels)}"
-    return f"| {network} | {meetings} | {' | '.join(predictions)} | {hard_coded} |"
+    return f"| {network} | {meetings} | {' | '.join(predictions)} | {beyond} | {covering} | {hard_coded} |"
 
 
 def reason(error: Exception, path: Path) -> str:

@@ -34,6 +34,10 @@ class Network:
         """
         return {"forward": name}
 
+    def unaudited(self, model: nn.Module) -> frozenset[str]:
+        """Return the paths at which something is resized that no audit sees, such as losses on inner levels."""
+        return frozenset()
+
     def levels(self, model: nn.Module) -> str | None:
         """Return the name of the module that returns the levels of features; None if the model itself does."""
         return next((name for name in _FEATURE_EXTRACTORS if isinstance(getattr(model, name, None), nn.Module)), None)
@@ -47,6 +51,10 @@ class Network:
         if own is not None:
             return _pair(own["input_size"])
         return next((size for part in model.modules() if (size := _only_size(part)) is not None), None)
+
+    def made_for(self, model: nn.Module) -> Size | None:
+        """Return the size (h, w) of images that ``model`` is trained on, where it is known, and may be the only one."""
+        return self.size(model)
 
     def image(self, model: nn.Module, size: Size) -> Tensor:
         """Return an image (1, C, H, W) that the model takes, without values."""

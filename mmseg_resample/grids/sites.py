@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode, _pop_mode_temporarily
 
 from ..ops import AxisMap, Coordinates, PixelModel, flow_warp, resize
 from ..ops.grid import axis_maps
@@ -120,6 +120,11 @@ def current_site() -> Site | None:
     return _here.site
 
 
+def are_seen() -> bool:
+    """Tell whether calls that resize are seen in this thread."""
+    return _here.seen
+
+
 @contextmanager
 def new_pass(
     handle: Handler | None = None, input_size: Size | None = None, training: bool = False, owner: Any = None
@@ -196,6 +201,20 @@ def resizes_seen() -> Iterator[None]:
             yield
     finally:
         _here.seen = False
+
+
+@contextmanager
+def resizes_unseen() -> Iterator[None]:
+    """Let calls inside go unseen, at the speed that they have without a policy: nothing there is known to resize."""
+    if not _here.seen or not isinstance(_get_current_function_mode(), _Interception):
+        yield
+        return
+    _here.seen = False
+    try:
+        with _pop_mode_temporarily():
+            yield
+    finally:
+        _here.seen = True
 
 
 class _Interception(TorchFunctionMode):

@@ -185,7 +185,7 @@ class Tracker(TorchDispatchMode):
             self.trace.unknown.append((self.path, "a write of other positions into a part of a tensor"))
             return
         # The storage is kept, so that no other takes its number.
-        self._written[storage._cdata] = (storage, int(part.storage_offset()), part.stride(), layout)
+        self._written[storage._cdata] = (storage, int(part.storage_offset()), tuple(part.stride()), layout)
 
     def _around_what_was_written(self, whole: Tensor) -> Layout | None:
         """Return the layout of a tensor into a part of which positions were written, as padding has it."""

@@ -23,6 +23,7 @@ class ExactMaps:
         levels: grids of the backbone's outputs.
         calls: what the audits saw, as (site, size of what is resized, size that it is resized to).
         unreachable: resizes that no policy sees.
+        places: paths of all modules that resize.
     """
 
     exact: dict[Site, PixelModel] = field(default_factory=dict)
@@ -32,11 +33,13 @@ class ExactMaps:
     levels: list[PixelGrid] = field(default_factory=list)
     calls: set[tuple[Site, Size, Size]] = field(default_factory=set)
     unreachable: set[Site] = field(default_factory=set)
+    places: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, audits: Sequence[ForwardPass]) -> "ExactMaps":
         """Find, for every resize of something with a position, what describes its exact map in all ``audits``."""
-        known = cls(levels=[level for level in audits[0].levels if level is not None])
+        known = cls(levels=[level for result in audits[:1] for level in result.levels if level is not None])
+        known.places = frozenset(resize.path for result in audits for resize in result.trace.resizes)
         found: dict[Site, list[Resize]] = {}
         for result in audits:
             for resize_ in result.trace.resizes:
@@ -49,8 +52,9 @@ class ExactMaps:
             if any(r.source is None for r in resizes):
                 known.unpositioned.add(site)
                 continue
-            if resizes[0].mode.startswith("nearest") and not any(site in result.maps for result in audits):
-                continue  # right on average as it is
+            own = resizes[0].mode.startswith("nearest") or resizes[0].mode == "grid_sample"
+            if own and not any(site in result.maps for result in audits):
+                continue  # right as it is, nearest on average
             pixel_model = _common_pixel_model(resizes) if len(resizes) == len(audits) else None
             known.modes[site] = resizes[0].mode
             if pixel_model is None:

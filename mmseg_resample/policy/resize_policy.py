@@ -28,6 +28,7 @@ from .rule import Rule
 
 _EVEN, _ODD = (512, 512), (523, 677)  # along one axis or both, every stride has an odd number of samples
 _EVEN_TOO = (736, 608)  # for networks that cannot take _ODD
+_MOST_SIZES = 256  # whose maps a policy keeps
 _MOST_DECISIONS = 10_000  # that a policy keeps; images of many sizes are many calls
 _NONE: Any = object()
 _LOGGER = logging.getLogger("mmseg_resample")
@@ -39,9 +40,9 @@ class ResizePolicy:
     Args:
         exact: register every resize with what it meets, wherever no rule says otherwise.
         rules: configs of ``Rule``, first match decides.
-        sizes: two or more input sizes (h, w) at which the model is audited. None: the one that the model names as its
-            own, else 512x512, and 523x677 or, where the model cannot take that, 736x608. Give sizes that the model can
-            take if it cannot take these.
+        sizes: input sizes (h, w) at which the model is audited. One is enough for a model that takes no other. None:
+            the one that the model names as its own, else 512x512, and 523x677 or, where the model cannot take that,
+            736x608; the size that it was made for where it takes none of these.
 
     Raises:
         ValueError: neither ``exact`` nor rules, or a rule that contradicts itself.
@@ -63,8 +64,8 @@ class ResizePolicy:
         if exact:
             self.rules += (Rule(coordinates="exact"),)
         self.sizes = None if sizes is None else [(int(h), int(w)) for h, w in sizes]
-        if self.sizes is not None and len(set(self.sizes)) < 2:
-            raise ValueError(f"ResizePolicy: expected two different sizes to audit at, got {self.sizes}.")
+        if self.sizes is not None and not self.sizes:
+            raise ValueError("ResizePolicy: expected sizes to hold at least one (h, w) to audit at, got none.")
         self._network = Network()
         self._forget()
         self._warned: set[Any] = set()
@@ -76,6 +77,7 @@ class ResizePolicy:
         self._at: dict[Size, ExactMaps] = {}
         self._audit: Callable[[Size], ForwardPass] | None = None
         self._decisions: dict[Any, dict[str, Any] | None] = {}
+        self._places: frozenset[str] | None = None  # paths that were seen to resize
 
     def install(self, model: nn.Module) -> None:
         """Audit ``model`` and put its resizes under this policy, in place.
@@ -88,8 +90,14 @@ class ResizePolicy:
         audited = _Audited(model, self)
         after = self._audits(model, audited)
         self._known = ExactMaps.of(after)
-        self._audit = audited if self._known.varying else None
+        single = len(after) == 1
+        self._audit = audited if single or self._known.varying else None
+        if single:  # whether its maps hold at others is told when those come
+            self._at[after[0].size] = self._known
         self._in_training = self._audits_in_training(audited, after)
+        self._places = self._network.unaudited(model) | self._known.places
+        if self._in_training is not None:
+            self._places |= self._in_training.places
         mark(model, self, self._network)
         model.resize_policy = self  # type: ignore[assignment]
         self._warn_of_idle_rules(model)
@@ -107,20 +115,42 @@ class ResizePolicy:
 
     def _audits(self, model: nn.Module, audited: "_Audited") -> list[ForwardPass]:
         if self.sizes is not None:
-            return [audited(size) for size in self.sizes]
+            return [self._audit_named(audited, size) for size in dict.fromkeys(self.sizes)]
         named = self._network.size(model)
-        first = audited(named or _EVEN)
-        for second in (_ODD, _EVEN_TOO):
+        found: list[ForwardPass] = []
+        refusals: list[str] = []
+        for size in (named or _EVEN, _ODD, _EVEN_TOO, self._network.made_for(model)):
+            if len(found) == 2 or size is None or (size == self._network.made_for(model) and found):
+                break
             try:
-                return [first, audited(second)]
+                found.append(audited(size))
             except Exception as error:  # whatever a network raises at a size that it cannot take
-                refusal = error
-        if named is None:
-            raise refusal
-        return [first]  # the model takes no other
+                refusals.append(f"{size[0]}x{size[1]}: {type(error).__name__}: {error}")
+        if not found and any(rule.coordinates == "exact" for rule in self.rules):
+            raise ValueError(
+                f"ResizePolicy: the model takes none of the sizes that were tried ({'; '.join(refusals)}). Name those "
+                f"that it takes: sizes=[(h, w)]."
+            )
+        if not found:
+            self._warn(
+                "sizes", f"the model could not be audited ({'; '.join(refusals)}); rules apply to all its calls."
+            )
+        return found
+
+    @staticmethod
+    def _audit_named(audited: "_Audited", size: Size) -> ForwardPass:
+        try:
+            return audited(size)
+        except Exception as error:  # whatever a network raises at a size that it cannot take
+            raise ValueError(
+                f"ResizePolicy: the model cannot be audited at {size[0]}x{size[1]}, which sizes names "
+                f"({type(error).__name__}: {error}). Name sizes that it takes."
+            ) from error
 
     def _audits_in_training(self, audited: "_Audited", in_evaluation: list[ForwardPass]) -> ExactMaps | None:
         """Return what is exact in training mode, where that calls other resizes; None where it calls the same."""
+        if not in_evaluation:
+            return None
         try:
             if audited.calls_in_training(in_evaluation[0].size) == _calls(in_evaluation[0]):
                 return None
@@ -146,6 +176,8 @@ class ResizePolicy:
         if self._audit is None or size is None or (COMPILES and torch.compiler.is_compiling()):
             return self._known
         if size not in self._at:
+            if len(self._at) >= _MOST_SIZES:
+                self._at.pop(next(iter(self._at)), None)
             try:
                 self._at[size] = ExactMaps.of([self._audit(size)])
             except Exception as error:
@@ -173,6 +205,10 @@ class ResizePolicy:
                 if own is not None:
                     model.resize_policy = own
 
+    def may_resize(self, path: str) -> bool:
+        """Tell whether the module at ``path`` was seen to resize, or resizes where no audit looks."""
+        return self._places is None or path in self._places
+
     @property
     def size_dependent(self) -> list[Site]:
         """Sites whose exact map depends on the input size in a way that no convention describes."""
@@ -197,8 +233,6 @@ class ResizePolicy:
 
         ``input_size`` is that of the model's images, where it is known.
         """
-        if call.mode == "grid_sample":
-            return None
         known = self._known_at(input_size)
         if COMPILES and torch.compiler.is_compiling():  # sizes may be symbols
             return self._decide(known, site, call)
@@ -213,6 +247,8 @@ class ResizePolicy:
 
     def _decide(self, known: ExactMaps, site: Site, call: ResizeCall) -> dict[str, Any] | None:
         for rule in self.rules:
+            if call.mode == "grid_sample" and rule.coordinates != "exact":
+                continue  # its coordinates are not chosen by a flag
             if not rule.matches(site, call.mode, site not in known.unpositioned, call.source_size, call.size):
                 continue
             if rule.coordinates == "keep":
@@ -232,10 +268,10 @@ class ResizePolicy:
     def _make_exact(
         self, known: ExactMaps, site: Site, call: ResizeCall, set_mode: str | None
     ) -> dict[str, Any] | None:
-        nearest = call.mode.startswith("nearest")
+        interpolates = not call.mode.startswith("nearest") and call.mode != "grid_sample"
         if site in known.exact and call.mode == known.modes[site]:
             pixel_model: PixelModel | None = known.exact[site]
-        elif nearest or site in known.varying:
+        elif not interpolates or site in known.varying:
             return None  # labels and masks are not what the audit saw; other sizes have other maps
         else:
             pixel_model = self._network.pixel_model(site, call.source_size, call.size, known.levels)
@@ -247,10 +283,11 @@ class ResizePolicy:
             what = f"the resize {call.source_size} -> {call.size} at {site}"
             self._warn(site, f"{what} is not the one that was audited there; it stays as it is.")
             return None
-        if set_mode is None and not nearest and close(maps, call.maps()):
+        if set_mode is None and interpolates and close(maps, call.maps()):
             return None
-        # The nearest sample is up to half a sample off whatever the map: features are interpolated instead.
-        return {"mode": set_mode or ("bilinear" if nearest else call.mode), "coordinates": pixel_model}
+        # The nearest sample is up to half a sample off whatever the map: features are interpolated instead. Constant
+        # coordinates of a grid_sample, which the audit found to be a misplaced grid, are replaced.
+        return {"mode": set_mode or (call.mode if interpolates else "bilinear"), "coordinates": pixel_model}
 
     def _warn(self, about: Any, message: str) -> None:
         if about not in self._warned:

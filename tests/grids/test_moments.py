@@ -5,23 +5,21 @@ import random
 import time
 import warnings
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.utils import get_installed_path
 from mmseg.registry import MODELS
 
 from mmseg_resample import exact
 from mmseg_resample.grids import Tracker, network_of
 from mmseg_resample.grids.layout import Layout
 
+from ..families import FAMILIES, representative
 from .moments import Findings, Moments, Silent
 from .random_networks import RandomNetwork
 
-ROOT = Path(get_installed_path("mmsegmentation")) / ".mim" / "configs"
 HEAVY = {"san"}
 SIZES = [32, 32, 32, 32, 33, 33, 40, 40, 48, 48, 64, 65, 128]
 
@@ -107,12 +105,9 @@ def family(folder, size=(96, 128)):
     return MODELS.build(model).eval()
 
 
-FOLDERS = [f for f in sorted(ROOT.iterdir()) if f.is_dir() and not f.name.startswith("_")]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("registered", [False, True], ids=["as it is", "exact"])
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FAMILIES, ids=lambda folder: folder.name)
 def test_families(folder, registered):
     size = (416, 416) if folder.name == "mobilenet_v3" else (96, 128)  # pools of 49 x 49
     if folder.name in HEAVY:

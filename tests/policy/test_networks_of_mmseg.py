@@ -1,15 +1,12 @@
 """Segmentors of mmseg whose parts call resizes past ``F.interpolate``; every family counts once."""
 
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
-from mmengine.utils import get_installed_path
 from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
 from torch.nn.functional import interpolate
@@ -19,6 +16,7 @@ from mmseg_resample.launch.auditing import build_fake
 from mmseg_resample.ops import AxisMap, resize
 from mmseg_resample.policy import ResizePolicy
 
+from ..families import FAMILIES, representative
 from ..grids.test_networks import linearise
 
 SIZES = [(128, 128), (160, 224)]
@@ -96,13 +94,6 @@ def test_exact_reads_where_the_labels_are(make):
     assert displacement(stock, (288, 257)) < -1
 
 
-sys.path.append(str(Path(__file__).parents[2] / "docs"))
-from families import representative  # noqa: E402
-
-ROOT = Path(get_installed_path("mmsegmentation")) / ".mim" / "configs"
-FAMILIES = sorted(f for f in ROOT.iterdir() if f.is_dir() and not f.name.startswith("_"))
-
-
 class Recorder(ResizePolicy):
     """A policy that changes nothing, and notes what it is asked."""
 
@@ -126,8 +117,8 @@ def test_audits_and_policies_count_the_same_calls_in_every_family(family, monkey
             stock = follow(model, size)
         except Exception as error:
             pytest.skip(f"cannot be built or run here: {str(error).splitlines()[:1]}")
-        monkeypatch.setattr(ResizePolicy, "_audits", lambda self, audited: [stock])
-        monkeypatch.setattr(ResizePolicy, "_audits_in_training", lambda self, audited, after: None)
+        monkeypatch.setattr(ResizePolicy, "_audits", lambda self, *_: [stock])
+        monkeypatch.setattr(ResizePolicy, "_audits_in_training", lambda self, *_: None)
         Recorder(rules=[dict(set_mode="bilinear")]).install(model)
         ASKED.clear()
         again = follow(model, size)

@@ -359,6 +359,47 @@ class OddNeck(torch.nn.Module):
         return [torch.cat([guide[:, :4], x[:, :4]], 1), *features[1:]]
 
 
+@MODELS.register_module()
+class OneSizeNeck(torch.nn.Module):
+    """Takes images of 96x96 alone."""
+
+    def forward(self, features):
+        if features[0].shape[2:] != (24, 24):
+            raise RuntimeError("one size only")
+        return features
+
+
+@pytest.mark.parametrize("policy", [dict(exact=True), dict(rules=[dict(align_corners=True)])])
+def test_networks_of_one_size_are_audited_at_it(policy):
+    preprocessor = dict(type="SegDataPreProcessor", size=(96, 96), test_cfg=dict(size=(96, 96)))
+    cfg = config(neck=dict(type="OneSizeNeck"), type="ResampledSegmentor", resize_policy=policy)
+    init_default_scope("mmseg")
+    model = MODELS.build(ConfigDict(cfg | dict(data_preprocessor=preprocessor))).eval()
+    reference, _ = same_weights(build(policy), model)
+    x = torch.randn(1, 3, 96, 96)
+    with torch.no_grad():
+        assert torch.equal(model(x, mode="tensor"), reference(x, mode="tensor"))
+
+
+def test_one_size_that_is_named_is_enough_and_others_are_audited_when_they_come():
+    model = build().eval()
+    ResizePolicy(exact=True, sizes=[(96, 96)]).install(model)
+    reference, _ = same_weights(build(dict(exact=True)), model)
+    x = torch.randn(1, 3, 64, 100)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x, mode="tensor"), reference(x, mode="tensor"))
+    assert set(model.resize_policy._at) == {(96, 96), (64, 100)}
+
+
+def test_a_size_that_the_model_refuses():
+    cfg = config(neck=dict(type="OneSizeNeck"))
+    init_default_scope("mmseg")
+    with pytest.raises(ValueError, match=r"cannot be audited at 64x64, which sizes names .*one size only"):
+        ResizePolicy(exact=True, sizes=[(64, 64)]).install(MODELS.build(ConfigDict(cfg)))
+    with pytest.raises(ValueError, match=r"takes none of the sizes that were tried .512x512: .*one size only"):
+        ResizePolicy(exact=True).install(MODELS.build(ConfigDict(cfg)))
+
+
 @pytest.fixture(scope="module")
 def odd_model():
     init_default_scope("mmseg")
@@ -525,7 +566,7 @@ def test_another_policy_for_a_while():
         (dict(rules=[dict(set_mode="bilinaer")]), "Did you mean 'bilinear'"),
         (dict(rules=[dict(align_corner=True)]), "Did you mean 'align_corners'"),
         (dict(rules=[dict(size=(0, 64), align_corners=True)]), "size of a rule as \\(h, w\\)"),
-        (dict(exact=True, sizes=[(64, 64), (64, 64)]), "two different sizes"),
+        (dict(exact=True, sizes=[]), "at least one"),
         (dict(), "nothing to do"),
         (dict(rules=[dict(path="*", align_corners=True, coordinates="asymmetric")]), "Keep one"),
     ],

@@ -19,6 +19,7 @@ from mmseg.structures import OHEMPixelSampler
 from mmseg.utils import SampleList
 from torch import Tensor, nn
 
+from ...derive import recipe
 from ...ops import PixelModel, resize_cross_entropy
 from ...policy import claim_bilinear_site, installed_on
 from .logits import PendingLogits
@@ -81,13 +82,13 @@ class LeanDecodeHead(BaseDecodeHead):
 
     def _needs_resized(self, seg_logits: Tensor) -> str | None:
         """Name the part of this head's loss that the fused op does not compute, if there is one."""
-        if self.sampler is not None and type(self.sampler) is not OHEMPixelSampler:
+        if self.sampler is not None and recipe(type(self.sampler))[0] is not OHEMPixelSampler:
             return type(self.sampler).__name__
         classes = seg_logits.shape[1]
         if classes == 1 or self.ignore_index is None:
             return f"a loss with {classes} output channels and ignore_index={self.ignore_index}"
         for criterion in self._criteria():
-            if type(criterion) is not CrossEntropyLoss:
+            if recipe(type(criterion))[0] is not CrossEntropyLoss:  # modules under a policy have derived classes
                 return type(criterion).__name__
             if criterion.use_sigmoid or criterion.use_mask:
                 return "CrossEntropyLoss of sigmoids or masks"

@@ -30,6 +30,18 @@ class SegmentorNetwork(Network):
             found["postprocess_result"] = "postprocess"
         return found
 
+    def made_for(self, model: Any) -> Size | None:
+        crop = getattr(model.data_preprocessor, "size", None) or (model.test_cfg or {}).get("crop_size")
+        size = crop or getattr(model.backbone, "img_size", None)
+        if size is None:
+            return None
+        height, width = (size, size) if isinstance(size, int) else size
+        return int(height), int(width)
+
+    def unaudited(self, model: nn.Module) -> frozenset[str]:
+        paths = {path for name, module in model.named_modules() for path in self.paths(name, module).values()}
+        return frozenset(path for path in paths if path == "postprocess" or path.endswith(".logits"))
+
     def levels(self, model: nn.Module) -> str | None:
         return "backbone"
 
