@@ -291,7 +291,7 @@ class Moments(TorchDispatchMode):
                 reach = -1.0
                 if Fraction(n, size).limit_denominator(2) != Fraction(n, size) or scale != n / size:
                     # No short window of outputs repeats the same samples equally often.
-                    part = 0.5 if size < 16 else 0.6 * scale
+                    part = 0.5 if size < 16 or n < 8 else 0.6 * scale
                     self._slack = max(self._slack, part * _step(companions[id(source)], 2 + axis))
             cut = (reads < reach - 1e-6) | (reads > n - 1 - reach + 1e-6)
             # Scaling leaves the position as it is and tells that a sample was repeated.
@@ -309,6 +309,7 @@ class Moments(TorchDispatchMode):
         if companions.get(id(named["input"])) is None:
             return None
         plain = {id(named["input"]): companions[id(named["input"])]}
+        self._slack = max(self._slack, *(_ripple(plain[id(named["input"])], axis) for axis in (2, 3)))
         grid = named["grid"].double()
         values = dict(named, grid=grid)
         parts = []
