@@ -211,8 +211,10 @@ class TestOptions:
 
     def test_channels_last(self, build):
         losses = []
+        # Of four channels, channels last, torch 2.13's convolutions corrupt the heap on some CPUs.
+        wider = {"model.backbone.base_channels": 8, "model.decode_head.in_channels": 16}
         for name, options in (("plain", None), ("fast", {"channels_last": True})):
-            runner = build(name, options)
+            runner = build(name, options, **wider)
             trained(runner)
             losses.append(runner.message_hub.log_scalars["train/loss"].data[0][0])
         assert losses[1] == pytest.approx(losses[0], rel=1e-5)  # the same weights and images to begin with
