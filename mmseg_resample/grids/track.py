@@ -81,8 +81,8 @@ class Resize:
 
     @property
     def reachable(self) -> bool:
-        """Whether a policy sees the call and can change it, which it does not with coordinates that are computed."""
-        return self.call >= 0 and not (self.mode == "grid_sample" and self.maps)
+        """Whether a policy sees the call."""
+        return self.call >= 0
 
 
 @dataclass(frozen=True)
