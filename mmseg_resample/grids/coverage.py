@@ -17,7 +17,7 @@ _SNAP = 1e-6  # of a sample: a coordinate this close to the last sample is on it
 
 @dataclass(frozen=True)
 class Sides:
-    """What lies beyond the features along one axis: before the first sample and behind the last.
+    """Outputs beyond the features along one axis: before the first sample and behind the last.
 
     Args:
         before: outputs above, or left of, the first sample.
