@@ -172,7 +172,7 @@ def _read(path: Path) -> dict | None:
         parts.append(data[start : start + length])
         start = _aligned(start + length)
     header, *arrays = parts
-    return pickle.loads(header.tobytes(), buffers=arrays)  # views of `data`: private to this sample, writable
+    return pickle.loads(header, buffers=arrays)  # type: ignore[arg-type]  # views of `data`: private, writable
 
 
 def _write(path: Path, sample: dict) -> None:
