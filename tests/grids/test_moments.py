@@ -111,7 +111,7 @@ def test_families(folder, registered):
         pytest.skip(f"{type(error).__name__}: {error}")
     network, findings = network_of(model), Findings(networks=1)
     if registered:
-        model = exact(model)
+        model = exact(model, sizes=[size])
     tracker = Tracker()
     moments = Moments(tracker, findings, folder.name)
     with torch.no_grad(), tracker, tracker.modules(model, network), moments, suppress(Silent):

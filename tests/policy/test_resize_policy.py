@@ -344,7 +344,8 @@ def test_registers_at_sizes_that_strides_do_not_divide(config, size):
     with fake_tensors():
         assert follow(build_fake(cfg), size).worst > 5
         cfg.model.update(type="ResampledSegmentor", resize_policy=dict(exact=True))
-        assert follow(build_fake(cfg), size).worst < 1e-6
+        # DPT interpolates between samples that a deconvolution repeats, which is even to a fraction of a pixel only.
+        assert follow(build_fake(cfg), size).worst < (0.2 if "dpt" in str(config) else 1e-6)
 
 
 @MODELS.register_module()
