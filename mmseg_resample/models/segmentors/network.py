@@ -32,7 +32,7 @@ class SegmentorNetwork(Network):
 
     def made_for(self, model: Any) -> Size | None:
         crop = getattr(model.data_preprocessor, "size", None) or (model.test_cfg or {}).get("crop_size")
-        size = crop or getattr(model.backbone, "img_size", None)
+        size = crop or getattr(getattr(model, "backbone", None), "img_size", None)
         if size is None:
             return None
         height, width = (size, size) if isinstance(size, int) else size
@@ -43,7 +43,7 @@ class SegmentorNetwork(Network):
         return frozenset(path for path in paths if path == "postprocess" or path.endswith(".logits"))
 
     def levels(self, model: nn.Module) -> str | None:
-        return "backbone"
+        return "backbone" if hasattr(model, "backbone") else None  # SAN has an image encoder
 
     def run(self, model: Any, image: Tensor) -> Iterator[tuple[str, Tensor]]:
         size = tuple(image.shape[2:])
