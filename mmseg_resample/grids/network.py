@@ -34,6 +34,10 @@ class Network:
         """
         return {"forward": name}
 
+    def all_paths(self, model: nn.Module) -> frozenset[str]:
+        """Return the paths that sites of ``model`` can go by."""
+        return frozenset(path for name, module in model.named_modules() for path in self.paths(name, module).values())
+
     def unaudited(self, model: nn.Module) -> frozenset[str]:
         """Return the paths at which something is resized that no audit sees, such as losses on inner levels."""
         return frozenset()

@@ -24,22 +24,9 @@ _DISPLACE = frozenset(f"aten::{name}" for name in ("add", "sub", "add_", "sub_",
 _CARRY = _DISPLACE | {
     f"aten::{name}"
     for name in (
-        *(
-            "mul",
-            "div",
-            "mul_",
-            "div_",
-            "neg",
-            "clamp",
-            "clamp_",
-            "tanh",
-            "view",
-            "_unsafe_view",
-            "permute",
-            "transpose",
-        ),
+        *("mul", "div", "mul_", "div_", "neg", "clamp", "clamp_", "tanh", "view", "_unsafe_view", "permute"),
         *("expand", "squeeze", "unsqueeze", "slice", "select", "cat", "stack", "clone", "_to_copy", "alias", "detach"),
-        *("flip", "transpose", "split", "split_with_sizes", "unbind", "pixel_shuffle", "copy_"),
+        *("transpose", "flip", "split", "split_with_sizes", "unbind", "pixel_shuffle", "copy_"),
     )
 }
 """Operators behind which displaced coordinates still are that."""
@@ -393,8 +380,9 @@ class Tracker(TorchDispatchMode):
             return out
         outputs = out if isinstance(out, (list, tuple)) else [out]
         per_output = layouts if isinstance(layouts, list) else [layouts]
+        displaced = self._displaces(name, named)
         for tensor, layout in zip(outputs, per_output, strict=False):
-            if isinstance(tensor, Tensor) and self._displaces(name, named):
+            if displaced and isinstance(tensor, Tensor):
                 self._displaced[tensor] = True
             if isinstance(tensor, Tensor) and layout is not None and layout.spatial:
                 assert layout.shape == tuple(tensor.shape), f"{name}: {layout.shape} is not {tuple(tensor.shape)}"

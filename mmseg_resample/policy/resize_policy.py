@@ -116,11 +116,11 @@ class ResizePolicy:
     def _audits(self, model: nn.Module, audited: "_Audited") -> list[ForwardPass]:
         if self.sizes is not None:
             return [self._audit_named(audited, size) for size in dict.fromkeys(self.sizes)]
-        named = self._network.size(model)
+        named, made_for = self._network.size(model), self._network.made_for(model)
         found: list[ForwardPass] = []
         refusals: list[str] = []
-        for size in (named or _EVEN, _ODD, _EVEN_TOO, self._network.made_for(model)):
-            if len(found) == 2 or size is None or (size == self._network.made_for(model) and found):
+        for size in (named or _EVEN, _ODD, _EVEN_TOO, made_for):
+            if len(found) == 2 or size is None or (size == made_for and found):
                 break
             try:
                 found.append(audited(size))
@@ -164,7 +164,7 @@ class ResizePolicy:
         return known
 
     def _warn_of_idle_rules(self, model: nn.Module) -> None:
-        paths = {path for name, module in model.named_modules() for path in self._network.paths(name, module).values()}
+        paths = self._network.all_paths(model)
         for rule in self.rules:
             if not any(fnmatch.fnmatchcase(path, rule.path) for path in paths):
                 hint = _check.did_you_mean(rule.path, paths)

@@ -39,8 +39,7 @@ class SegmentorNetwork(Network):
         return int(height), int(width)
 
     def unaudited(self, model: nn.Module) -> frozenset[str]:
-        paths = {path for name, module in model.named_modules() for path in self.paths(name, module).values()}
-        return frozenset(path for path in paths if path == "postprocess" or path.endswith(".logits"))
+        return frozenset(path for path in self.all_paths(model) if path == "postprocess" or path.endswith(".logits"))
 
     def levels(self, model: nn.Module) -> str | None:
         return "backbone" if hasattr(model, "backbone") else None  # SAN has an image encoder
