@@ -15,6 +15,7 @@ from ..grids.audit import LabelOffset
 _DRAWS = 8  # sizes drawn from a random resize
 _RESIZES = ("Resize", "Mosaic")
 _BORDER = 0.1  # share of each side left out: edges repeat there
+_STEP = 7  # of the lines along which positions grow, all the same but for mosaics
 
 
 def label_offsets(cfg: Config, seed: int = 0) -> list[LabelOffset]:
@@ -82,32 +83,34 @@ def _measure(entry: Mapping[str, Any], seed: int) -> LabelOffset:
 
 
 def _displacement(transform: Any, height: int, width: int) -> tuple[float, float]:
-    """Return the source position that the image shows minus the one the label names, in output pixels (y, x)."""
+    """Return the source position that the image shows minus the one the label names, in output pixels (y, x).
+
+    Each pixel of the image holds its row and column, each label its number, row by row.
+    """
+    rows, columns = np.indices((height, width), dtype=np.float32, sparse=True)
+    image = np.zeros((height, width, 3), np.float32)
+    image[..., 0], image[..., 1] = rows, columns
+    sample = dict(
+        img=image,
+        img_shape=(height, width),
+        ori_shape=(height, width),
+        gt_seg_map=np.arange(height * width, dtype=np.float64).reshape(height, width),
+        seg_fields=["gt_seg_map"],
+    )
+    if hasattr(transform, "get_indices"):  # a mosaic, which changes the images that it is given
+        sample["mix_results"] = [copy.deepcopy(sample) for _ in range(3)]
+    results = transform(sample)
     values = []
-    for axis, n in enumerate((height, width)):
-        line = np.arange(n)
-        plane = np.broadcast_to(line[:, None] if axis == 0 else line, (height, width))
-        sample = dict(
-            img=np.repeat(plane[..., None], 3, axis=2).astype(np.float32),
-            img_shape=(height, width),
-            ori_shape=(height, width),
-            gt_seg_map=plane.astype(np.float32),
-            seg_fields=["gt_seg_map"],
-        )
-        results = transform(sample | {"mix_results": [copy.deepcopy(sample) for _ in range(3)]})
-        image, labels = results["img"][..., 0], results["gt_seg_map"]
-        size = image.shape[axis]
+    for axis, (n, named) in enumerate(((height, np.floor_divide), (width, np.remainder))):
+        size = results["img"].shape[axis]
         inner = slice(int(_BORDER * size), int((1 - _BORDER) * size))
-        difference = np.moveaxis(image - labels, axis, 0)[inner]
-        values.append(float(np.nanmean(difference)) * _scale(results, axis, n))
+        seen, labels = (
+            np.moveaxis(plane, axis, 0)[inner, ::_STEP] for plane in (results["img"][..., axis], results["gt_seg_map"])
+        )
+        slope = float(np.nanmedian(np.diff(seen, axis=0)))  # a mosaic repeats the image
+        scale = 1 / slope if slope > 0 else size / n
+        values.append(float(np.nanmean(seen - named(labels, width))) * scale)
     return values[0], values[1]
-
-
-def _scale(results: dict[str, Any], axis: int, n: int) -> float:
-    """Return output pixels per input pixel: the slope of the ramp, which a mosaic repeats."""
-    slopes = np.diff(np.moveaxis(results["img"][..., 0], axis, 0), axis=0)
-    slope = float(np.nanmedian(slopes))
-    return 1 / slope if slope > 0 else results["img"].shape[axis] / n
 
 
 def _shape(entry: Mapping[str, Any]) -> tuple[int, int]:

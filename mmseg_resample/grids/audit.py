@@ -158,7 +158,7 @@ def audit(model: nn.Module, size: int | Sequence[int] | None = None, name: str |
             f"audit: {type(model).__name__} could not be run on an image of {height}x{width} "
             f"({type(error).__name__}: {error}). Give a size that it takes: audit(model, size=(h, w))."
         ) from error
-    covering = covering_size(exact, lambda size: copied.run(lambda fake: follow_exact(fake, size)))
+    covering = covering_size(exact, lambda size: copied.run(lambda fake: follow_exact(fake, size, exact.maps)))
     return Audit(name or type(model).__name__, [wanted], {"config": [as_it_is], "exact": [exact]}, covering=covering)
 
 

@@ -26,7 +26,8 @@ def _resized(input: Tensor, size: Sequence[int], *_: Any) -> Tensor:
 
 
 def _normalised(input: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(input), input.new_empty(0), input.new_empty(0)
+    statistics = input.new_empty(0)  # in evaluation there are none
+    return torch.empty_like(input), statistics, statistics
 
 
 _OUTPUTS: dict[str, Callable[..., Any]] = {

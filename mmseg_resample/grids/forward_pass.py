@@ -83,21 +83,35 @@ def follow(model: nn.Module, size: Sequence[int], overrides: Maps | None = None)
     return _summarise(model, _run(model, tuple(size), overrides), tuple(size), start)
 
 
-def follow_exact(model: nn.Module, size: Sequence[int]) -> ForwardPass:
+def follow_exact(model: nn.Module, size: Sequence[int], start: Maps | None = None) -> ForwardPass:
     """Follow positions with every resize replaced by the one that registers its output with what it meets.
 
     A resize that feeds several meetings is made exact for the first. ``ForwardPass.maps`` holds the maps that differ
-    from what the model does; ``ForwardPass.misregistered`` is what no resize within reach can repair.
+    from what the model does, or from ``start``, and those of ``start``; ``ForwardPass.misregistered`` is what no resize
+    within reach can repair.
+
+    Args:
+        model: any module that takes images (N, C, H, W).
+        size: input size (h, w).
+        start: maps to begin with: those of another size save a forward pass where they fit.
     """
-    return follow_both(model, size)[1]
+    began = time.perf_counter()
+    tracker = _run(model, tuple(size), start)
+    return _corrected(model, tracker, tuple(size), began, dict(start or {}))
 
 
 def follow_both(model: nn.Module, size: Sequence[int]) -> tuple[ForwardPass, ForwardPass]:
     """Return what ``follow`` and ``follow_exact`` return, in one forward pass less."""
-    maps: dict[Site, tuple[AxisMap, ...]] = {}
-    start = time.perf_counter()
-    tracker = _run(model, tuple(size), maps)
-    as_it_is = _summarise(model, tracker, tuple(size), start)
+    began = time.perf_counter()
+    tracker = _run(model, tuple(size), None)
+    as_it_is = _summarise(model, tracker, tuple(size), began)
+    return as_it_is, _corrected(model, tracker, tuple(size), began, {})
+
+
+def _corrected(
+    model: nn.Module, tracker: Tracker, size: Size, began: float, maps: dict[Site, tuple[AxisMap, ...]]
+) -> ForwardPass:
+    """Correct what ``tracker`` found under ``maps``, until nothing is left to correct."""
     for number in range(_ROUNDS):
         # Each for what it meets first; a later meeting that contradicts stays listed. Corrected again where what it
         # reads was moved since, at most `_ROUNDS // 2` times.
@@ -107,8 +121,8 @@ def follow_both(model: nn.Module, size: Sequence[int]) -> tuple[ForwardPass, For
         if not corrections:
             break
         maps |= corrections
-        tracker = _run(model, tuple(size), maps)
-    return as_it_is, _summarise(model, tracker, tuple(size), start, maps)
+        tracker = _run(model, size, maps)
+    return _summarise(model, tracker, size, began, maps)
 
 
 def _corrections(tracker: Tracker) -> dict[Site, tuple[AxisMap, ...]]:

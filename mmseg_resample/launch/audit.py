@@ -1,6 +1,7 @@
 """Say which features of a segmentation network are misregistered, without weights or data."""
 
 import argparse
+import atexit
 import gc
 import json
 import os
@@ -36,7 +37,14 @@ exit status: 0, 1 if --max-shift is exceeded, 2 if the command line cannot work
 def main(argv: Sequence[str] | None = None) -> int:
     """Audit a config; see ``launch.run`` for what is returned, and 1 if ``--max-shift`` is exceeded."""
     args = _arguments(argv)
-    return launch.run(lambda: _audit(args))
+    atexit.register(gc.freeze)  # before the interpreter looks through everything once more, as it ends
+    collects = gc.isenabled()
+    gc.disable()  # a short life, in which next to nothing becomes garbage
+    try:
+        return launch.run(lambda: _audit(args))
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -84,7 +92,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _audit(args: argparse.Namespace) -> int:
-    gc.disable()  # a short life, in which next to nothing becomes garbage
     warnings.simplefilter("ignore")  # those of networks, about the sizes that the report is about
     for path in filter(None, (args.plot, args.json)):  # before the work, not after it
         try:

@@ -24,7 +24,8 @@ def audit_config(cfg: Config, name: str, sizes: Sequence[Size], flags: bool = Tr
         model = build_fake(cfg)
         both = [follow_both(model, size) for size in sizes]
         passes["config"], passes["exact"] = [one for one, _ in both], [exact for _, exact in both]
-        covering = covering_size(passes["exact"][0], lambda size: follow_exact(model, size))
+        exact = passes["exact"][0]
+        covering = covering_size(exact, lambda size: follow_exact(model, size, exact.maps))
         result = Audit(name, list(sizes), passes, labels=labels, covering=covering)
         if not flags:
             return result
