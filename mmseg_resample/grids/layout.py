@@ -12,6 +12,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from ..ops import AxisMap, PixelGrid
+from .points import Choice
 
 Vector = tuple[float, float]
 """(y, x) in input pixels."""
@@ -100,9 +101,13 @@ class Atom:
 
 @dataclass(frozen=True)
 class Dim:
-    """A dimension: one part after another (class tokens, then patches), each the product of its atoms, major first."""
+    """A dimension: one part after another (class tokens, then patches), each the product of its atoms, major first.
+
+    Of ``choice``, if there is one, it holds the chosen points alone; its parts are those of all points.
+    """
 
     parts: tuple[tuple[Atom, ...], ...]
+    choice: Choice | None = None
 
     @classmethod
     def of(cls, *atoms: Atom) -> "Dim":
@@ -114,6 +119,11 @@ class Dim:
 
     @cached_property
     def size(self) -> int:
+        return self.extent if self.choice is None else self.choice.count
+
+    @cached_property
+    def extent(self) -> int:
+        """How many indices there are, of which all, or those chosen, are elements."""
         return sum(self._sizes)
 
     @cached_property
@@ -137,7 +147,7 @@ class Dim:
             for atom in part:
                 centre = atom.at((atom.size - 1) / 2 + sum(map(atom.phase, range(atom.size))) / max(atom.size, 1))
                 total = [t + c * size for t, c in zip(total, centre, strict=True)]
-        return (total[0] / max(self.size, 1), total[1] / max(self.size, 1))
+        return (total[0] / max(self.extent, 1), total[1] / max(self.extent, 1))
 
     def moves_along(self, axis: int) -> bool:
         return any(atom.step[axis] for part in self.parts for atom in part)
@@ -171,11 +181,12 @@ class Dim:
 
     def moved(self, by: Vector) -> "Dim":
         """Move every position."""
-        return Dim(
-            tuple(
+        return replace(
+            self,
+            parts=tuple(
                 (replace(part[0], origin=(part[0].origin[0] + by[0], part[0].origin[1] + by[1])), *part[1:])
                 for part in self.parts
-            )
+            ),
         )
 
     def along(self, axes: Sequence[int]) -> "Dim":
@@ -185,12 +196,13 @@ class Dim:
             return (vector[0] if 0 in axes else 0.0, vector[1] if 1 in axes else 0.0)
 
         atoms = [[replace(a, step=kept(a.step), origin=kept(a.origin)) for a in part] for part in self.parts]
-        return Dim(tuple(tuple(part) for part in atoms))
+        return replace(self, parts=tuple(tuple(part) for part in atoms))
 
     def slice(self, start: int, stop: int, step: int) -> "Dim":
         size = len(range(start, stop, step))
         if not self.placed:
             return Dim.plain(size)
+        self.refuse_choice("a slice")
         if len(self.parts) > 1:
             return self._slice_parts(start, stop, step)
         (part,) = self.parts
@@ -219,7 +231,7 @@ class Dim:
     def averaged(self) -> "Dim":
         """Spread samples that are repeated evenly, as phases of one loop; return other dimensions as they are."""
         (part, *more) = self.parts
-        if len(part) != 2 or more or not part[0].spatial or part[1].placed:
+        if len(part) != 2 or more or not part[0].spatial or part[1].placed or self.choice is not None:
             return self
         times = part[1].size
         axis_map = AxisMap(1 / times, (1 / times - 1) / 2)
@@ -227,10 +239,16 @@ class Dim:
 
     def single(self, what: str) -> Atom:
         """Return the only atom of a dimension along which an op moves a window."""
+        self.refuse_choice(what)
         (part, *more) = self.averaged().parts
         if more or len(part) != 1:
             raise Untrackable(f"{what} along a dimension that folds several axes")
         return part[0]
+
+    def refuse_choice(self, what: str) -> None:
+        """Raise where neighbours are not known: among points that values choose."""
+        if self.choice is not None:
+            raise Untrackable(f"{what} along chosen points")
 
 
 def _canonical(atoms: Sequence[Atom]) -> tuple[Atom, ...]:
@@ -322,7 +340,11 @@ class Layout:
         """
         if not self.spatial:
             raise Untrackable("a grid of what has no position")
-        y, x = (dim.single("a grid") for dim in self.dims[-2:])
+        placed = [dim for dim in self.dims if dim.placed]
+        if len(placed) == 1 and placed[0].choice is not None and len(placed[0].parts[0]) == 2:
+            y, x = placed[0].parts[0]  # that of all points, whichever are chosen
+        else:
+            y, x = (dim.single("a grid") for dim in self.dims[-2:])
         if y.step[1] or x.step[0]:
             raise Untrackable("a grid whose axes are swapped")
         origin = self.at([0] * len(self.dims))
@@ -337,7 +359,7 @@ class Layout:
         """Regroup the loops into dimensions of ``sizes``, splitting and merging them as needed."""
         flat: list[Atom | Dim] = []
         for dim in self.dims:
-            if len(dim.parts) > 1:
+            if len(dim.parts) > 1 or dim.choice is not None:
                 flat.append(dim)  # moves as one piece
                 continue
             for atom in dim.parts[0]:
@@ -364,6 +386,7 @@ class Layout:
         rest = list(self.dims[:index] + self.dims[index + 1 :])
         kept = next((i for i, other in enumerate(rest) if other.spatial), None)
         if dim.spatial and kept is not None:
+            dim.refuse_choice("a selection")
             rest[kept] = rest[kept].moved(dim.at(at % dim.size, phases=True))
         return self.with_dims(rest)
 
@@ -520,12 +543,15 @@ def offset_between(a: Layout, b: Layout) -> tuple[Offset | None, Offset | None]:
         for where in (0.0, 0.5, 1.0):
             difference = 0.0
             for dim_a, dim_b in pairs:
+                if dim_a.choice is not dim_b.choice and dim_a.placed and dim_b.placed:
+                    raise Untrackable("points that were chosen apart")
                 if dim_a.placed != dim_b.placed:  # phases or taps meet what is the same for all of them
                     difference += dim_a.mean[axis] - dim_b.mean[axis]
                     continue
-                larger = dim_a if (dim_a.size, dim_a.spatial) >= (dim_b.size, dim_b.spatial) else dim_b
+                larger = dim_a if (dim_a.extent, dim_a.spatial) >= (dim_b.extent, dim_b.spatial) else dim_b
                 index = larger.index_at(axis, where)
-                difference += dim_a.at(min(index, dim_a.size - 1))[axis] - dim_b.at(min(index, dim_b.size - 1))[axis]
+                at_a, at_b = (dim.at(min(index, dim.extent - 1))[axis] for dim in (dim_a, dim_b))
+                difference += at_a - at_b
             values.append(difference)
         return Offset(*values)
 

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ..ops import AxisMap, Coordinates
 from .layout import ZERO, Atom, Dim, Layout, Taps, Untrackable, Vector
+from .points import Choice, Columns, Numbers
 
 if TYPE_CHECKING:
     from .track import Tracker
@@ -113,12 +114,26 @@ def no_positions(t: "Tracker", args: Args, out: Any) -> None:
 
 @rule("scatter_", "scatter")
 def scatter(t: "Tracker", args: Args, out: Tensor) -> Layout:
-    if isinstance(args.get("src"), Tensor) and t.of(args["src"]).spatial:
+    layout, numbers = t.of(args["self"]), t.points.numbers(args["index"])
+    if not isinstance(args.get("src"), Tensor) or not t.of(args["src"]).spatial:
+        return layout
+    dim = args["dim"] % out.ndim
+    chosen = _chosen(layout.dims[dim], numbers)
+    if chosen is None:
         raise Untrackable("an index that says where positions go")
-    return t.of(args["self"])
+    placed = layout.with_dim(dim, chosen)
+    t.meet("scatter", [placed, t.of(args["src"])], base=placed)
+    return layout
 
 
-@rule("sort", "topk", "cumsum", "kthvalue", "median", "cummax", "cummin")
+def _chosen(dim: Dim, numbers: Numbers | None) -> Dim | None:
+    """Return what of a dimension an index picks that numbers its points; None where it numbers others."""
+    if numbers is None or not numbers.counts_points or len(dim.parts) != 1:
+        return None
+    return replace(dim, choice=numbers.choice) if dim.extent == math.prod(numbers.choice.sizes) else None
+
+
+@rule("cumsum", "kthvalue", "median", "cummax", "cummin")
 def along(t: "Tracker", args: Args, out: Any) -> Any:
     """Forget positions along one dimension, where values decide what goes where or all before it are summed up."""
     first = out[0] if isinstance(out, (list, tuple)) else out
@@ -132,6 +147,15 @@ def along(t: "Tracker", args: Args, out: Any) -> Any:
     layout = layout.with_dim(index, Dim.plain(first.shape[index] if kept else 1))
     layout = layout if kept else layout.select(index, 0)
     return [layout] * len(out) if isinstance(out, (list, tuple)) else layout
+
+
+@rule("sort", "topk")
+def choose(t: "Tracker", args: Args, out: Sequence[Tensor]) -> list[Layout]:
+    layouts: list[Layout] = along(t, args, out)
+    dim = t.of(args["self"]).dims[args["dim"]]
+    if len(dim.parts) == 1 and dim.spatial and dim.choice is None:
+        t.points.choose(out[1], [atom.size for atom in dim.parts[0]], args["dim"])
+    return layouts
 
 
 @rule("copy_", "copy")
@@ -263,6 +287,7 @@ def pad(t: "Tracker", args: Args, out: Tensor) -> Layout:
 
 def _lengthened(dim: Dim, before: int, after: int) -> Dim:
     """Put tokens without a position before and behind those of ``dim``."""
+    dim.refuse_choice("padding")
     if before < 0 or after < 0:
         dim = dim.slice(max(-before, 0), dim.size - max(-after, 0), 1)
     added = [[(Atom(n),)] if n > 0 else [] for n in (before, after)]
@@ -303,6 +328,8 @@ def cat(t: "Tracker", args: Args, out: Tensor) -> Layout:
         unsized = [layout.with_dim(index, Dim.plain(1)) for layout in layouts]
         return t.meet("cat", unsized).with_dim(index, Dim.plain(out.shape[index]))
     dims = [layout.dims[index] for layout in layouts]
+    for dim in dims:
+        dim.refuse_choice("a concatenation")
     base = next(layout for layout in layouts if layout.spatial)
     return base.with_dim(index, _continued(dims) or Dim(tuple(part for dim in dims for part in dim.parts)))
 
@@ -418,6 +445,9 @@ def gather(t: "Tracker", args: Args, out: Tensor) -> Layout:
     layout, dim = t.of(args["self"]), args["dim"] % out.ndim
     if any(n != m for d, (n, m) in enumerate(zip(out.shape, args["self"].shape, strict=True)) if d != dim):
         raise Untrackable("an index that is smaller than what it picks from")
+    chosen = _chosen(layout.dims[dim], t.points.numbers(args["index"]))
+    if chosen is not None and chosen.size == out.shape[dim]:
+        return layout.with_dim(dim, chosen)
     if layout.dims[dim].spatial:
         t.note("an index picks positions", args["self"])
     return layout.with_dim(dim, Dim.plain(out.shape[dim]))
@@ -797,12 +827,34 @@ def grid_sample(t: "Tracker", args: Args, out: Tensor) -> Layout:
     flag = bool(args["align_corners"])
     if t.is_displaced(args["grid"]) and grid.spatial:
         return t.sampled(args["input"], out, flag, grid.with_dims([*source.dims[:2], *grid.dims[1:3]]))
+    at = t.points.columns(args["grid"])
+    points = _points_of_grid(at, source.shape[2:], flag, out) if at is not None and source.spatial else None
+    if points is not None:
+        return t.point_sample(args["input"], out, flag, *points)
     maps = _maps_of_grid(args["grid"], source.shape[2:], flag) if source.spatial and not grid.spatial else None
     if maps is not None:
         return t.resize(args["input"], out, "grid_sample", flag, maps)
     t.note("not judged: sampled at coordinates that are data", args["input"])
     plain = source.with_dims([*source.dims[:2], *map(Dim.plain, out.shape[2:])])
     return t.sampled(args["input"], out, flag, plain)
+
+
+def _points_of_grid(
+    at: Columns, sizes: Sequence[int], align_corners: bool, out: Tensor
+) -> tuple[Choice, list[AxisMap]] | None:
+    """Return the points at normalised coordinates (x, y), and the maps (y, x) from their grid; None for others."""
+    if len(at) != 2 or at[0].choice is not at[1].choice or at[0].choice.count not in out.shape[2:]:
+        return None
+    if [(numbers.first, numbers.stop) for numbers in at] != [(1, 2), (0, 1)] or len(at[0].choice.sizes) != 2:
+        return None
+    if math.prod(out.shape[2:]) != at[0].choice.count:
+        return None
+    maps = []
+    for n, numbers in zip(sizes, reversed(at), strict=True):
+        half = (n - 1 if align_corners else n) / 2
+        start = half if align_corners else half - 0.5
+        maps.append(AxisMap(numbers.scale * half, numbers.offset * half + start))
+    return at[0].choice, maps
 
 
 def _maps_of_grid(grid: Tensor, sizes: Sequence[int], align_corners: bool) -> list[AxisMap] | None:

@@ -56,8 +56,8 @@ class ResizeCall:
         return axis_maps(self.coordinates or name, self.source_size, self.size, factors)
 
 
-Handler = Callable[[Site, ResizeCall, Tensor], Tensor | None]
-"""Computes the resize of a site in another way; None leaves the call as it is."""
+Handler = Callable[[Site, ResizeCall, Sequence[Any], dict[str, Any]], Tensor | None]
+"""Computes the resize of a site, given its arguments, in another way; None leaves the call as it is."""
 
 
 @dataclass
@@ -231,8 +231,7 @@ class _Interception(TorchFunctionMode):
         # Nothing is seen in here, nor counted, unless by a pass that begins here.
         _here.site, _here.seen = None if now.foreign else site, False
         try:
-            source = args[0] if args else kwargs.get("input", kwargs.get("self"))
-            changed = None if now.handle is None else now.handle(site, call, source)
+            changed = None if now.handle is None else now.handle(site, call, args, kwargs)
             return func(*args, **kwargs) if changed is None else changed
         finally:
             _here.site, _here.seen = None, True

@@ -15,6 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from ..ops import AxisMap, PixelGrid
 from .layout import Atom, Dim, Layout, Offset, Taps, Untrackable, offset_between
 from .network import Network, named_tensors
+from .points import Choice, ChosenPoints
 from .rules import ENDS, RULES, pointwise
 from .sites import Site, at_path, below_python, current_pass, current_site, new_pass, resizes_seen
 
@@ -41,14 +42,17 @@ class Resize:
     Args:
         path: module that called it, as in ``named_modules``.
         call: how many resizes that module had called before in this forward pass; below 0 where no policy can reach it.
-        mode: interpolation mode; ``"grid_sample"`` where the caller computes the coordinates.
+        mode: interpolation mode; ``"grid_sample"`` where the caller computes the coordinates, ``"point_sample"`` where
+            these are points of a grid.
         align_corners: the flag; None for modes that have none and for explicit maps.
-        maps: the affine map per spatial axis; empty for ``grid_sample`` at data.
+        maps: the affine map per spatial axis; empty for ``grid_sample`` at data; for ``point_sample`` the map from
+            the samples that the caller asks for to those that are read.
         source: grid of the input, None where it has no position (globally pooled features).
         result: grid of the output under ``maps``.
         source_size: spatial size of the input.
-        size: spatial size of the output.
+        size: spatial size of the output; for ``point_sample`` that of the points' grid.
         pooled: the input was averaged over adaptive bins.
+        points: spatial size of the sampled points; None where all of ``size`` are computed.
     """
 
     path: str
@@ -61,10 +65,16 @@ class Resize:
     source_size: tuple[int, ...]
     size: tuple[int, ...]
     pooled: bool = False
+    points: tuple[int, ...] | None = None
 
     @property
     def site(self) -> Site:
         return (self.path, self.call)
+
+    @property
+    def called_with(self) -> tuple[int, ...]:
+        """The spatial size of what the call returns."""
+        return self.size if self.points is None else self.points
 
     @property
     def reachable(self) -> bool:
@@ -150,6 +160,7 @@ class Tracker(TorchDispatchMode):
         self._overrides = overrides or {}
         self._layouts: Any = WeakIdKeyDictionary()
         self._displaced: Any = WeakIdKeyDictionary()
+        self.points = ChosenPoints()
         self._unreached: Counter[str] = Counter()
         self._written: dict[int, tuple[Any, int, tuple[int, ...], Layout]] = {}
 
@@ -251,12 +262,15 @@ class Tracker(TorchDispatchMode):
 
     # --- called by the rules ------------------------------------------------------------------------------------------
 
-    def meet(self, op: str, layouts: Sequence[Layout], path: str | None = None) -> Layout:
-        """Record how far apart the operands are; the result counts on the finest, among equals on one not resized."""
+    def meet(self, op: str, layouts: Sequence[Layout], path: str | None = None, base: Layout | None = None) -> Layout:
+        """Record how far apart the operands are; the result counts on ``base``.
+
+        By default that is the finest, among equals one that is not resized.
+        """
         placed = [layout for layout in layouts if layout.spatial]
         if not placed:
             return max(layouts, key=lambda layout: len(layout.dims))
-        base = min(placed, key=lambda layout: (sum(layout.native), layout.site is not None))
+        base = base or min(placed, key=lambda layout: (sum(layout.native), layout.site is not None))
         worst: Meeting | None = None
         rank = max(len(layout.dims) for layout in layouts)
         shape = tuple(
@@ -312,6 +326,21 @@ class Tracker(TorchDispatchMode):
     def sampled(self, source: Tensor, out: Tensor, align_corners: bool, layout: Layout) -> Layout:
         return self._record_resize(source, out, "grid_sample", align_corners, (), self.of(source), layout)
 
+    def point_sample(
+        self, source: Tensor, out: Tensor, align_corners: bool, choice: Choice, maps: Sequence[AxisMap]
+    ) -> Layout:
+        """Record a sampling at chosen points of a grid, which ``maps`` take to samples: a resize of these alone."""
+        changes = tuple(self._overrides.get(self._site(), [AxisMap(1.0, 0.0)] * len(maps)))
+        layout = result = self.of(source)
+        for i, (change, axis_map) in enumerate(zip(changes, maps, strict=True)):
+            reads = AxisMap(change.scale * axis_map.scale, change(axis_map.offset))
+            result = result.resample(2 + i, choice.sizes[i], reads)
+        (y,), (x,) = result.dims[2].parts, result.dims[3].parts
+        sampled = [Dim.plain(1), Dim.plain(1)]
+        sampled[tuple(out.shape[2:]).index(choice.count)] = Dim(((*y, *x),), choice)
+        result = result.with_dims([*result.dims[:2], *sampled])
+        return self._record_resize(source, out, "point_sample", align_corners, changes, layout, result, choice.sizes)
+
     def is_displaced(self, tensor: Tensor) -> bool:
         """Tell whether a tensor is a table of constants plus data: the coordinates of a grid plus a flow."""
         return tensor in self._displaced
@@ -329,6 +358,7 @@ class Tracker(TorchDispatchMode):
         maps: tuple[AxisMap, ...],
         before: Layout,
         after: Layout,
+        size: Sequence[int] | None = None,
     ) -> Layout:
         self.trace.resizes.append(
             Resize(
@@ -339,12 +369,17 @@ class Tracker(TorchDispatchMode):
                 _grid(before),
                 _grid(after),
                 tuple(source.shape[2:]),
-                tuple(out.shape[2:]),
+                tuple(out.shape[2:] if size is None else size),
                 before.pooled,
+                None if size is None else tuple(out.shape[2:]),
             )
         )
         self._unreached[self.path] += current_site() is None
-        moves = mode == "grid_sample" or source.shape != out.shape or any((m.scale, m.offset) != (1, 0) for m in maps)
+        moves = (
+            mode in ("grid_sample", "point_sample")
+            or source.shape != out.shape
+            or any((m.scale, m.offset) != (1, 0) for m in maps)
+        )
         if not after.spatial or (before.site is not None and not moves):
             return after  # a resize to the same size leaves what a resize before it did for that one to correct
         return replace(after, site=len(self.trace.resizes) - 1)
@@ -365,6 +400,7 @@ class Tracker(TorchDispatchMode):
             return out
         name = func._schema.name
         named = _named(func, args, kwargs or {})
+        self.points.follow(name, named, out)
         rule: Callable[..., Any] | None = RULES.get(name)
         if rule is None and _is_pointwise(func):
             rule = partial(pointwise, name=name.removeprefix("aten::").rstrip("_"))

@@ -47,12 +47,12 @@ class ExactMaps:
                     known.unreachable.add(resize_.site)
                 elif resize_.maps:
                     found.setdefault(resize_.site, []).append(resize_)
-                    known.calls.add((resize_.site, tuple(resize_.source_size), tuple(resize_.size)))
+                    known.calls.add((resize_.site, tuple(resize_.source_size), tuple(resize_.called_with)))
         for site, resizes in found.items():
             if any(r.source is None for r in resizes):
                 known.unpositioned.add(site)
                 continue
-            own = resizes[0].mode.startswith("nearest") or resizes[0].mode == "grid_sample"
+            own = resizes[0].mode.startswith("nearest") or resizes[0].mode in ("grid_sample", "point_sample")
             if own and not any(site in result.maps for result in audits):
                 continue  # right as it is, nearest on average
             pixel_model = _common_pixel_model(resizes) if len(resizes) == len(audits) else None
@@ -69,6 +69,8 @@ def _common_pixel_model(resizes: list[Resize]) -> PixelModel | None:
     first = resizes[0]
     if all(close(r.maps, first.maps) for r in resizes):
         return first.maps
+    if first.mode == "point_sample":
+        return None
     conventions: tuple[Coordinates, ...] = ("half_pixel", "align_corners", "asymmetric")
     for name in conventions:
         if all(close(r.maps, axis_maps(name, r.source_size, r.size)) for r in resizes):

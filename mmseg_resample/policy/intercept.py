@@ -10,12 +10,13 @@ from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..derive import derived, make, recipe
 from ..grids.network import Network
 from ..grids.sites import ResizeCall, Site, are_seen, at_path, current_pass, new_pass, resizes_seen, resizes_unseen
-from ..ops import PixelModel, resize
+from ..ops import AxisMap, PixelModel, resize
 from .recomputation import count_on_when_recomputed
 
 if TYPE_CHECKING:
@@ -35,10 +36,15 @@ def running(policy: "ResizePolicy", inputs: Any = None, training: bool = False) 
         yield
 
 
-def _obey(policy: "ResizePolicy", site: Site, call: ResizeCall, input: Tensor) -> Tensor | None:
+def _obey(
+    policy: "ResizePolicy", site: Site, call: ResizeCall, args: Sequence[Any], kwargs: dict[str, Any]
+) -> Tensor | None:
     change = policy.decide(site, call, current_pass().input_size)
     if change is None:
         return None
+    if "points" in change:
+        return _sample_elsewhere(change["points"], *args, **kwargs)
+    input: Tensor = args[0] if args else kwargs["input" if "input" in kwargs else "self"]
     arguments: dict[str, Any] = {"mode": call.mode, "align_corners": call.align_corners}
     if "coordinates" in change:
         arguments |= {"size": call.size, "align_corners": None}
@@ -51,6 +57,31 @@ def _obey(policy: "ResizePolicy", site: Site, call: ResizeCall, input: Tensor) -
     if "align_corners" in change:
         arguments |= {"coordinates": None}
     return resize(input, warning=False, **(arguments | change))
+
+
+def _sample_elsewhere(
+    changes: Sequence[AxisMap],
+    input: Tensor,
+    grid: Tensor,
+    mode: Any = "bilinear",
+    padding_mode: Any = None,
+    align_corners: bool | None = None,
+    **named: Any,
+) -> Tensor:
+    """Compute ``F.grid_sample`` with the samples that ``grid`` asks for, (y, x), changed to others.
+
+    Beyond the outermost samples these are repeated, as in every exact resize.
+    """
+    columns = []
+    for axis, (change, n) in enumerate(zip(reversed(changes), reversed(input.shape[2:]), strict=True)):
+        at, (scale, offset) = grid[..., axis], (change.scale, change.offset)
+        if align_corners:
+            columns.append(at * scale + (scale - 1 + 2 * offset / max(n - 1, 1)))
+        else:
+            columns.append(at * scale + ((scale * (n - 1) + 2 * offset + 1) / n - 1))
+    mode = named.pop("interpolation_mode", mode)  # operators have numbers
+    mode = mode if isinstance(mode, str) else ("bilinear", "nearest", "bicubic")[mode]
+    return F.grid_sample(input, torch.stack(columns, -1), mode, "border", bool(align_corners))
 
 
 def _follows(call: ResizeCall) -> bool:

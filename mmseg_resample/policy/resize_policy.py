@@ -268,6 +268,8 @@ class ResizePolicy:
     def _make_exact(
         self, known: ExactMaps, site: Site, call: ResizeCall, set_mode: str | None
     ) -> dict[str, Any] | None:
+        if known.modes.get(site) == "point_sample":
+            return self._move_points(known, site, call)
         interpolates = not call.mode.startswith("nearest") and call.mode != "grid_sample"
         if site in known.exact and call.mode == known.modes[site]:
             pixel_model: PixelModel | None = known.exact[site]
@@ -288,6 +290,15 @@ class ResizePolicy:
         # The nearest sample is up to half a sample off whatever the map: features are interpolated instead. Constant
         # coordinates of a grid_sample, which the audit found to be a misplaced grid, are replaced.
         return {"mode": set_mode or (call.mode if interpolates else "bilinear"), "coordinates": pixel_model}
+
+    def _move_points(self, known: ExactMaps, site: Site, call: ResizeCall) -> dict[str, Any] | None:
+        if site not in known.exact:
+            return None
+        if call.mode != "grid_sample" or (site, call.source_size, call.size) not in known.calls:
+            what = f"the sampling {call.source_size} -> {call.size} at {site}"
+            self._warn(site, f"{what} is not the one that was audited there; it stays as it is.")
+            return None
+        return {"points": known.exact[site]}
 
     def _warn(self, about: Any, message: str) -> None:
         if about not in self._warned:
