@@ -8,7 +8,7 @@ shared with the package but what it is compared with.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import prod
 
@@ -90,6 +90,7 @@ class Moments(TorchDispatchMode):
         self._tainted_storages = {}
         self._sources = []
         self._weights = WeakIdKeyDictionary()
+        self._chosen = {}
         self._slack = 0.0
         self._count = 0
 
@@ -189,6 +190,9 @@ class Moments(TorchDispatchMode):
             if len(outputs) < 2:
                 return
             index, dim = outputs[1], named.get("dim", -1) % max(carried[0].ndim, 1)
+            numbers = self.tracker.points.numbers(index)
+            if numbers is not None:
+                self._chosen[numbers.choice] = index.movedim(dim, -1).flatten()[: index.shape[dim]].clone()
             index = index if index.ndim == carried[0].ndim else index.unsqueeze(dim)
             companion = companions[id(carried[0])].gather(1 + dim, index.expand(3, *index.shape))
             companion = companion.reshape(3, *out.shape)
@@ -359,7 +363,7 @@ class Moments(TorchDispatchMode):
             pieces.append(companion.unsqueeze(1 + index) if name == "stack" else companion)
         if len(self.tracker.trace.meetings) > met:
             layout = self.tracker.of(out)
-            expected = _expected(layout, smooth=True)
+            expected = _expected(layout, self._chosen, smooth=True)
             narrow = [e.select(index, 0).unsqueeze(index) for e in expected]
             ok = self._judge_meeting("cat", pieces, layout, narrow, tensors, out)
             pieces = [p if keep else p * 0 for p, keep in zip(pieces, ok, strict=True)]
@@ -383,11 +387,11 @@ class Moments(TorchDispatchMode):
             self._sources = [carried[placed[0]]]
             return shaped[placed[0]]
         recorded = len(self.tracker.trace.meetings) > met
-        ok = self._judge_meeting(name, [shaped[i] for i in placed], layout, _expected(layout, smooth=True),
+        ok = self._judge_meeting(name, [shaped[i] for i in placed], layout, _expected(layout, self._chosen, smooth=True),
                                  [carried[i] for i in placed], out, recorded)  # fmt: skip
         good = [i for i, keep in zip(placed, ok, strict=True) if keep] or placed[:1]
         # Of those that agree, the one that has read the border least.
-        claims = _expected(layout, smooth=True)
+        claims = _expected(layout, self._chosen, smooth=True)
 
         def off(i):
             found = [_profile(shaped[i], claims[axis], axis) for axis in (0, 1)]
@@ -465,7 +469,7 @@ class Moments(TorchDispatchMode):
                 if self._moves(companion, axis):
                     self._error(f"lost:{name}", f"axis {axis} of {tuple(out.shape)}", out)
                 continue
-            expected = _expected(layout)[axis]
+            expected = _expected(layout, self._chosen)[axis]
             found = _profile(companion, expected, axis)
             loose = found is None
             if loose:
@@ -663,7 +667,7 @@ def _spread(steps):
     return float(steps.max() - steps.min()) / 2 if steps.numel() and float(steps.max() - steps.min()) > TIGHT else 0.0
 
 
-def _expected(layout, smooth=False):
+def _expected(layout, chosen, smooth=False):
     """Return the positions that the tracker claims, per axis a tensor that broadcasts to the shape; nan: none."""
     rank = len(layout.dims)
     totals = []
@@ -671,11 +675,16 @@ def _expected(layout, smooth=False):
         total = torch.zeros([1] * rank, dtype=torch.float64)
         for i, dim in enumerate(layout.dims):
             if dim.placed:
-                line = _line(dim, axis, smooth)
+                line = _line(dim, axis, smooth) if dim.choice is None else _chosen_line(dim, axis, chosen)
                 line = line[:1] if len(line) > 1 and bool((line == line[0]).all()) else line
                 total = total + line.reshape([-1 if j == i else 1 for j in range(rank)])
         totals.append(total)
     return totals
+
+
+def _chosen_line(dim, axis, chosen):
+    """Return the positions along an axis of the points that were chosen when the network ran."""
+    return _line(replace(dim, choice=None), axis, False)[chosen[dim.choice]]
 
 
 def _along(expected, offset):
