@@ -24,6 +24,7 @@ class ExactMaps:
         calls: what the audits saw, as (site, size of what is resized, size that it is resized to).
         unreachable: resizes that no policy sees.
         places: paths of all modules that resize.
+        points: some sample at points of a grid.
     """
 
     exact: dict[Site, PixelModel] = field(default_factory=dict)
@@ -34,12 +35,14 @@ class ExactMaps:
     calls: set[tuple[Site, Size, Size]] = field(default_factory=set)
     unreachable: set[Site] = field(default_factory=set)
     places: frozenset[str] = frozenset()
+    points: bool = False
 
     @classmethod
     def of(cls, audits: Sequence[ForwardPass]) -> "ExactMaps":
         """Find, for every resize of something with a position, what describes its exact map in all ``audits``."""
         known = cls(levels=[level for result in audits[:1] for level in result.levels if level is not None])
         known.places = frozenset(resize.path for result in audits for resize in result.trace.resizes)
+        known.points = any(resize.mode == "point_sample" for result in audits for resize in result.trace.resizes)
         found: dict[Site, list[Resize]] = {}
         for result in audits:
             for resize_ in result.trace.resizes:

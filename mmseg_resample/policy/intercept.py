@@ -5,7 +5,7 @@ The modules of a model under a policy get classes whose methods note their path,
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
@@ -230,7 +230,10 @@ def _entering(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         image = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
-        with running(self._resample_policy, image, self.training):
+        policy = self._resample_policy
+        # Methods of parts that note no path, such as a head's `predict`, run as the model's own.
+        seen = resizes_seen() if policy.may_resize("") else nullcontext()
+        with running(policy, image, self.training), seen:
             return original(self, *args, **kwargs)
 
     return run

@@ -268,7 +268,7 @@ class ResizePolicy:
     def _make_exact(
         self, known: ExactMaps, site: Site, call: ResizeCall, set_mode: str | None
     ) -> dict[str, Any] | None:
-        if known.modes.get(site) == "point_sample":
+        if known.points and call.mode == "grid_sample":
             return self._move_points(known, site, call)
         interpolates = not call.mode.startswith("nearest") and call.mode != "grid_sample"
         if site in known.exact and call.mode == known.modes[site]:
@@ -292,13 +292,12 @@ class ResizePolicy:
         return {"mode": set_mode or (call.mode if interpolates else "bilinear"), "coordinates": pixel_model}
 
     def _move_points(self, known: ExactMaps, site: Site, call: ResizeCall) -> dict[str, Any] | None:
-        if site not in known.exact:
+        if (site, call.source_size, call.size) not in known.calls:  # as PointRend's at random points, in training
+            what = f"the sampling at {call.size[0]} points at {site}"
+            self._warn(site, f"{what} is not at pixels that were audited; it stays as it is.")
             return None
-        if call.mode != "grid_sample" or (site, call.source_size, call.size) not in known.calls:
-            what = f"the sampling {call.source_size} -> {call.size} at {site}"
-            self._warn(site, f"{what} is not the one that was audited there; it stays as it is.")
-            return None
-        return {"points": known.exact[site]}
+        moved = known.modes.get(site) == "point_sample" and site in known.exact
+        return {"points": known.exact[site]} if moved else None
 
     def _warn(self, about: Any, message: str) -> None:
         if about not in self._warned:
