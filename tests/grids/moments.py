@@ -387,11 +387,11 @@ class Moments(TorchDispatchMode):
             self._sources = [carried[placed[0]]]
             return shaped[placed[0]]
         recorded = len(self.tracker.trace.meetings) > met
-        ok = self._judge_meeting(name, [shaped[i] for i in placed], layout, _expected(layout, self._chosen, smooth=True),
-                                 [carried[i] for i in placed], out, recorded)  # fmt: skip
+        claims = _expected(layout, self._chosen, smooth=True)
+        operands = [carried[i] for i in placed]
+        ok = self._judge_meeting(name, [shaped[i] for i in placed], layout, claims, operands, out, recorded)
         good = [i for i, keep in zip(placed, ok, strict=True) if keep] or placed[:1]
         # Of those that agree, the one that has read the border least.
-        claims = _expected(layout, self._chosen, smooth=True)
 
         def off(i):
             found = [_profile(shaped[i], claims[axis], axis) for axis in (0, 1)]
