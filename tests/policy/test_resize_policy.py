@@ -329,14 +329,14 @@ def test_resizes_for_which_another_backend_was_asked_obey_and_count():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(512, 683), (97, 131), (769, 769)])
 @pytest.mark.parametrize(
-    "config",
+    ("config", "size"),
     [
-        CONFIGS["fpn"],  # doubles what was rounded up, and crops by a last resize that is none at multiples of 32
-        CONFIGS["hrnet"],
-        "mmseg::stdc/stdc1_4xb12-80k_cityscapes-512x1024.py",
-        "mmseg::dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512.py",  # has more resizes at sizes that 32 does not divide
+        (CONFIGS["fpn"], (512, 683)),  # doubles what was rounded up, and crops by a last resize
+        (CONFIGS["fpn"], (769, 769)),  # that is none at multiples of 32
+        (CONFIGS["hrnet"], (97, 131)),
+        ("mmseg::stdc/stdc1_4xb12-80k_cityscapes-512x1024.py", (97, 131)),
+        ("mmseg::dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512.py", (512, 683)),  # has more resizes there
     ],
 )
 def test_registers_at_sizes_that_strides_do_not_divide(config, size):

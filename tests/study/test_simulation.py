@@ -235,7 +235,7 @@ def test_document_has_every_figure():
 @pytest.mark.parametrize("case", SIMULATIONS, ids=" ".join)
 def test_simulation_agrees_with_the_document(case):
     for n in SEEDS:
-        measured = simulate(case, n, studies=1000)
+        measured = simulate(case, n, studies=300)
         expected = documented()[(*case, n)]
         assert measured.is_near(expected, expected_from=MEASURED), (n, measured, expected)
 
@@ -243,7 +243,7 @@ def test_simulation_agrees_with_the_document(case):
 @pytest.mark.parametrize("population", POPULATIONS)
 @pytest.mark.parametrize("n", SEEDS)
 def test_nested_bootstrap_agrees_with_the_document(population, n):
-    for name, measured in nested_coverage(population, n, studies=400).items():
+    for name, measured in nested_coverage(population, n, studies=200).items():
         expected = documented()[name, population, n]
         assert measured.is_near(expected, expected_from=MEASURED_NESTED), (name, measured, expected)
 
@@ -303,7 +303,7 @@ def test_adding_seeds_until_significant_finds_what_is_not_there():
         differences = rng.standard_normal(12)
         return any(significance.sign_flip_test(differences[:n]).p <= 0.05 for n in range(6, 13))
 
-    assert rate(finds, 1000, "stopping").is_near(0.12)
+    assert rate(finds, 300, "stopping").is_near(0.12)
 
 
 def test_a_cautious_plan_reaches_its_power_in_four_studies_of_five():
