@@ -216,7 +216,7 @@ class _Unpickler(_Python):
         full = f"{IMPORT_MAPPING.get(module, module)}.{name}"
         if full not in self._globals:
             full = full.removeprefix("builtins.")
-            raise RefusedError(f"a {full}, and torch runs no code from a checkpoint", full)
+            raise RefusedError(full, full)
         return self._globals[full]
 
     def _call(self) -> None:

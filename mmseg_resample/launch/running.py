@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
-from .checkpoints import Shapes, compare_geometry, read_checkpoint, read_weights, shapes_of
+from .checkpoints import Shapes, compare_geometry, read_checkpoint, shapes_of
 from .command_line import require_folder
 from .configs import ACCELERATORS, check_metrics, require
 from .messages import UsageError, say
@@ -59,7 +59,15 @@ def _check_resume(cfg: Config) -> None:
             return
         checkpoint = pointer.read_text().strip() or str(pointer)  # empty if the job was killed while writing it
     try:
-        read_weights(checkpoint)
+        content = read_checkpoint(checkpoint)
+        meta = content.get("meta")
+        missing = [f"meta.{key}" for key in ("epoch", "iter") if not isinstance(meta, Mapping) or key not in meta]
+        missing += ["message_hub"] * ("message_hub" not in content)
+        if missing:
+            raise UsageError(
+                f"checkpoint {checkpoint}: it has weights, but no training to go on with ({', '.join(missing)} missing). "
+                f"To start from its weights, leave --resume out and set load_from."
+            )
     except UsageError as error:
         raise UsageError(
             f"--resume: {error} To resume from another one: --resume --cfg-options load_from=<checkpoint>."
