@@ -56,7 +56,8 @@ TROUBLES = {
     "checkpoints": (
         SAFE_DEFAULT,
         "import torch; from mmengine.logging import HistoryBuffer; from mmengine.runner import CheckpointLoader; "
-        "torch.save(HistoryBuffer([1.0], [1]), 'log.pth'); CheckpointLoader.load_checkpoint('log.pth')",
+        "torch.save(HistoryBuffer([1.0], [1]), 'log.pth'); "
+        "CheckpointLoader.load_checkpoint('log.pth', logger='silent')",
     ),
 }
 

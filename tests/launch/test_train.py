@@ -259,7 +259,32 @@ def refused(monkeypatch, capsys, folder, tool: str, *arguments: str, status: int
             ["mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1023"],
             "Did you mean 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'",
         ),
+        (
+            ["mmseg::fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py"],
+            r"40k_cityscapes-512x1024.py. It is mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py\.\n",
+        ),
         (["no_such_package::a/b.py"], "the package 'no_such_package' is not installed"),
+        (["msegs::a/b.py"], "the package 'msegs' is not installed. Did you mean 'mmseg'?"),
+        (["tiny.py/tiny.py"], "tiny.py is a file, not a folder"),
+        (["tiny.py", "--work-dir", "tiny.py/x"], "work_dir tiny.py/x: .*tiny.py is no folder. Name one that"),
+        (["tiny.py", "--wrok-dir", "x"], "unrecognized arguments: --wrok-dir x. Did you mean '--work-dir'?"),
+        (
+            ["tiny.py", "--launcher", "pytroch"],
+            "expected one of none, pytorch, slurm, mpi, got 'pytroch'. Did you mean 'pytorch'?",
+        ),
+        (["tiny.py", "--policy", "exat"], "--policy exat: expected exact, .* Did you mean 'exact'?"),
+        (
+            ["tiny.py", "--cfg-options", "model.decode_head.type=FCNHed"],
+            "error: type 'FCNHed' of the config: mmseg has no such model. Did you mean 'FCNHead'?",
+        ),
+        (
+            ["tiny.py", "--cfg-options", "train_dataloader.dataset.type=BaseSegDatset"],
+            "error: type 'BaseSegDatset' of the config: mmseg has no such dataset. Did you mean 'BaseSegDataset'?",
+        ),
+        (
+            ["tiny.py", "--cfg-options", "model.backbone.type=nowhere.ResNet"],
+            "error: type 'nowhere.ResNet': it needs the package nowhere, which is not installed.",
+        ),
         (["trained"], "It is a folder"),
         (["orphan.py"], "config orphan.py cannot be read: .*missing.py"),
         (["empty.py"], "training needs model, train_dataloader, train_cfg, optim_wrapper in the config"),
@@ -306,7 +331,7 @@ def test_train_refuses_what_needs_a_gpu(monkeypatch, capsys, folder, arguments, 
         ("trained/iter_5.pth", "no such file. Did you mean 'iter_4.pth'"),
         ("truncated.pth", "not a checkpoint, or truncated"),
         ("text.pth", "not a checkpoint, or truncated"),
-        ("list.pth", "not a checkpoint, or truncated"),
+        ("list.pth", "expected weights by name, got a list"),
         ("custom.pth", r"the checkpoint holds functools.partial. Nothing of it was run. If you trust the file, "),
         (
             "foreign.pth",
@@ -480,6 +505,9 @@ def test_options_of_testing_that_the_config_cannot_serve_are_refused(folder):
     cfg.default_hooks.pop("visualization")
     with pytest.raises(launch.UsageError, match=r"needs default_hooks.visualization in the config"):
         launch.prepare_test(cfg, "any.pth", show_dir="painted")
+    for option, argument in {"--out": "out", "--show-dir": "show_dir"}.items():
+        with pytest.raises(launch.UsageError, match=rf"{option} .*tiny.py/x: .*tiny.py is no folder"):
+            launch.prepare_test(config(), "any.pth", **{argument: str(folder / "tiny.py" / "x")})
     cfg = config()
     cfg.test_evaluator = [dict(type="DepthMetric")]
     with pytest.raises(launch.UsageError, match="no metric of the config writes predictions"):
