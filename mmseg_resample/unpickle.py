@@ -4,6 +4,7 @@ torch's own ``weights_only=True`` is no help to those who want a checkpoint of m
 and where it is allowed arrays of NumPy, it fills the same one twice, so that a tensor can point to freed memory.
 """
 
+import os
 import pickle
 import sys
 import tarfile
@@ -38,15 +39,21 @@ def load(file: str | Path | IO[bytes], map_location: Any = None, **_: Any) -> An
     Read are tensors, Python's builtin types and what mmengine stores beside the weights: log histories, numbers and
     arrays of NumPy in the byte order of this machine, dicts of a config, functions of its own classes. What somebody
     allowed by ``torch.serialization.add_safe_globals`` is read too. A config as text under ``meta["config"]``, as
-    mmcv 1 stored it, is left out: ``Runner.resume`` of mmengine would run it.
+    mmcv 1 stored it, is left out: ``Runner.resume`` of mmengine would run it. Where the environment sets
+    TORCH_FORCE_WEIGHTS_ONLY_LOAD, torch's own rules hold, by which most checkpoints of a training cannot be read.
 
     Raises:
         RefusedError: the file asks for anything else, is a TorchScript archive, or of the tar format of 2017.
     """
     if _is_program(file):
         raise RefusedError("a TorchScript program, or is a tar archive")
-    rules = SimpleNamespace(__name__=__name__, Unpickler=_Unpickler, load=_load_pickle)
-    content = torch.load(file, map_location=map_location, pickle_module=rules, weights_only=False)
+    rules: dict[str, Any] = {
+        "pickle_module": SimpleNamespace(__name__=__name__, Unpickler=_Unpickler, load=_load_pickle),
+        "weights_only": False,
+    }
+    if os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0").lower() in ("1", "y", "yes", "true"):
+        rules = {"weights_only": True}  # torch takes no others then
+    content = torch.load(file, map_location=map_location, **rules)
     # By the methods of dict: an instance may have attributes of these names.
     meta = dict.get(content, "meta") if isinstance(content, dict) else None
     if isinstance(meta, dict):

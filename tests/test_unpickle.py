@@ -184,6 +184,15 @@ def test_a_decision_to_trust_getattr_stays():
         assert load(stored(Call(getattr, torch.Tensor, "numpy"))) is torch.Tensor.numpy
 
 
+def test_weights_alone_where_the_environment_forces_it(monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    meta = {"config": "import os"}
+    assert load(stored({"weight": torch.ones(1), "meta": meta})) == {"weight": torch.ones(1), "meta": {}}
+    for content in (HistoryBuffer([0.5], [1]), REFUSED["os.system"]):
+        with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+            load(stored(content))
+
+
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_mmengine_loads_from_an_address_without_running_it(name, tmp_path, monkeypatch):
     """torch.hub would run it, whatever the version of torch."""

@@ -65,8 +65,8 @@ def _check_resume(cfg: Config) -> None:
         missing += ["message_hub"] * ("message_hub" not in content)
         if missing:
             raise UsageError(
-                f"checkpoint {checkpoint}: it has weights, but no training to go on with ({', '.join(missing)} missing). "
-                f"To start from its weights, leave --resume out and set load_from."
+                f"checkpoint {checkpoint}: it has weights, but no training to go on with "
+                f"({', '.join(missing)} missing). To start from its weights, leave --resume out and set load_from."
             )
     except UsageError as error:
         raise UsageError(
