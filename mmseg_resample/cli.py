@@ -1,12 +1,12 @@
 """The console command ``mmseg-resample``: it finds the command that is asked for, and imports nothing else."""
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from .suggest import did_you_mean
 from .version import __version__
 
 # The module of each command, with `main(arguments) -> exit status`, and what the command does.
@@ -29,9 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return import_module(f".{module}", __package__).main(arguments[1:])
     parser = _parser()
     name = parser.parse_args(arguments[:1]).command
-    # Not ops' wording of this: a typing error should not take the time that importing torch takes.
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
-    parser.error(f"there is no command {name!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
+    parser.error(f"there is no command {name!r}.{did_you_mean(name, COMMANDS)}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,28 +6,28 @@ need it and until when, and does nothing where it is not needed. ``apply`` calls
 
 import importlib.util
 import os
-import pickle
 import sys
 from importlib import metadata
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
+from urllib.parse import urlparse
 
-import numpy as np
 import torch
 
+from . import unpickle
 from .ops.psa_mask import Kind, psa_mask, psa_mask_transpose
 
 __all__ = [
     "FrameworkError",
     "MissingOperatorError",
-    "allow_mmengine_checkpoints",
     "apply",
     "defer_missing_mmcv_operators",
     "find_own_configs",
     "find_packages_by_module",
     "own_files",
+    "read_checkpoints_as_data",
     "require_mmseg",
     "require_mmseg_models",
 ]
@@ -44,7 +44,7 @@ def apply() -> None:
     require_mmseg_models()
     find_packages_by_module()
     find_own_configs()
-    allow_mmengine_checkpoints()
+    read_checkpoints_as_data()
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -293,73 +293,35 @@ def own_files(kind: str) -> Path:
 # Checkpoints
 
 
-def allow_mmengine_checkpoints() -> None:
-    """Let ``torch.load`` read what mmengine stores beside the weights, under ``weights_only=True``.
+def read_checkpoints_as_data() -> None:
+    """Let mmengine read checkpoints by ``unpickle.load``, which runs nothing of them, from files and URLs alike.
 
-    Needed by torch 2.6 and later, where ``weights_only=True`` is the default, with mmengine up to 0.10.7, which calls
-    ``torch.load`` without the argument; and by everyone who wants to keep the safe default. mmengine stores log
-    histories, numpy numbers and arrays of them (under the module names of numpy 1 or 2, whichever wrote the file),
-    dicts of the config, and functions of its own classes. Any other global in a checkpoint is still refused.
+    Needed by every mmengine up to 0.10.7: it calls ``torch.load`` without ``weights_only``, so that torch before 2.6
+    runs what a file says, and torch from 2.6 on refuses what mmengine itself stores; what comes from a URL every torch
+    runs; and ``Runner.resume`` executes a config that a checkpoint holds as text.
     """
-    if torch.__version__ < "2.6":
+    from mmengine.runner import checkpoint
+
+    if isinstance(checkpoint.torch, _Torch):
         return
-    from mmengine.config import ConfigDict
-    from mmengine.logging import HistoryBuffer
-    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
-
-    codes = "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]
-    types = [ConfigDict, HistoryBuffer, OneCycleParamScheduler, bytes, *{type(np.dtype(code)) for code in codes}]
-    allowed: list[Any] = [(_number_dtype, "numpy.dtype"), (_Array, "numpy.ndarray")]
-    # With their names: leaving somebody's `with safe_globals([HistoryBuffer])` would take a bare type away again.
-    allowed += [(item, f"{item.__module__}.{item.__qualname__}") for item in types]
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        allowed += [(_empty_array, f"{module}._reconstruct"), (np.float64().__reduce__()[0], f"{module}.scalar")]
-    # The loader fills only objects of allowed types. No file can call this one: a name in a file has no line break.
-    allowed.append((np.ndarray, "numpy.ndarray\n(to be filled, not called)"))
-    if getattr not in torch.serialization.get_safe_globals():  # somebody's own decision goes first
-        allowed.append((_mmengine_function, "builtins.getattr"))
-    torch.serialization.add_safe_globals(allowed)
+    checkpoint.torch = _Torch("torch")
+    checkpoint.load_url = _load_url
 
 
-class _Array(np.ndarray):
-    """Substitute for ``numpy.ndarray``, which turns any bytes into objects: ``ndarray((1,), "O", buffer=address)``.
+class _Torch(ModuleType):
+    """Module ``torch`` with another ``load``."""
 
-    A type, so that numpy's own ``_reconstruct`` takes it where somebody allowed that one besides ours.
-    """
+    load = staticmethod(unpickle.load)
 
-    def __new__(cls, *args: Any) -> "_Array":
-        raise pickle.UnpicklingError(f"Unsupported global: numpy.ndarray called with {args}.")
-
-    def __reduce__(self) -> Any:
-        return self.view(np.ndarray).__reduce__()  # the next checkpoint must not mention this class
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
 
 
-def _empty_array(*_: Any) -> np.ndarray:
-    """Stand in for ``numpy._core.multiarray._reconstruct``, whose array the loader fills next."""
-    return np.empty(0)
-
-
-def _number_dtype(*args: Any) -> np.dtype:
-    """Stand in for ``numpy.dtype``, for numbers and booleans."""
-    dtype = np.dtype(*args)
-    if dtype.kind not in "biufc":
-        raise pickle.UnpicklingError(f"Unsupported global: numpy.dtype{args} is not a type of numbers.")
-    return dtype
-
-
-def _mmengine_function(owner: Any, name: str) -> Any:
-    """Stand in for ``getattr``, through which pickle refers to a function that was defined in a class.
-
-    Returns the statistics of ``HistoryBuffer`` and the annealing functions of the one-cycle schedulers. The builtin
-    would hand a checkpoint the module globals behind any function.
-    """
-    from mmengine.logging import HistoryBuffer
-    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
-
-    functions = {
-        HistoryBuffer: ("min", "max", "mean", "current"),
-        OneCycleParamScheduler: ("_annealing_cos", "_annealing_linear"),
-    }
-    if not isinstance(owner, type) or name not in functions.get(owner, ()):
-        raise pickle.UnpicklingError(f"Unsupported global: getattr({owner!r}, {name!r}) is not what mmengine stores.")
-    return getattr(owner, name)
+def _load_url(url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True, **_: Any) -> Any:
+    """Replace ``torch.hub.load_state_dict_from_url``, with the same cache."""
+    folder = Path(model_dir or os.path.join(torch.hub.get_dir(), "checkpoints"))
+    file = folder / os.path.basename(urlparse(url).path)
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), progress=progress)
+    return unpickle.load(file, map_location)

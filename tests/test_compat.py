@@ -4,27 +4,21 @@ The installed versions decide which work-arounds are needed; the others must lea
 No test asks mmengine's hub for a config: where it does not find a package, it installs one.
 """
 
-import functools
 import importlib
 import importlib.util
-import io
 import os
-import pickle
 import pkgutil
 import subprocess
 import sys
 import sysconfig
-import zipfile
 from importlib import metadata
 from pathlib import Path
 
 import mmseg
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config, ConfigDict
-from mmengine.logging import HistoryBuffer
+from mmengine.config import Config
 
 import mmseg_resample  # noqa: F401  (applies the work-arounds)
 from mmseg_resample import compat
@@ -61,8 +55,9 @@ TROUBLES = {
     ),
     "checkpoints": (
         SAFE_DEFAULT,
-        "import io, torch; from mmengine.logging import HistoryBuffer; file = io.BytesIO(); "
-        "torch.save(HistoryBuffer([1.0], [1]), file); file.seek(0); torch.load(file)",
+        "import torch; from mmengine.logging import HistoryBuffer; from mmengine.runner import CheckpointLoader; "
+        "torch.save(HistoryBuffer([1.0], [1]), 'log.pth'); "
+        "CheckpointLoader.load_checkpoint('log.pth', logger='silent')",
     ),
 }
 
@@ -83,11 +78,12 @@ def test_stock_packages_fail_without_the_work_around_and_run_with_it(trouble, tm
 
 def test_apply_twice_changes_nothing():
     from mmcv.utils import ext_loader
+    from mmengine.runner import checkpoint
     from mmengine.utils import package_utils
 
     def state():
         functions = ext_loader.load_ext, package_utils.is_installed, package_utils.get_installed_path
-        return functions, set(torch.serialization.get_safe_globals()) if SAFE_DEFAULT else set()
+        return functions, checkpoint.torch, checkpoint.load_url
 
     before = state()
     compat.apply()
@@ -245,110 +241,6 @@ print(config.Config.fromfile({str(child)!r}).model.decode_head.type)
 print(config.get_installed_path("mmsegmentation") == config.get_installed_path("onedl-mmsegmentation"))
 """
     assert python(code, "-S", "-E").split()[-2:] == ["FCNHead", "True"]
-
-
-# Checkpoints
-
-
-def stored(content: object, *, numpy: str = "numpy._core") -> io.BytesIO:
-    """A checkpoint file as torch writes it, with numpy's functions under the module name ``numpy``."""
-    written, renamed = io.BytesIO(), io.BytesIO()
-    torch.save(content, written)
-    with zipfile.ZipFile(written) as source, zipfile.ZipFile(renamed, "w") as target:
-        for entry in source.infolist():
-            data = source.read(entry)
-            if entry.filename.endswith("data.pkl"):
-                own = np.float64().__reduce__()[0].__module__.rpartition(".")[0]
-                data = data.replace(f"c{own}.multiarray\n".encode(), f"c{numpy}.multiarray\n".encode())
-                assert f"c{numpy}.multiarray\n".encode() in data or b"multiarray" not in data
-            target.writestr(entry.filename, data)
-    renamed.seek(0)
-    return renamed
-
-
-@pytest.mark.parametrize("numpy", ["numpy.core", "numpy._core"])
-def test_what_mmengine_stores_is_read_under_the_names_of_numpy_1_and_2(numpy):
-    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
-
-    loss = HistoryBuffer([0.5, 0.25], [1, 2])
-    content = {
-        "state_dict": {"weight": torch.arange(3.0)},
-        "message_hub": {
-            "log_scalars": {"train/loss": loss},
-            "runtime_info": {"best_score": np.float32(31.4), "eta": np.float64(7), "flag": np.bool_(True)},
-        },
-        "meta": {
-            "dataset_meta": ConfigDict(classes=["a", "b"], weight=np.array([[1, 2]], dtype=np.int16), none=np.zeros(0))
-        },
-        "param_schedulers": [{"anneal_func": OneCycleParamScheduler._annealing_cos}],
-    }
-    loaded = torch.load(stored(content, numpy=numpy))
-
-    assert torch.equal(loaded["state_dict"]["weight"], torch.arange(3.0))
-    history = loaded["message_hub"]["log_scalars"]["train/loss"]
-    assert [list(values) for values in history.data] == [[0.5, 0.25], [1, 2]]
-    assert history.statistics("mean") == loss.statistics("mean") == 0.25
-    info = loaded["message_hub"]["runtime_info"]
-    assert info == {"best_score": np.float32(31.4), "eta": 7.0, "flag": True} and info["best_score"].dtype == np.float32
-    meta = loaded["meta"]["dataset_meta"]
-    assert isinstance(meta, ConfigDict) and meta.classes == ["a", "b"] and meta.none.size == 0
-    assert meta.weight.dtype == np.int16 and type(meta.weight) is np.ndarray and meta.weight.tolist() == [[1, 2]]
-    assert loaded["param_schedulers"][0]["anneal_func"] is OneCycleParamScheduler._annealing_cos
-
-
-@pytest.mark.skipif(not SAFE_DEFAULT, reason="this torch loads everything by default")
-def test_permissions_of_others_do_not_interfere():
-    """onedl-mmengine loads while it allows the originals in numpy; which of two for one name wins is left to chance."""
-    reconstruct = np.empty(0).__reduce__()[0]
-    numbers = pickle.loads(pickle.dumps(reconstruct(compat._Array, (0,), b"b"), protocol=2))
-    assert type(numbers) is np.ndarray
-
-    content = {"log": HistoryBuffer([0.5], [1]), "array": np.arange(3)}
-    with torch.serialization.safe_globals([HistoryBuffer, reconstruct, np.ndarray, np.dtype, type(np.dtype(float))]):
-        loaded = torch.load(stored(content))
-    loaded = torch.load(stored(loaded))  # neither left traces in what is saved nor lost permissions
-    assert loaded["log"].mean() == 0.5 and loaded["array"].tolist() == [0, 1, 2]
-
-
-class Call:
-    """Pickles as a call of ``function``."""
-
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
-
-
-@pytest.mark.skipif(not SAFE_DEFAULT, reason="this torch loads everything by default")
-@pytest.mark.parametrize(
-    "content",
-    {
-        "os.system": Call(os.system, "true"),
-        "eval": Call(eval, "1"),
-        "partial": functools.partial(print),
-        "getattr __init__": Call(getattr, HistoryBuffer, "__init__"),
-        "getattr __setstate__": Call(getattr, HistoryBuffer, "__setstate__"),
-        "getattr Tensor": Call(getattr, torch.Tensor, "numpy"),
-        "ndarray": Call(np.ndarray, (1,), "O", b"\0" * 8),  # would make a Python object of any address
-        "array of objects": np.array([None]),
-        "dtype of objects": np.dtype("O"),
-        "array of records": np.zeros(1, dtype=[("field", "f4")]),
-    }.items(),
-    ids=lambda item: item[0],
-)
-def test_anything_else_in_a_checkpoint_is_refused(content):
-    with pytest.raises(pickle.UnpicklingError, match=r"Unsupported global|unsupported GLOBAL"):
-        torch.load(stored(content[1]))
-
-
-@pytest.mark.skipif(not SAFE_DEFAULT, reason="this torch loads everything by default")
-def test_a_decision_to_trust_getattr_stays():
-    code = (
-        "import torch; torch.serialization.add_safe_globals([getattr]); import mmseg_resample\n"
-        "print([f for f in torch.serialization.get_safe_globals() if 'builtins.getattr' in str(f)])\n"
-    )
-    assert python(code).splitlines()[-1] == "[]"
 
 
 # What must be there

@@ -14,6 +14,7 @@ ROOT = Path(mmseg_resample.__file__).parent
 ROOMS = [
     *("ops", "grids", "policy", "resamplers", "models", "datasets", "evaluation", "visualization"),
     *("study", "launch", "__init__.py", "__main__.py", "api.py", "cli.py", "compat.py", "derive.py", "files.py"),
+    *("suggest.py", "unpickle.py"),
 ]
 
 QUESTIONS = {"how", "what", "when", "where", "whether", "which", "who", "why"}

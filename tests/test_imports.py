@@ -15,22 +15,24 @@ ROOT = Path(mmseg_resample.__file__).parent
 ALLOWED = {
     "__main__": {"cli"},
     "api": {"grids", "launch", "policy"},
-    "cli": {"version"},  # and, by name, the one command of launch or study that is asked for
-    "compat": {"ops"},
+    "cli": {"suggest", "version"},  # and, by name, the one command of launch or study that is asked for
+    "compat": {"ops", "unpickle"},
     "datasets": {"files", "grids"},
     "deploy": set(),
     "derive": set(),
     "evaluation": {"files"},
     "files": set(),
-    "grids": {"ops"},
-    "launch": {"compat", "datasets", "files", "grids", "ops", "register", "visualization"},
+    "grids": {"ops", "suggest"},
+    "launch": {"compat", "datasets", "files", "grids", "ops", "register", "suggest", "unpickle", "visualization"},
     "models": {"derive", "grids", "ops", "policy", "resamplers"},
-    "ops": set(),
-    "policy": {"derive", "grids", "ops"},
+    "ops": {"suggest"},
+    "policy": {"derive", "grids", "ops", "suggest"},
     "resamplers": {"ops"},
-    "study": {"evaluation", "files", "grids", "launch", "ops", "register"},
+    "study": {"evaluation", "files", "grids", "launch", "register", "suggest"},
+    "suggest": set(),
+    "unpickle": set(),
     "version": set(),
-    "visualization": {"resamplers"},
+    "visualization": {"resamplers", "suggest"},
 }
 # What the parts that serve every network may import from outside, besides the standard library.
 OUTSIDE = {

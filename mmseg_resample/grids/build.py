@@ -2,11 +2,13 @@
 
 import ast
 import importlib
+import pkgutil
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from ..suggest import did_you_mean
 from .fake import fake_tensors
 
 
@@ -44,13 +46,25 @@ def _find(spec: str) -> Any:
         raise ValueError(f"audit: expected 'module:callable', got {spec!r}.")
     try:
         found = importlib.import_module(module_name)
-        for part in path.split("."):
-            found = getattr(found, part)
     except ImportError as error:
-        raise ValueError(f"audit: {module_name} cannot be imported ({error}). Is it installed?") from error
-    except AttributeError as error:
-        raise ValueError(f"audit: {spec}: {error}.") from error
+        hint = did_you_mean(module_name, _beside(module_name))
+        raise ValueError(f"audit: {module_name} cannot be imported ({error}). Is it installed?{hint}") from error
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            raise ValueError(f"audit: {spec}: {error}.{did_you_mean(part, dir(found))}") from error
     return found
+
+
+def _beside(module_name: str) -> list[str]:
+    """List the modules of the package that ``module_name`` would be in; all that can be imported if in none."""
+    package, _, _ = module_name.rpartition(".")
+    try:
+        folders = importlib.import_module(package).__path__ if package else None
+    except (ImportError, AttributeError):
+        return []
+    return [f"{package}.{found.name}".lstrip(".") for found in pkgutil.iter_modules(folders)]
 
 
 def _parse(arguments: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:

@@ -8,13 +8,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .. import register
-from .command_line import KeyValues, add_arguments, add_config_arguments, add_policy_argument, run
+from .command_line import (
+    KeyValues,
+    Parser,
+    add_arguments,
+    add_config_arguments,
+    add_policy_argument,
+    require_file,
+    require_folder,
+    run,
+)
 from .messages import UsageError
 
 if TYPE_CHECKING:
-    from .checkpoints import check_weights, read_weights
+    from .checkpoints import check_weights, read_file, read_weights
     from .configs import (
         config_from_arguments,
+        describe_unknown_type,
         dotted_keys,
         find_config,
         load_config,
@@ -34,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KeyValues",
+    "Parser",
     "UsageError",
     "add_arguments",
     "add_config_arguments",
@@ -41,16 +52,20 @@ __all__ = [
     "build_runner",
     "check_weights",
     "config_from_arguments",
+    "describe_unknown_type",
     "dotted_keys",
     "find_config",
     "init_processes",
     "load_config",
     "prepare_test",
     "prepare_training",
+    "read_file",
     "read_weights",
     "report",
     "require",
     "require_data",
+    "require_file",
+    "require_folder",
     "run",
     "run_training",
     "set_policy",

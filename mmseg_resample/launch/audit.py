@@ -4,7 +4,6 @@ import argparse
 import atexit
 import gc
 import json
-import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -48,11 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = launch.Parser(
         prog="mmseg-resample audit",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     launch.add_config_arguments(parser)
     parser.add_argument(
@@ -93,13 +91,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _audit(args: argparse.Namespace) -> int:
     warnings.simplefilter("ignore")  # those of networks, about the sizes that the report is about
-    for path in filter(None, (args.plot, args.json)):  # before the work, not after it
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise launch.UsageError(f"{path} cannot be written: {error}") from error
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise launch.UsageError(f"{path} cannot be written: {'a folder' if path.is_dir() else 'no permission'}.")
+    for option, path in {"--plot": args.plot, "--json": args.json}.items():  # before the work, not after it
+        if path:
+            launch.require_file(option, path)
     audit = _audit_callable(args) if _names_a_callable(args.config) else _audit_config(args)
     from rich.console import Console
 
@@ -109,12 +103,15 @@ def _audit(args: argparse.Namespace) -> int:
     if not console.is_terminal:
         console.width = max(console.width, 120)
     print_report(audit, console, args.all)
-    if args.plot:
-        audit.plot(args.plot)
-        console.print(f"displacement fields: {args.plot}")
-    if args.json:
-        args.json.write_text(json.dumps(audit.to_json(), indent=1))
-        console.print(f"findings: {args.json}")
+    try:
+        if args.plot:
+            audit.plot(args.plot)
+            console.print(f"displacement fields: {args.plot}")
+        if args.json:
+            args.json.write_text(json.dumps(audit.to_json(), indent=1))
+            console.print(f"findings: {args.json}")
+    except OSError as error:  # a disk that is full, say: not what status 1 says
+        raise launch.UsageError(f"{args.plot or args.json}: it cannot be written ({error}).") from error
     if args.max_shift is None:
         return 0
     passes = audit.passes["config"]
@@ -167,7 +164,9 @@ def _cause(cfg: Any, error: Exception) -> str:
         if find_spec(package) is None:
             return f"it needs the package {package}, which is not installed."
     message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-    return f"{type(error).__name__}: {str(message).strip().partition(chr(10))[0]}"
+    return (
+        launch.describe_unknown_type(error) or f"{type(error).__name__}: {str(message).strip().partition(chr(10))[0]}"
+    )
 
 
 def _sizes(numbers: Sequence[int] | None) -> list[tuple[int, int]]:

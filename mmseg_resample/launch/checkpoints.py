@@ -1,6 +1,5 @@
 """Checks of a checkpoint: that it can be read, fits the model, and was trained with the same pixel model."""
 
-import ast
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,10 @@ import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner
 
-from .configs import dotted_items, suggest_file, type_name
+from ..suggest import did_you_mean_file
+from ..unpickle import RefusedError
+from .configs import dotted_items, type_name
+from .dumped import read_setting
 from .messages import UsageError, say
 
 Shapes = dict[str, tuple[int, ...]]
@@ -33,64 +35,51 @@ def shapes_of(content: Mapping[str, Any]) -> Shapes:
 
 def read_checkpoint(checkpoint: str) -> Mapping[str, Any]:
     """Read a checkpoint; see ``read_weights`` for what it raises."""
-    if "://" not in checkpoint and not Path(checkpoint).is_file():
-        raise UsageError(f"checkpoint {checkpoint}: no such file.{suggest_file(Path(checkpoint))}")
+    content = read_file(checkpoint)
     try:
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu", logger="silent")
         shapes_of(content)
-        return content
+    except (AttributeError, TypeError) as error:
+        raise UsageError(
+            f"checkpoint {checkpoint}: expected weights by name, got a {type(content).__name__}."
+        ) from error
+    return content
+
+
+def read_file(checkpoint: str) -> Any:
+    """Read what ``torch.save`` wrote to a file or below a URL, as data; see ``read_weights`` for what it raises."""
+    if "://" not in checkpoint and not Path(checkpoint).is_file():
+        raise UsageError(f"checkpoint {checkpoint}: no such file.{did_you_mean_file(Path(checkpoint))}")
+    try:
+        return CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu", logger="silent")
+    except RefusedError as error:
+        raise UsageError(f"checkpoint {checkpoint}: {error}{_how_to_trust(error.name)}") from error
     except Exception as error:  # whatever a broken file makes torch raise
-        refused = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
-        if refused:
-            raise UsageError(
-                f"checkpoint {checkpoint}: it holds a {refused[1]}, and torch runs no code from a checkpoint. If you "
-                f"trust the file, import a module that calls torch.serialization.add_safe_globals([{refused[1]}]) in "
-                f"custom_imports of the config."
-            ) from error
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise UsageError(f"checkpoint {checkpoint}: not a checkpoint, or truncated ({reason:.120}).") from error
+
+
+def _how_to_trust(name: str | None) -> str:
+    if name is None:
+        return ""
+    if not hasattr(torch.serialization, "add_safe_globals"):
+        return " If you trust the file, load it with torch.load and save its state_dict alone."
+    return (
+        f" If you trust the file, import a module that calls torch.serialization.add_safe_globals([{name}]) in "
+        f"custom_imports of the config."
+    )
 
 
 def compare_geometry(model: Mapping[str, Any], content: Mapping[str, Any], checkpoint: str) -> None:
     """Warn if ``model`` reads its features at other positions than the model that the checkpoint was trained as."""
     meta = content.get("meta")
-    trained = _stored_model(meta.get("cfg") if isinstance(meta, Mapping) else None)
-    if trained is None:
+    trained = read_setting(meta.get("cfg"), "model") if isinstance(meta, Mapping) else None
+    if not isinstance(trained, dict):
         return
     before, now = _geometry(trained), _geometry(model)
     keys = [key for key in {**before, **now} if (before.get(key) or None) != (now.get(key) or None)]
     if keys:
         differences = ", ".join(f"{key}={before.get(key)} (now {now.get(key)})" for key in keys)
         say(f"warning: checkpoint {checkpoint}: trained with {differences}.")
-
-
-def _stored_model(text: Any) -> Mapping[str, Any] | None:
-    """Read ``model`` out of a config as mmengine stores it in checkpoints, without running it; None if absent."""
-    try:
-        tree = ast.parse(text if isinstance(text, str) else "")
-    except (SyntaxError, ValueError):
-        return None
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "model":
-            model = _literal(node.value)
-            return model if isinstance(model, dict) else None
-    return None
-
-
-def _literal(node: ast.expr) -> Any:
-    """Evaluate nested literals and calls of ``dict``; None for any other expression."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
-        (first, *_) = [_literal(argument) for argument in node.args] or [None]
-        return {**(first or {}), **{item.arg: _literal(item.value) for item in node.keywords}}
-    if isinstance(node, ast.Dict):
-        pairs = zip(node.keys, node.values, strict=True)
-        return {ast.literal_eval(key): _literal(value) for key, value in pairs if isinstance(key, ast.Constant)}
-    if isinstance(node, ast.List | ast.Tuple):
-        return [_literal(item) for item in node.elts]
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return None
 
 
 def _geometry(model: Mapping[str, Any]) -> dict[str, Any]:

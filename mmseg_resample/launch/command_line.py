@@ -1,10 +1,39 @@
 """The options that the commands share, and their exit statuses."""
 
 import argparse
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from ..suggest import did_you_mean
 from .messages import UsageError, say
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser of a command: with texts as they are written, and names suggested for options that it does not know."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"formatter_class": argparse.RawDescriptionHelpFormatter, **kwargs})
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse, and end the process where an option is unknown."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}.{self._suggestion(unknown)}")
+        return parsed
+
+    def _suggestion(self, unknown: Sequence[str]) -> str:
+        option = next((text for text in unknown if text.startswith("--")), "")
+        known = [name for action in self._actions for name in action.option_strings]
+        return did_you_mean(option.partition("=")[0], known)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            hint = did_you_mean(str(value), known)
+            raise argparse.ArgumentError(action, f"expected one of {', '.join(known)}, got {value!r}.{hint}")
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +94,7 @@ class KeyValues(argparse.Action):
 def run(main: Callable[[], int | None]) -> int:
     """Run a command and return its exit status: its own or 0, 2 after a ``UsageError``, 130 after Ctrl-C.
 
-    Packages that are missing, or do not fit together, are such an error too.
+    Packages that are missing or do not fit together, and types that no registry has, are such an error too.
 
     Args:
         main: the command; None is status 0. Any other exception passes through, with its traceback.
@@ -82,6 +111,52 @@ def run(main: Callable[[], int | None]) -> int:
             raise
         say(f"error: {error}")
         return 2
+    except KeyError as error:
+        if " registry" not in str(error):
+            raise
+        from . import describe_unknown_type  # imports mmseg
+
+        problem = describe_unknown_type(error)
+        if problem is None:
+            raise
+        say(f"error: {problem}")
+        return 2
     except KeyboardInterrupt:
         say("interrupted")
         return 130
+
+
+def require_folder(option: str, folder: str | Path) -> None:
+    """Refuse a folder that cannot be written to, or not be made, before the work whose results it is for.
+
+    Raises:
+        UsageError: names the folder above it that is a file or read-only.
+    """
+    _require(f"{option} {folder}", folder)
+
+
+def _require(what: str, folder: str | Path) -> None:
+    path = Path(folder).absolute()
+    above = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
+    if not above.is_dir():
+        raise UsageError(f"{what}: {above} is no folder. Name one that is there or can be made.")
+    try:
+        with tempfile.TemporaryFile(dir=above):  # the only test that sees every file system as it is
+            pass
+    except OSError as error:
+        raise UsageError(f"{what}: {above} cannot be written to ({error.strerror}).") from error
+
+
+def require_file(option: str, path: Path) -> None:
+    """Refuse a file that cannot be written, as ``require_folder`` does, and make its folder.
+
+    Raises:
+        UsageError: says what is in the way.
+    """
+    _require(f"{option} {path}", path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(path):
+            path.open("ab").close()
+    except OSError as error:
+        raise UsageError(f"{option} {path}: it cannot be written ({error.strerror}).") from error

@@ -1,22 +1,27 @@
 """From the name of a config to a config that can be used, and what is checked before anything is built."""
 
 import argparse
-import difflib
 import inspect
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
+import mmengine.registry
+import mmseg.registry
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.device import get_device
+from mmengine.registry import Registry
 from mmengine.runner import Runner
 from mmengine.utils import get_installed_path, is_installed
 from mmseg.registry import DATASETS
 
 from ..compat import own_files
 from ..ops import Coordinates
+from ..suggest import did_you_mean, did_you_mean_file, did_you_mean_key
 from .messages import UsageError, say
 
 ACCELERATORS = ("cuda", "musa", "npu", "mlu")  # that mmengine trains on in mixed precision, or on several
@@ -87,36 +92,40 @@ def find_config(config: str) -> Path:
         UsageError: there is no such file; the message suggests names that are there.
     """
     package, separator, name = config.rpartition("::")
-    path = Path(config)
-    if package == "mmseg_resample":
-        path = own_files("configs") / name
-    elif separator:
-        if not is_installed(package):
-            raise UsageError(f"{config}: the package {package!r} is not installed; `mmseg` is, try mmseg::{name}.")
-        path = Path(get_installed_path(package), ".mim", "configs", name)
-    if separator and not path.suffix:
-        path = path.with_suffix(".py")
+    if not separator:
+        path, hint = Path(config), ""
+    else:
+        folder = _config_folder(package, config)
+        path = folder / name
+        path = path if path.suffix else path.with_suffix(".py")
+        hint = "" if path.is_file() else _elsewhere(config, package, folder, path)
     if path.is_file():
         return path
-    raise UsageError(f"config {config}: there is no file {path}.{suggest_file(path)}")
+    raise UsageError(f"config {config}: there is no file {path}.{hint or did_you_mean_file(path)}")
 
 
-def suggest_file(path: Path) -> str:
-    """Say what is there instead of ``path``: a sentence, with a space before it."""
-    if path.is_dir():
-        return " It is a folder."
-    folder = next(parent for parent in path.parents if parent.is_dir())
-    missing = path.relative_to(folder).parts[0]
-    close = difflib.get_close_matches(missing, sorted(os.listdir(folder)), n=3, cutoff=0.6)
-    return f" Did you mean {', or '.join(close)}?" if close else f" Nothing in {folder.resolve()} is called {missing}."
+def _config_folder(package: str, config: str) -> Path:
+    if package == "mmseg_resample":
+        return own_files("configs")
+    if not is_installed(package):
+        hint = did_you_mean(package, [name for name in MODULE2PACKAGE if find_spec(name) is not None])
+        raise UsageError(f"config {config}: the package {package!r} is not installed.{hint}")
+    return Path(get_installed_path(package), ".mim", "configs")
+
+
+def _elsewhere(config: str, package: str, folder: Path, path: Path) -> str:
+    """Say where a config of a package lies that is named without its folder, or spelt almost so; "" if nowhere."""
+    names = {file.name: f"{package}::{file.relative_to(folder).as_posix()}" for file in folder.rglob("*.py")}
+    if path.name in names:
+        return f" It is {names[path.name]}."
+    return did_you_mean(config, names.values(), cutoff=0.9)
 
 
 def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
     keys = list(dotted_keys(cfg.to_dict()))
     for option in options:
         if option not in keys and option.split(".")[0] not in _RUNNER_ARGUMENTS - set(keys):
-            nearest = _nearest(option, keys)
-            hint = f" Did you mean {nearest}?" if nearest else ""
+            hint = did_you_mean_key(option, keys)
             say(f"warning: --cfg-options: the config has no {option}, so it is added.{hint}")
     try:
         cfg.merge_from_dict(dict(options))
@@ -135,16 +144,6 @@ def dotted_items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in items:
         yield f"{prefix}{key}", value
         yield from dotted_items(value, f"{prefix}{key}.")
-
-
-def _nearest(option: str, keys: Sequence[str]) -> str | None:
-    """Find the key with the most similar spelling that ends alike (max_iters: train_cfg.max_iters) or begins alike."""
-    parent, _, name = option.rpartition(".")
-    namesakes = [key for key in keys if key.rpartition(".")[2] == name]
-    siblings = [key for key in keys if key.rpartition(".")[0] == parent]
-    near = difflib.get_close_matches(name, [key.rpartition(".")[2] for key in siblings], n=1)
-    close = difflib.get_close_matches(option, namesakes, n=1, cutoff=0) if namesakes else []
-    return close[0] if close else f"{parent}.{near[0]}".lstrip(".") if near else None
 
 
 def set_policy(cfg: Config, pixel_model: str) -> None:
@@ -174,7 +173,8 @@ def set_policy(cfg: Config, pixel_model: str) -> None:
         policy = dict(rules=[dict(coordinates=pixel_model)])
     else:
         known = ", ".join(get_args(Coordinates))
-        raise UsageError(f"--policy {pixel_model}: expected exact, True, False or one of {known}.")
+        hint = did_you_mean(pixel_model, ["exact", *flags, *get_args(Coordinates)])
+        raise UsageError(f"--policy {pixel_model}: expected exact, True, False or one of {known}.{hint}")
     if cfg.model.type == "LeanSegmentor":
         cfg.model.pop("resize_policy", None)
         cfg.model.segmentor = _under_policy(wrapped, policy)
@@ -253,3 +253,26 @@ def type_name(model: Mapping[str, Any]) -> str:
     """Return the name of the class that a config asks for, without scope and module."""
     kind = model.get("type")
     return getattr(kind, "__name__", str(kind)).rpartition(".")[2]  # configs of mmengine's new style have classes
+
+
+def describe_unknown_type(error: Exception) -> str | None:
+    """Say in a sentence which name of a config no registry of mmengine knows; None if that is not the error."""
+    match = re.search(r"([^\s'\"]+) is not in the (\w+)::(\S.*?) registry", str(error))
+    if match is None:
+        return None
+    name, scope, kind = match.groups()
+    package, dot, _ = name.partition(".")
+    if dot and find_spec(package) is None:
+        return f"type {name!r}: it needs the package {package}, which is not installed."
+    known = {key for registry in _registries(kind) for key in registry.module_dict}
+    return (
+        f"type {name!r} of the config: {scope} has no such {kind}.{did_you_mean(name, sorted(known))} What is your own "
+        f"is registered by a module that custom_imports names."
+    )
+
+
+def _registries(kind: str) -> Iterator[Registry]:
+    for module in (mmseg.registry, mmengine.registry):
+        for value in vars(module).values():
+            if isinstance(value, Registry) and value.name == kind:
+                yield value

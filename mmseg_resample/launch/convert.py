@@ -36,11 +36,10 @@ exit status: 0 done, 2 a file or the command line is wrong (one message says wha
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert a checkpoint; see ``launch.run`` for what is returned."""
-    parser = argparse.ArgumentParser(
+    parser = launch.Parser(
         prog="mmseg-resample convert",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", type=Path, help="a state dict, or a dict with one under 'state_dict' or 'model'")
     parser.add_argument("destination", type=Path, help="where to write the converted checkpoint")
@@ -60,6 +59,7 @@ def _convert(args: argparse.Namespace) -> None:
     if args.destination.exists() and not args.overwrite:
         raise launch.UsageError(f"destination {args.destination}: it is there already. Give --overwrite to replace it.")
 
+    launch.require_file("destination", args.destination)
     register()
     source = read(args.source)
     try:
@@ -85,15 +85,7 @@ def read(path: Path) -> "dict[str, Tensor]":
     """Read the state dict in a file, without running code from it."""
     import torch
 
-    if not path.is_file():
-        raise launch.UsageError(f"checkpoint {path}: no such file.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a broken file makes torch raise
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise launch.UsageError(
-            f"checkpoint {path}: not a checkpoint, truncated, or it holds more than weights ({reason:.160})."
-        ) from error
+    content = launch.read_file(str(path))
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

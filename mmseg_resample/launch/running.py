@@ -14,7 +14,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
-from .checkpoints import Shapes, compare_geometry, read_checkpoint, read_weights, shapes_of
+from .checkpoints import Shapes, compare_geometry, read_checkpoint, shapes_of
+from .command_line import require_folder
 from .configs import ACCELERATORS, check_metrics, require
 from .messages import UsageError, say
 
@@ -34,6 +35,7 @@ def prepare_training(cfg: Config, *, amp: bool = False, resume: bool = False) ->
     """
     require(cfg, "training", "model", "train_dataloader", "train_cfg", "optim_wrapper")
     check_metrics(cfg, "val_evaluator")
+    require_folder("work_dir", cfg.work_dir)
     wrapper = cfg.optim_wrapper
     if amp and wrapper.get("type", "OptimWrapper") != "AmpOptimWrapper":
         if wrapper.get("type", "OptimWrapper") != "OptimWrapper":
@@ -57,7 +59,15 @@ def _check_resume(cfg: Config) -> None:
             return
         checkpoint = pointer.read_text().strip() or str(pointer)  # empty if the job was killed while writing it
     try:
-        read_weights(checkpoint)
+        content = read_checkpoint(checkpoint)
+        meta = content.get("meta")
+        missing = [f"meta.{key}" for key in ("epoch", "iter") if not isinstance(meta, Mapping) or key not in meta]
+        missing += ["message_hub"] * ("message_hub" not in content)
+        if missing:
+            raise UsageError(
+                f"checkpoint {checkpoint}: it has weights, but no training to go on with "
+                f"({', '.join(missing)} missing). To start from its weights, leave --resume out and set load_from."
+            )
     except UsageError as error:
         raise UsageError(
             f"--resume: {error} To resume from another one: --resume --cfg-options load_from=<checkpoint>."
@@ -114,6 +124,9 @@ def prepare_test(
     """
     require(cfg, "testing", "model", "test_dataloader", "test_cfg", "test_evaluator")
     check_metrics(cfg, "test_evaluator")
+    for option, folder in {"work_dir": cfg.work_dir, "--out": out, "--show-dir": show_dir}.items():
+        if folder:
+            require_folder(option, folder)
     model = cfg.to_dict()["model"]
     if show or show_dir:
         require(cfg, "showing predictions", "default_hooks.visualization", "visualizer")

@@ -20,11 +20,10 @@ exit status: 0 done, 2 the command line cannot work (one message says why), 130 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Test a checkpoint; see ``launch.run`` for what is returned."""
-    parser = argparse.ArgumentParser(
+    parser = launch.Parser(
         prog="mmseg-resample test",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     launch.add_arguments(parser)
     parser.add_argument("checkpoint", help="a file, or a URL")

@@ -23,11 +23,10 @@ exit status: 0 done, 2 the command line cannot work (one message says why), 130 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train a model; see ``launch.run`` for what is returned."""
-    parser = argparse.ArgumentParser(
+    parser = launch.Parser(
         prog="mmseg-resample train",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     launch.add_arguments(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the work directory")

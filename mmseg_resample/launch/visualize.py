@@ -22,11 +22,10 @@ exit status: 0 done, 2 the command line cannot work (one message says why), 130 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw what a model did with images; see ``launch.run`` for what is returned."""
-    parser = argparse.ArgumentParser(
+    parser = launch.Parser(
         prog="mmseg-resample visualize",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     launch.add_config_arguments(parser)
     launch.add_policy_argument(parser)

@@ -1,11 +1,12 @@
 """Argument checks shared by the public ops, and the wording of their errors: ``op: expected X, got Y`` and the fix."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..suggest import did_you_mean
 
 
 def one_of(op: str, name: str, value: Any, names: tuple[str, ...]) -> None:
@@ -15,12 +16,6 @@ def one_of(op: str, name: str, value: Any, names: tuple[str, ...]) -> None:
             f"{op}: expected {name} to be one of {', '.join(map(repr, names))}, got {value!r}."
             f"{did_you_mean(str(value), names)}"
         )
-
-
-def did_you_mean(value: str, names: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return the end of an error message that names the closest of ``names``, or "" if all are less alike."""
-    near = get_close_matches(value, list(names), n=1, cutoff=cutoff)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def per_axis(op: str, name: str, value: Any, axes: int) -> tuple[Any, ...]:

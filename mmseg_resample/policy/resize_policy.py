@@ -20,8 +20,9 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ..grids import FakeCopy, ForwardPass, Network, Site, follow, follow_exact, network_of
 from ..grids.sites import ResizeCall, Size, current_pass, resizes_seen
-from ..ops import PixelModel, _check
+from ..ops import PixelModel
 from ..ops.grid import axis_maps
+from ..suggest import did_you_mean
 from .exact_maps import ExactMaps, close, covers
 from .intercept import COMPILES, mark, marks_restored, running
 from .rule import Rule
@@ -167,7 +168,7 @@ class ResizePolicy:
         paths = self._network.all_paths(model)
         for rule in self.rules:
             if not any(fnmatch.fnmatchcase(path, rule.path) for path in paths):
-                hint = _check.did_you_mean(rule.path, paths)
+                hint = did_you_mean(rule.path, paths)
                 self._warn(rule.path, f"no module is at {rule.path!r}; that rule changes nothing.{hint}")
 
     def _known_at(self, size: Size | None) -> ExactMaps:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmseg_resample import register
-from mmseg_resample.launch import KeyValues, UsageError
+from mmseg_resample.launch import KeyValues, Parser, UsageError, require_folder
 
 from .executors import NAMES
 
@@ -54,13 +54,11 @@ exit status: 0 done, 1 a run failed, 2 the study or the command line cannot work
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (default: the arguments of the process), and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM, description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EXAMPLES)
     rewrites = arguments[:1] == ["report"]
     if rewrites:
         del arguments[0]
-        parser = argparse.ArgumentParser(
+        parser = Parser(
             prog=f"{PROGRAM} report",
             description="Writes the reports of studies again, from their directories alone.",
         )
@@ -152,6 +150,7 @@ def _run_study(args: argparse.Namespace, console: Console) -> int:
     from . import execution, loading, report
 
     root = args.work_dir or Path("work_dirs") / args.config.stem
+    require_folder("--work-dir", root)
     study = loading.load(args.config, seeds=args.seeds, options=args.cfg_options)
     if args.procs_per_run is not None:
         study = execution.with_processes(study, args.procs_per_run)
@@ -256,6 +255,8 @@ def _rewrite_reports(args: argparse.Namespace, console: Console) -> int:
     from . import report
 
     studies = {root: report.build(root) for root in args.directories}  # all can be read before anything is written
+    for option, folder in [*(("DIR", root) for root in studies), *[("--out", args.out)] * (len(studies) > 1)]:
+        require_folder(option, folder)
     for root, result in studies.items():
         _write_report(console, result, root)
     if len(studies) > 1:

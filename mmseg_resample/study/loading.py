@@ -43,7 +43,7 @@ from typing import Any, NoReturn
 from mmengine.config import Config
 
 from mmseg_resample.launch import dotted_keys
-from mmseg_resample.ops._check import did_you_mean
+from mmseg_resample.suggest import did_you_mean, did_you_mean_file, did_you_mean_key
 
 from . import hooks, throughput
 from .evaluators import CONFUSION, DEFAULT_EVALUATORS, scalar_names
@@ -81,6 +81,8 @@ class _Loader:
 
     def load(self, seeds: Sequence[int] | None, options: Mapping[str, Any]) -> Study:
         content = self.read("study config", self.path)
+        if "model" in content and "axes" not in content:
+            self.fail("model", "this is the config of a model, not of a study.", _a_study_of(self.path))
         for key in content:
             if key not in _KEYS:
                 self.fail(key, "is not a key of a study.", _instead(key, _KEYS))
@@ -121,9 +123,8 @@ class _Loader:
                 return Config.fromstring(f"_base_ = [{str(path)!r}]", ".py").to_dict()
             return Config.fromfile(path).to_dict()
         except FileNotFoundError as error:
-            raise StudyError(
-                f"{self.path}: {what} {str(path)!r} does not exist ({error}). Correct the path."
-            ) from error
+            hint = did_you_mean_file(Path(path)) if not Path(path).exists() else f" ({error})."
+            raise StudyError(f"{self.path}: {what} {str(path)!r} does not exist.{hint} Correct the path.") from error
         except Exception as error:  # a config is a program: whatever it raises is the user's to read
             raise StudyError(
                 f"{self.path}: {what} {str(path)!r} cannot be read: {type(error).__name__}: {error}."
@@ -356,7 +357,7 @@ class _Loader:
         if key not in known:
             meant = "If it is meant, set it in the base config too."
             problem = f"{key!r} is not in the base config, and what is misspelt would be read by nothing."
-            self.fail(where, problem + did_you_mean(key, known), meant)
+            self.fail(where, problem + did_you_mean_key(key, known), meant)
 
     def merge(self, where: str, config: Config, overrides: Mapping[str, Any]) -> Config:
         try:
@@ -406,6 +407,13 @@ def _named(comparison: DeclaredComparison, axis: str) -> dict[str, str]:
 
 def _without(variants: Variants, axis: str) -> dict[str, str]:
     return {each: variant for each, variant in variants.items() if each != axis}
+
+
+def _a_study_of(config: Path) -> str:
+    return (
+        f"Write a study with base = '{config.name}' beside it and what is varied in axes, as those in configs/studies; "
+        f"mmseg-resample train takes this config as it is."
+    )
 
 
 def _instead(value: str, choices: Iterable[str]) -> str:

@@ -33,9 +33,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 
 from mmseg_resample.files import atomic_write
+from mmseg_resample.launch.dumped import read_dumped
 
 from .evaluators import CONFUSION
 from .plan import Evaluation, Run, StudyError
@@ -124,7 +124,10 @@ def conflict(run: Run, root: Path) -> str | None:
     """
     files = RunFiles(root / run.directory)
     if files.config.exists():
-        stored = Config.fromfile(files.config, import_custom_modules=False).to_dict()
+        try:
+            stored = read_dumped(files.config.read_text(encoding="utf-8"))  # never run: a directory of results is data
+        except ValueError as error:
+            return f"config.py: no study wrote it: {error}"
         changes = list(_differences(stored, run.config.to_dict()))
         if changes:
             return _list_changes("config.py", changes)

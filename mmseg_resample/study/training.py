@@ -55,7 +55,7 @@ def perform(run: Run, root: Path, report: Callable[[Progress], None], git: Mappi
         checkpoint = _decide_in_first_process(lambda: _begin(run, files, git))
         if checkpoint is None or not _decide_in_first_process(files.training.exists):
             with _isolated():
-                checkpoint = _train(files, checkpoint, report)
+                checkpoint = _train(run.config, files, checkpoint, report)
         for evaluation in run.evaluations:
             if not _decide_in_first_process(functools.partial(records.is_evaluated, evaluation, files)):
                 with _isolated():
@@ -112,8 +112,10 @@ def _checkpoints(directory: Path) -> list[Path]:
     return sorted(paths, key=lambda path: int(path.stem.split("_")[1]), reverse=True)
 
 
-def _train(files: records.RunFiles, checkpoint: Path | None, report: Callable[[Progress], None]) -> Path:
-    config = _unformatted(Config.fromfile(files.config))
+def _train(
+    config: Config, files: records.RunFiles, checkpoint: Path | None, report: Callable[[Progress], None]
+) -> Path:
+    config = _unformatted(config)
     config.resume = checkpoint is not None
     if checkpoint is not None:
         config.load_from = str(checkpoint)

@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 
+from ..suggest import did_you_mean_file
 from .explain import explanations
 from .pictures import boundary_picture, explanation_pictures
 
@@ -47,7 +48,7 @@ def load_sample(cfg: Config, image: str, label: str | None = None) -> dict[str, 
         return dataset[number]
     for path in (image, label):
         if path is not None and "://" not in path and not Path(path).is_file():
-            raise FileNotFoundError(f"visualize: {path}: no such file.")
+            raise FileNotFoundError(f"visualize: {path}: no such file.{did_you_mean_file(Path(path))}")
     kind = DATASETS.get(config.type)
     zero = inspect.signature(kind.__init__).parameters.get("reduce_zero_label")
     default = zero.default if zero is not None else False

@@ -311,6 +311,8 @@ def test_a_constructor_that_reads_values_is_called_again_with_memory(shop):
         ("torch.nn", [], ValueError, "expected 'module:callable', got 'torch.nn'"),
         (":Conv2d", [], ValueError, "expected 'module:callable'"),
         ("no_such_module:Net", [], ValueError, "no_such_module cannot be imported .*Is it installed"),
+        ("torch.nn.modulse:Identity", [], ValueError, r"Is it installed\? Did you mean 'torch.nn.modules'\?"),
+        ("torch.nn:Idetity", [], ValueError, r"has no attribute 'Idetity'. Did you mean 'Identity'\?"),
         ("torch.nn:NoSuchNet", [], ValueError, "torch.nn:NoSuchNet: .*NoSuchNet"),
         ("shop_of_networks:Segmentor", ["colour=3"], ValueError, r"Segmentor\(colour=3\) cannot be built \(TypeError"),
         ("shop_of_networks:number", [], TypeError, "to make an nn.Module, got int"),

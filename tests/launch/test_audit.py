@@ -37,7 +37,7 @@ def test_the_exit_status_is_a_check():
     [
         (
             (CONFIG, "--cfg-options", "model.decode_head.type=Foo"),
-            "cannot be audited: KeyError: Foo is not in the",
+            "cannot be audited: type 'Foo' of the config: mmseg has no such model.",
         ),
         (
             (CONFIG, "--cfg-options", "model.decode_head.pool_scale=3"),
@@ -49,8 +49,12 @@ def test_the_exit_status_is_a_check():
         ),
         ((CONFIG, "--cfg-options", "model.decode_head.type=nowhere.Head"), "needs the package nowhere, which is not"),
         ((CONFIG, "--plot", "a.foo"), "--plot takes an image, a.foo has none of the endings"),
-        ((CONFIG, "--json", __file__ + "/a.json"), "a.json cannot be written"),
-        ((CONFIG, "--json", str(TOOL.parent)), "tools cannot be written: a folder."),
+        (
+            (CONFIG, "--json", __file__ + "/a.json"),
+            "test_audit.py is no folder. Name one that is there or can be made.",
+        ),
+        ((CONFIG, "--json", str(TOOL.parent)), "tools: it cannot be written (Is a directory)."),
+        ((CONFIG, "--plot", "/proc/x.png"), "--plot /proc/x.png: /proc cannot be written to"),  # whoever asks
     ],
 )
 def test_what_cannot_be_audited_is_one_message_and_status_2(capsys, arguments, message):

@@ -82,7 +82,7 @@ def test_mistakes(convert, network, tmp_path, monkeypatch):
         "list.pth": ([1, 2], "expected a state dict, or a dict with one under 'state_dict' or 'model', got a list"),
         "empty.pth": ({}, "got a dict with nothing in it"),
         "other.pth": ({"conv.weight": torch.zeros(1)}, "1 keys belong to no SFNet"),
-        "code.pth": ({"state_dict": weights, "extra": Code()}, "holds more than weights"),
+        "code.pth": ({"state_dict": weights, "extra": Code()}, "Nothing of it was run"),
         "part.pth": ({k: v for k, v in weights.items() if "fpn_out.1" not in k}, "Missing key(s) in state_dict"),
     }
     cases = {}
@@ -92,7 +92,7 @@ def test_mistakes(convert, network, tmp_path, monkeypatch):
     whole = tmp_path / "whole.pth"
     torch.save(weights, whole)
     (tmp_path / "cut.pth").write_bytes(whole.read_bytes()[:10000])
-    cases |= {"cut.pth": "not a checkpoint, truncated", "missing.pth": "no such file"}
+    cases |= {"cut.pth": "not a checkpoint, or truncated", "missing.pth": "no such file"}
     target = tmp_path / "target.pth"
     for name, message in cases.items():
         done = convert(tmp_path / name, target)

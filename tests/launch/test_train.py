@@ -18,10 +18,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.runner import checkpoint as checkpoints
 from PIL import Image
 
 from mmseg_resample import launch
+from mmseg_resample.unpickle import load
 
 REPOSITORY = Path(__file__).parents[2]
 TOOLS = REPOSITORY / "tools"
@@ -124,7 +124,7 @@ def metrics(out: str) -> dict[str, float]:
 def test_training_prints_where_the_results_are_and_the_last_metrics(folder, trained):
     assert f"work_dir: {folder / 'trained'}" in trained
     assert metrics(trained)["iter"] == 4 and 0 < metrics(trained)["mIoU"] < 100
-    assert torch.load(folder / "trained" / "iter_4.pth")["meta"]["iter"] == 4
+    assert load(folder / "trained" / "iter_4.pth")["meta"]["iter"] == 4
 
 
 def test_testing_the_checkpoint_reproduces_the_validation(folder, trained):
@@ -188,7 +188,7 @@ def test_an_interrupted_and_a_killed_training_go_on(folder):
     reached = int(re.search(r"iter_(\d+)", second)[1])
     out, err = finish(start(folder, TOOLS / "train.py", *arguments, f"train_cfg.max_iters={reached + 2}", "--resume"))
     assert f"resumed epoch: 0, iter: {reached}" in out and "nothing to resume" not in err
-    assert torch.load(folder / "killed" / f"iter_{reached + 2}.pth")["meta"]["iter"] == reached + 2
+    assert load(folder / "killed" / f"iter_{reached + 2}.pth")["meta"]["iter"] == reached + 2
 
 
 def wait_for_checkpoint(last: Path, before: str | None, process: subprocess.Popen) -> str:
@@ -217,7 +217,7 @@ def test_everything_mmengine_stores_is_resumed(folder):
         )
     )
     assert "resumed epoch: 1, iter: 2" in out
-    checkpoint = torch.load(folder / "epochs" / "epoch_2.pth")
+    checkpoint = load(folder / "epochs" / "epoch_2.pth")
     assert {"optimizer", "param_schedulers", "ema_state_dict", "message_hub"} <= checkpoint.keys()
     assert len(checkpoint["message_hub"]["log_scalars"]["train/loss"].data[0]) == 4  # two iterations of each process
 
@@ -253,13 +253,38 @@ def refused(monkeypatch, capsys, folder, tool: str, *arguments: str, status: int
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tinny.py"], "config tinny.py: there is no file tinny.py. Did you mean tiny.py?"),
-        (["mmseg::fnc/x.py"], "Did you mean fcn"),
+        (["tinny.py"], "config tinny.py: there is no file tinny.py. Did you mean 'tiny.py'?"),
+        (["mmseg::fnc/x.py"], "Did you mean 'fcn'"),
         (
             ["mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1023"],
-            "Did you mean fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py",
+            "Did you mean 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'",
+        ),
+        (
+            ["mmseg::fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py"],
+            r"40k_cityscapes-512x1024.py. It is mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py\.\n",
         ),
         (["no_such_package::a/b.py"], "the package 'no_such_package' is not installed"),
+        (["msegs::a/b.py"], "the package 'msegs' is not installed. Did you mean 'mmseg'?"),
+        (["tiny.py/tiny.py"], "tiny.py is a file, not a folder"),
+        (["tiny.py", "--work-dir", "tiny.py/x"], "work_dir tiny.py/x: .*tiny.py is no folder. Name one that"),
+        (["tiny.py", "--wrok-dir", "x"], "unrecognized arguments: --wrok-dir x. Did you mean '--work-dir'?"),
+        (
+            ["tiny.py", "--launcher", "pytroch"],
+            "expected one of none, pytorch, slurm, mpi, got 'pytroch'. Did you mean 'pytorch'?",
+        ),
+        (["tiny.py", "--policy", "exat"], "--policy exat: expected exact, .* Did you mean 'exact'?"),
+        (
+            ["tiny.py", "--cfg-options", "model.decode_head.type=FCNHed"],
+            "error: type 'FCNHed' of the config: mmseg has no such model. Did you mean 'FCNHead'?",
+        ),
+        (
+            ["tiny.py", "--cfg-options", "train_dataloader.dataset.type=BaseSegDatset"],
+            "error: type 'BaseSegDatset' of the config: mmseg has no such dataset. Did you mean 'BaseSegDataset'?",
+        ),
+        (
+            ["tiny.py", "--cfg-options", "model.backbone.type=nowhere.ResNet"],
+            "error: type 'nowhere.ResNet': it needs the package nowhere, which is not installed.",
+        ),
         (["trained"], "It is a folder"),
         (["orphan.py"], "config orphan.py cannot be read: .*missing.py"),
         (["empty.py"], "training needs model, train_dataloader, train_cfg, optim_wrapper in the config"),
@@ -303,18 +328,11 @@ def test_train_refuses_what_needs_a_gpu(monkeypatch, capsys, folder, arguments, 
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
     [
-        ("trained/iter_5.pth", "no such file. Did you mean iter_4.pth"),
+        ("trained/iter_5.pth", "no such file. Did you mean 'iter_4.pth'"),
         ("truncated.pth", "not a checkpoint, or truncated"),
         ("text.pth", "not a checkpoint, or truncated"),
-        ("list.pth", "not a checkpoint, or truncated"),
-        pytest.param(
-            "custom.pth",
-            r"it holds a functools.partial, and torch runs no code .*add_safe_globals",
-            marks=pytest.mark.skipif(
-                torch.__version__ < (2, 6) or hasattr(checkpoints, "_safe_torch_load"),
-                reason="this torch, or this fork of mmengine, loads everything",
-            ),
-        ),
+        ("list.pth", "expected weights by name, got a list"),
+        ("custom.pth", r"the checkpoint holds functools.partial. Nothing of it was run. If you trust the file, "),
         (
             "foreign.pth",
             r"(\d+) of the \1 weights .* cannot be loaded(.|\n)*\1 missing: backbone.stem.0.weight"
@@ -334,7 +352,7 @@ def test_test_refuses_checkpoints(monkeypatch, capsys, folder, trained, checkpoi
     torch.save([1], folder / "list.pth")
     torch.save({"state_dict": {}, "callback": functools.partial(print)}, folder / "custom.pth")
     torch.save({"state_dict": {"head.weight": torch.ones(3), "head.bias": torch.ones(1)}}, folder / "foreign.pth")
-    weights = torch.load(folder / "trained" / "iter_4.pth")["state_dict"]
+    weights = load(folder / "trained" / "iter_4.pth")["state_dict"]
     head = {"decode_head.conv_seg.weight": torch.ones(19, 4, 1, 1), "decode_head.conv_seg.bias": torch.ones(19)}
     torch.save(weights | head, folder / "other_classes.pth")
     backbone = {key: value for key, value in weights.items() if key.startswith("backbone") or value.ndim == 0}
@@ -433,10 +451,10 @@ def test_exit_status(capsys, outcome, status):
 @pytest.mark.parametrize(
     ("option", "hint"),
     [
-        ("train_cfg.max_iter", " Did you mean train_cfg.max_iters?"),
-        ("max_iters", " Did you mean train_cfg.max_iters?"),
-        ("modl.decode_head.align_corners", " Did you mean model.decode_head.align_corners?"),
-        ("model.decode_head.algn_corners", " Did you mean model.decode_head.align_corners?"),
+        ("train_cfg.max_iter", " Did you mean 'train_cfg.max_iters'?"),
+        ("max_iters", " Did you mean 'train_cfg.max_iters'?"),
+        ("modl.decode_head.align_corners", " Did you mean 'model.decode_head.align_corners'?"),
+        ("model.decode_head.algn_corners", " Did you mean 'model.decode_head.align_corners'?"),
         ("train_dataloader.dataset.indices", ""),
     ],
 )
@@ -487,6 +505,9 @@ def test_options_of_testing_that_the_config_cannot_serve_are_refused(folder):
     cfg.default_hooks.pop("visualization")
     with pytest.raises(launch.UsageError, match=r"needs default_hooks.visualization in the config"):
         launch.prepare_test(cfg, "any.pth", show_dir="painted")
+    for option, argument in {"--out": "out", "--show-dir": "show_dir"}.items():
+        with pytest.raises(launch.UsageError, match=rf"{option} .*tiny.py/x: .*tiny.py is no folder"):
+            launch.prepare_test(config(), "any.pth", **{argument: str(folder / "tiny.py" / "x")})
     cfg = config()
     cfg.test_evaluator = [dict(type="DepthMetric")]
     with pytest.raises(launch.UsageError, match="no metric of the config writes predictions"):

@@ -74,6 +74,7 @@ def test_seeds_that_cannot_decide_are_said_before_the_runs(command, tmp_path, ca
         (["--seeds", "1", "1"], "tiny.py: --seeds: 1 is listed twice. Remove one."),
         (["--cfg-options", "model.depth=3"], "tiny.py: --cfg-options: 'model.depth' is not in the base config"),
         (["--workers", "0"], "--workers: expected 1 or more, got 0."),
+        (["--work-dir", f"{__file__}/x"], "test_command.py is no folder. Name one that is there or can be made."),
     ],
 )
 def test_what_cannot_work_is_one_message(command, tmp_path, capsys, arguments, message):
@@ -84,15 +85,22 @@ def test_what_cannot_work_is_one_message(command, tmp_path, capsys, arguments, m
     assert "Traceback" not in captured.err
 
 
-def test_a_study_that_does_not_exist(command, capsys):
+def test_what_is_no_study(command, tmp_path, capsys):
     assert command("nothing.py") == 2
     assert "study config 'nothing.py' does not exist" in capsys.readouterr().err
+    path = write_study(tmp_path)
+    assert command(path.with_name("tinny.py")) == 2
+    assert "tinny.py' does not exist. Did you mean 'tiny.py'?" in capsys.readouterr().err
+    assert command(path.with_name("base.py")) == 2
+    shown = capsys.readouterr().err
+    assert "base.py: model: this is the config of a model, not of a study. Write a study with base = 'base.py'" in shown
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--epochs", "3"], "unrecognized arguments: --epochs 3"),
+        (["--executor", "lcal"], "expected one of local, inline, ray, slurm, got 'lcal'. Did you mean 'local'?"),
         (["--cfg-options", "norm"], "argument --cfg-options: expected KEY=VALUE, got norm"),
         (["--slurm", "time"], "argument --slurm: expected KEY=VALUE, got time"),
     ],

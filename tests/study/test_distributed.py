@@ -9,6 +9,7 @@ import torch
 from mmseg_resample.study import distributed, execution, loading, plan, records
 from mmseg_resample.study.hooks import RandomStateHook
 from mmseg_resample.study.messages import Done, Task
+from mmseg_resample.unpickle import load
 
 from .test_executors import attempts, ends
 
@@ -28,7 +29,7 @@ def perform(study, root):
 
 def result(files):
     (checkpoint,) = files.work_dir.glob("*.pth")
-    state = torch.load(checkpoint)
+    state = load(checkpoint)
     momenta = {f"momentum {i}": each["momentum_buffer"] for i, each in state["optimizer"]["state"].items()}
     return {**state["state_dict"], **momenta}, state["random_states"]
 

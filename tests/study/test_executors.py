@@ -17,6 +17,7 @@ from mmseg_resample.study import execution, executors, loading, plan, records, t
 from mmseg_resample.study.executors import inline, local, slots, slurm
 from mmseg_resample.study.executors.polling import Place, PollingExecutor
 from mmseg_resample.study.messages import Done, Lost, Progress, Task, read_progress, write_progress
+from mmseg_resample.unpickle import load
 
 TIMES = ("seconds", "finished", "peak_memory_bytes", "memory")
 THREADS = local.Local(2).slots[0].threads  # of the undisturbed study: sums depend on how they are split
@@ -41,7 +42,7 @@ def contents(run, root):
         with np.load(path) as stored:
             found[str(path.relative_to(files.path))] = {name: stored[name].tobytes() for name in stored}
     (checkpoint,) = files.work_dir.glob("*.pth")
-    weights = torch.load(checkpoint)["state_dict"]
+    weights = load(checkpoint)["state_dict"]
     found[checkpoint.name] = {name: value.numpy().tobytes() for name, value in weights.items()}
     return found
 

@@ -15,6 +15,7 @@ from mmseg.evaluation.metrics import IoUMetric
 from mmseg_resample.evaluation import area_iou, scores
 from mmseg_resample.study import audit, evaluators, loading, records, training
 from mmseg_resample.study.hooks import DivergedError, DivergenceHook, _random_state, _set_random_state
+from mmseg_resample.unpickle import load
 
 from .tiny import STUDY
 
@@ -39,7 +40,7 @@ def interrupted(run, root):
 def results(files):
     """Everything that a training ends with and that must not depend on how often it was interrupted."""
     (checkpoint,) = files.work_dir.glob("*.pth")
-    state = torch.load(checkpoint)  # with weights_only from torch 2.6 on
+    state = load(checkpoint)
     tensors = {**state["state_dict"], **{f"momentum {i}": s["momentum_buffer"] for i, s in momenta(state)}}
     for path in sorted(files.counts("own").glob("*.npz")):
         with np.load(path) as stored:
@@ -99,7 +100,7 @@ class TestResume:
         files = interrupted(run, tmp_path / "disturbed")
         perform(run, tmp_path / "disturbed")
         (checkpoint,) = files.work_dir.glob("*.pth")
-        actual = torch.load(checkpoint)["state_dict"]
+        actual = load(checkpoint)["state_dict"]
         assert any(not torch.equal(actual[name], expected[name]) for name in actual)
 
     def test_from_the_newest_complete_checkpoint(self, fast_write, tmp_path):
