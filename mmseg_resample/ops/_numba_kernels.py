@@ -224,7 +224,7 @@ def log(typing: Any, a: Any) -> Any:
 
 
 class _KernelCache(FunctionCache):
-    """Numba's cache on disk. A damaged file in it is written anew; on a full disk kernels are compiled by each process."""
+    """Numba's cache on disk. A damaged file in it is written anew; on a full disk each process compiles."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:

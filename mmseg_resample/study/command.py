@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmseg_resample import register
 from mmseg_resample.launch import KeyValues, UsageError
+from mmseg_resample.launch.command_line import full_disk, interruption, raised_signals
 
 from .executors import NAMES
 
@@ -48,6 +49,7 @@ examples:
     mmseg-resample study report work_dirs/align_corners_shapes
     mmseg-resample study report work_dirs/first work_dirs/second --out work_dirs/both
 exit status: 0 done, 1 a run failed, 2 the study or the command line cannot work (one message says why), 130 interrupted
+(143 by SIGTERM, 129 by SIGHUP)
 """
 
 
@@ -76,16 +78,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .plan import StudyError
 
     try:
-        return (_rewrite_reports if rewrites else _run_study)(args, Console())
+        with raised_signals():
+            return (_rewrite_reports if rewrites else _run_study)(args, Console())
     except (StudyError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except WorkerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; finished work is kept, the same command goes on", file=sys.stderr)
-        return 130
+    except OSError as error:
+        message = full_disk(error)
+        if message is None:
+            raise
+        print(f"{message} Finished work is kept, the same command goes on.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        words, status = interruption(error)
+        print(f"{words}; finished work is kept, the same command goes on", file=sys.stderr)
+        return status
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -157,6 +167,8 @@ def _run_study(args: argparse.Namespace, console: Console) -> int:
         study = execution.with_processes(study, args.procs_per_run)
     _executor_options(args)  # refused before anything is written
     pending = execution.prepare(study, root, overwrite=args.overwrite)
+    for path, reason in execution.damaged(pending, root).items():
+        console.print(f"[yellow]damaged[/]   {escape(f'{path}: {reason}')}; it is made again", soft_wrap=True)
     if args.dry_run:
         _print_plan(console, study, pending)
     _warn_of_too_few_seeds(console, study)
@@ -168,9 +180,10 @@ def _run_study(args: argparse.Namespace, console: Console) -> int:
     console.print(escape(f"{root}: {len(study.runs())} runs, {len(pending)} to do"), soft_wrap=True)
     try:
         failed = _perform(console, study, root, len(pending), args)
-    except KeyboardInterrupt:
-        print(f"interrupted; finished work is kept in {root}, the same command goes on", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        words, status = interruption(error)
+        print(f"{words}; finished work is kept in {root}, the same command goes on", file=sys.stderr)
+        return status
     console.print("Writing the report.")
     _write_report(console, report.build(root), root)
     return int(failed)

@@ -1,5 +1,6 @@
 """The commands train and test, as tools, and mmseg's own, on a tiny FCN and data set: real runs, and every refusal."""
 
+import errno
 import functools
 import os
 import re
@@ -415,16 +416,47 @@ def test_where_data_is_looked_for(dataset, missing):
 
 
 @pytest.mark.parametrize(
-    ("outcome", "status"), [(None, 0), (0, 0), (1, 1), (launch.UsageError("x"), 2), (KeyboardInterrupt(), 130)]
+    ("outcome", "status", "said"),
+    [
+        (None, 0, ""),
+        (0, 0, ""),
+        (1, 1, ""),
+        (launch.UsageError("x"), 2, "error: x\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (signal.SIGTERM, 143, "interrupted by SIGTERM\n"),
+        (signal.SIGHUP, 129, "interrupted by SIGHUP\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "w/x.py"),
+            2,
+            "error: [Errno 28] No space left on device: 'w/x.py'. Make room there, or use another --work-dir.\n",
+        ),
+    ],
 )
-def test_exit_status(capsys, outcome, status):
+def test_exit_status(capsys, monkeypatch, outcome, status, said):
+    monkeypatch.delenv("RANK", raising=False)
+
     def main():
         if isinstance(outcome, BaseException):
             raise outcome
+        if isinstance(outcome, signal.Signals):
+            os.kill(os.getpid(), outcome)
+            time.sleep(1)
         return outcome
 
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
     assert launch.run(main) == status
-    assert capsys.readouterr().err == {2: "error: x\n", 130: "interrupted\n"}.get(status, "")
+    assert capsys.readouterr().err == said
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_a_signal_that_is_ignored_stays_so(monkeypatch):
+    """As under nohup."""
+    monkeypatch.delenv("RANK", raising=False)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert launch.run(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # Warnings, and what the package does for other callers

@@ -57,6 +57,25 @@ def test_dry_run_shows_the_plan_and_writes_nothing(command, tmp_path, capsys):
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_a_full_disk_is_said(command, tmp_path, capsys, monkeypatch):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    study = loading.load(write_study(tmp_path))
+
+    def load(*arguments, **options):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # every write fails from now on, as on a full disk
+        return study
+
+    monkeypatch.setattr(loading, "load", load)
+    try:
+        assert command(study.file) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    assert "error: [Errno 27] File too large" in said and "Make room there, or use another --work-dir." in said
+    assert "Finished work is kept, the same command goes on." in said
+
+
 def test_seeds_that_cannot_decide_are_said_before_the_runs(command, tmp_path, capsys):
     path = write_study(tmp_path)  # compares one pair
     for seeds, said in ((1, "1 seed is too few"), (5, "5 seeds are too few"), (6, None)):
@@ -129,7 +148,8 @@ def test_dry_run_says_how_long(command, tmp_path, capsys):
     assert "No run has finished, so the time is not known; --estimate times some iterations." in capsys.readouterr().out
     run, *_ = loading.load(path).runs()
     result = {"seconds": 300.0, "metrics": {"mIoU": 50.0}, "evaluators": dict(evaluators.DEFAULT_EVALUATORS)}
-    metrics = {"training": {"seconds": 3000.0}, "evaluations": {"own": result, "larger": result}}
+    training, evaluations = {"seconds": 3000.0}, {"own": result, "larger": result}
+    metrics = {"variants": run.variants, "seed": 0, "training": training, "evaluations": evaluations}
     records.write_json(Path("work_dirs/tiny", run.directory, "metrics.json"), metrics)
     assert command(path, "--dry-run", "--workers", 3) == 0
     shown = " ".join(capsys.readouterr().out.split())

@@ -35,5 +35,4 @@ def record_loss(task: Task, cause: str) -> Done:
 
     if records.is_finished(task.run, task.root):
         return Done(None)
-    records.write_failure(task.run, records.RunFiles(task.root / task.run.directory), cause)
-    return Done(cause)
+    return Done(records.record_failure(task.run, records.RunFiles(task.root / task.run.directory), cause))

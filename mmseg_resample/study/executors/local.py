@@ -137,7 +137,10 @@ def cause_of(returncode: int) -> str:
     """Describe how a process ended."""
     if returncode >= 0:
         return f"ended with exit status {returncode}"
-    name = signal.Signals(-returncode).name
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:  # of the real-time signals only the first and the last one have names
+        name = f"signal {-returncode}"
     return f"was ended by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
 
 
