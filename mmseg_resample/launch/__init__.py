@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .. import register
-from .command_line import KeyValues, add_arguments, add_config_arguments, add_policy_argument, run
+from .command_line import KeyValues, add_arguments, add_check_argument, add_config_arguments, add_policy_argument, run
 from .messages import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         require_data,
         set_policy,
     )
+    from .labels import check_data
     from .running import (
         build_runner,
         init_processes,
@@ -36,9 +37,11 @@ __all__ = [
     "KeyValues",
     "UsageError",
     "add_arguments",
+    "add_check_argument",
     "add_config_arguments",
     "add_policy_argument",
     "build_runner",
+    "check_data",
     "check_weights",
     "config_from_arguments",
     "dotted_keys",
@@ -61,7 +64,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in __all__:
         register()  # the modules import mmseg
-        for module in ("configs", "checkpoints", "running"):
+        for module in ("configs", "checkpoints", "labels", "running"):
             contents = vars(import_module(f".{module}", __name__))
             if name in contents:
                 return contents[name]

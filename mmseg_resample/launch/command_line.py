@@ -55,6 +55,16 @@ def add_policy_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_check_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--check-data``, for ``check_data``."""
+    parser.add_argument(
+        "--check-data",
+        choices=["all", "sample", "none"],
+        default="sample",
+        help="look at the label maps before the training: read all, or the headers of all and a sample whole (default)",
+    )
+
+
 class KeyValues(argparse.Action):
     """Option of KEY=VALUE pairs, read by mmengine's ``DictAction``, with a usage message where that raises."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmseg_resample import register
-from mmseg_resample.launch import KeyValues, UsageError
+from mmseg_resample.launch import KeyValues, UsageError, add_check_argument
 from mmseg_resample.launch.command_line import full_disk, interruption, raised_signals
 
 from .executors import NAMES
@@ -110,6 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="set in the base config, for all variants",
     )
+    add_check_argument(parser)
     parser.add_argument("--overwrite", action="store_true", help="repeat runs that were made from another config")
     parser.add_argument(
         "--dry-run", action="store_true", help="show the runs, what is left to do and how long, and stop"
@@ -173,7 +174,7 @@ def _run_study(args: argparse.Namespace, console: Console) -> int:
         _print_plan(console, study, pending)
     _warn_of_too_few_seeds(console, study)
     if args.executor in ("inline", "local"):  # other machines have files of their own
-        _require_data(pending)
+        _require_data(pending, "none" if args.dry_run else args.check_data)
     if args.dry_run:
         _print_estimate(console, study, root, pending, args)
         return 0
@@ -202,15 +203,17 @@ def _warn_of_too_few_seeds(console: Console, study: plan.Study) -> None:
         )
 
 
-def _require_data(pending: list[plan.Run]) -> None:
+def _require_data(pending: list[plan.Run], mode: str) -> None:
     from mmengine.config import Config
 
-    from mmseg_resample.launch import require_data
+    from mmseg_resample.launch import check_data, require_data
 
     for run in pending:
         for evaluation in run.evaluations:
             loaders = {"train_dataloader": run.config, "test_dataloader": evaluation.config}
             require_data(Config({key: config[key] for key, config in loaders.items()}), *loaders)
+    tests = [(evaluation.config, "test_dataloader") for run in pending for evaluation in run.evaluations]
+    check_data([*((run.config, "train_dataloader") for run in pending), *tests], mode)
 
 
 def _perform(console: Console, study: plan.Study, root: Path, total: int, args: argparse.Namespace) -> bool:

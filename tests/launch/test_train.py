@@ -23,6 +23,7 @@ from mmengine.runner import checkpoint as checkpoints
 from PIL import Image
 
 from mmseg_resample import launch
+from mmseg_resample.launch import train
 
 REPOSITORY = Path(__file__).parents[2]
 TOOLS = REPOSITORY / "tools"
@@ -457,6 +458,24 @@ def test_a_signal_that_is_ignored_stays_so(monkeypatch):
         assert launch.run(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("loader", ["train", "val"])
+def test_labels_are_checked_before_the_training(folder, tmp_path, capsys, loader):
+    """A label that is no class, in the validation set too, where it would be found after the first iterations."""
+    data = shutil.copytree(folder, tmp_path / "data", ignore=shutil.ignore_patterns("trained*"))
+    Image.fromarray(np.full((32, 40), 7, np.uint8)).save(data / "labels" / "2.png")
+    set_root = f"{loader}_dataloader.dataset.data_root={data}"
+    command = [str(folder / "tiny.py"), "--work-dir", str(tmp_path / "work"), "--cfg-options", set_root]
+    assert train.main(command) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"{loader}_dataloader.dataset: {data}/labels/2.png: 1280 pixels have label 7: with 3 classes labels are" in said
+    )
+    assert not (tmp_path / "work").exists()
+    cfg = Config.fromfile(command[0])
+    cfg.merge_from_dict({f"{loader}_dataloader.dataset.data_root": str(data)})
+    launch.check_data([(cfg, f"{loader}_dataloader")], "none")
 
 
 # Warnings, and what the package does for other callers
