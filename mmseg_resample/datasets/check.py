@@ -177,7 +177,7 @@ def _look(labels: _Labels, index: int, whole: bool) -> Finding | None:
         except _UnreadableError as error:
             return Finding(labels.key, file, f"{error}.", "Get it again, or take it out of the data set.")
     header, image = headers
-    if header is not None and image is not None and header.size not in (image.size, image.rotated):
+    if header is not None and image is not None and not _same_size(header, image, pair["img_path"]):
         return finding(
             f"it is {header.size[0]}x{header.size[1]}, and its image {pair['img_path']} is "
             f"{image.size[0]}x{image.size[1]}.",
@@ -233,11 +233,18 @@ class _UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class _Header:
-    """Header of an image: Pillow's mode, (width, height), and what that is after the turn that EXIF asks for."""
+    """Header of an image: Pillow's mode, and (width, height)."""
 
     mode: str
     size: tuple[int, int]
-    rotated: tuple[int, int]
+
+
+def _same_size(label: _Header, image: _Header, file: str) -> bool:
+    """Compare the size of a label map with that of the image ``file``, which EXIF may turn when it is read."""
+    if label.size == image.size:
+        return True
+    with Image.open(file) as opened:
+        return label.size == image.size[::-1] and opened.getexif().get(0x0112, 1) >= _ROTATED
 
 
 def _header(file: str, load: bool) -> _Header | None:
@@ -248,8 +255,7 @@ def _header(file: str, load: bool) -> _Header | None:
         if os.path.getsize(file) == 0:
             raise _UnreadableError("it is empty")
         with Image.open(file) as image:
-            turned = image.format == "JPEG" and image.getexif().get(0x0112, 1) >= _ROTATED
-            header = _Header(image.mode, image.size, image.size[:: -1 if turned else 1])
+            header = _Header(image.mode, image.size)
             if load or (image.format == "PNG" and not _ends_as_png(file)):
                 image.load()
         return header
