@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmseg_resample.study import execution, loading, plan, records, report
-from mmseg_resample.study.executors import local
+from mmseg_resample.study.executors import base
 from mmseg_resample.study.messages import Done, Progress
 
 
@@ -251,15 +251,16 @@ def test_records_of_another_version_are_refused_or_overwritten(undisturbed, tmp_
 
 
 @pytest.mark.parametrize(
-    ("status", "cause"),
+    ("end", "cause"),
     [
-        (-9, "was ended by SIGKILL (out of memory?)"),
-        (-40, "was ended by signal 40"),  # a real-time signal
-        (3, "ended with exit status 3"),
+        ("kill(getpid(), 9)", "was ended by SIGKILL (out of memory?)"),
+        ("kill(getpid(), 40)", "was ended by signal 40"),  # a real-time signal, which has no name
+        ("_exit(3)", "ended with exit status 3"),
     ],
 )
-def test_causes(status, cause):
-    assert local.cause_of(status) == cause
+def test_causes(end, cause):
+    process = subprocess.run([sys.executable, "-c", f"from os import *; {end}"])
+    assert base.cause_of(process.returncode) == cause
 
 
 def test_a_worker_that_cannot_start_says_why(write_study, tmp_path, monkeypatch):
