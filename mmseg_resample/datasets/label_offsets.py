@@ -29,7 +29,7 @@ def label_offsets(cfg: Config, seed: int = 0) -> list[LabelOffset]:
     training = list(_pipelines(datasets[0])) or [cfg.get("train_pipeline") or []]
     testing = [pipeline for dataset in datasets[1:] for pipeline in _pipelines(dataset)]
     testing.append(cfg.get("tta_pipeline") or [])
-    found = [entry for pipeline in training for entry in _flat(pipeline)]
+    found = [entry for pipeline in training for entry in flat_pipeline(pipeline)]
     found += [entry for pipeline in testing for entry in _behind_labels(pipeline)]
     resizes = {str(entry): entry for entry in found if any(word in _name(entry["type"]) for word in _RESIZES)}
     return [_measure(entry, seed) for entry in resizes.values()]
@@ -44,19 +44,19 @@ def _pipelines(dataset: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
         yield dataset["pipeline"]
 
 
-def _flat(entries: Any) -> Iterator[Mapping[str, Any]]:
+def flat_pipeline(entries: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the transforms of a pipeline, those inside others too, in their order."""
     for entry in entries:
         if not isinstance(entry, Mapping):  # one of several to choose from
-            yield from _flat(entry)
+            yield from flat_pipeline(entry)
         elif "transforms" in entry:
-            yield from _flat(entry["transforms"])
+            yield from flat_pipeline(entry["transforms"])
         else:
             yield entry
 
 
 def _behind_labels(pipeline: Any) -> Iterator[Mapping[str, Any]]:
-    entries = list(_flat(pipeline))
+    entries = list(flat_pipeline(pipeline))
     loads = [i for i, entry in enumerate(entries) if "LoadAnnotations" in _name(entry["type"])]
     yield from entries[loads[0] + 1 :] if loads else ()
 

@@ -1,6 +1,7 @@
 """The base of the metrics: counts of every image, kept apart until the end."""
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,30 @@ def nanmean(values: np.ndarray) -> float:
     """Return the mean of all values that are not NaN; NaN, without a warning, where there are none."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")
+
+
+class DamagedCounts(ValueError):
+    """Error of an ``out_file`` that cannot be read, or lacks an array."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} is damaged ({reason})")
+        self.path, self.reason = path, reason
+
+
+def read_counts(path: str | PathLike[str], *names: str) -> list[np.ndarray]:
+    """Read arrays of an ``out_file``.
+
+    Raises:
+        DamagedCounts: it was cut or changed.
+        FileNotFoundError: it is not there.
+    """
+    try:
+        with np.load(path) as stored:
+            return [stored[name] for name in names]
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # BadZipFile, zlib.error, EOFError, KeyError, ...: whatever damage makes NumPy raise
+        raise DamagedCounts(Path(path), f"{type(error).__name__}: {error}") from error
 
 
 def _write(path: Path, **arrays: np.ndarray) -> None:

@@ -12,6 +12,7 @@ from .command_line import (
     KeyValues,
     Parser,
     add_arguments,
+    add_check_argument,
     add_config_arguments,
     add_policy_argument,
     require_file,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         require_data,
         set_policy,
     )
+    from .labels import check_data
     from .running import (
         build_runner,
         init_processes,
@@ -47,9 +49,11 @@ __all__ = [
     "Parser",
     "UsageError",
     "add_arguments",
+    "add_check_argument",
     "add_config_arguments",
     "add_policy_argument",
     "build_runner",
+    "check_data",
     "check_weights",
     "config_from_arguments",
     "describe_unknown_type",
@@ -76,7 +80,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in __all__:
         register()  # the modules import mmseg
-        for module in ("configs", "checkpoints", "running"):
+        for module in ("configs", "checkpoints", "labels", "running"):
             contents = vars(import_module(f".{module}", __name__))
             if name in contents:
                 return contents[name]

@@ -1,10 +1,15 @@
 """The options that the commands share, and their exit statuses."""
 
 import argparse
+import errno
 import os
+import signal
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ..suggest import did_you_mean
@@ -78,6 +83,16 @@ def add_policy_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_check_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--check-data``, for ``check_data``."""
+    parser.add_argument(
+        "--check-data",
+        choices=["all", "sample", "none"],
+        default="sample",
+        help="look at the label maps before the training: read all, or the headers of all and a sample whole (default)",
+    )
+
+
 class KeyValues(argparse.Action):
     """Option of KEY=VALUE pairs, read by mmengine's ``DictAction``, with a usage message where that raises."""
 
@@ -91,16 +106,64 @@ class KeyValues(argparse.Action):
             parser.error(f"argument {name}: expected KEY=VALUE, got {' '.join(values)} ({error})")
 
 
+class Terminated(KeyboardInterrupt):
+    """Signal that asks the process to end, raised so that all is left as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.status = 128 + number
+
+
+@contextmanager
+def raised_signals() -> Iterator[None]:
+    """Raise ``Terminated`` on SIGTERM and SIGHUP, unless the process has other plans for them, as under nohup."""
+    handled = []
+    if threading.current_thread() is threading.main_thread():
+        known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        handled = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]
+    owner = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            raise Terminated(number)
+        signal.signal(number, signal.SIG_DFL)  # a process that was forked
+        os.kill(os.getpid(), number)
+
+    for number in handled:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def interruption(error: KeyboardInterrupt) -> tuple[str, int]:
+    """Return the words and the exit status for Ctrl-C, or for a signal."""
+    return (str(error), error.status) if isinstance(error, Terminated) else ("interrupted", 130)
+
+
+def full_disk(error: OSError) -> str | None:
+    """Return the message for a disk that nothing can be written to; None for another error."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        return None
+    return f"error: {error}. Make room there, or use another --work-dir."
+
+
 def run(main: Callable[[], int | None]) -> int:
     """Run a command and return its exit status: its own or 0, 2 after a ``UsageError``, 130 after Ctrl-C.
 
-    Packages that are missing or do not fit together, and types that no registry has, are such an error too.
+    Packages that are missing, or do not fit together, and types that no registry has are such an error too, and so is a
+    full disk. SIGTERM and SIGHUP are like Ctrl-C, with 128 and their number; to one of distributed processes they are
+    what they are to any other.
 
     Args:
         main: the command; None is status 0. Any other exception passes through, with its traceback.
     """
+    distributed = "RANK" in os.environ  # torchrun waits for those that it ends
     try:
-        return main() or 0
+        with nullcontext() if distributed else raised_signals():
+            return main() or 0
     except UsageError as error:
         say(f"error: {error}")
         return 2
@@ -121,9 +184,16 @@ def run(main: Callable[[], int | None]) -> int:
             raise
         say(f"error: {problem}")
         return 2
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
+    except OSError as error:
+        message = full_disk(error)
+        if message is None:
+            raise
+        say(message)
+        return 2
+    except KeyboardInterrupt as error:
+        words, status = interruption(error)
+        say(words)
+        return status
 
 
 def require_folder(option: str, folder: str | Path) -> None:

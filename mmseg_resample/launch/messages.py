@@ -10,6 +10,11 @@ class UsageError(Exception):
 
 def say(text: str) -> None:
     """Print ``text`` to stderr, in the first of distributed processes."""
-    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("OMPI_COMM_WORLD_RANK") or "0"
-    if rank == "0":
+    if is_first():
         print(text, file=sys.stderr, flush=True)
+
+
+def is_first() -> bool:
+    """Tell whether this is the first of distributed processes, which may not be connected yet."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"))
+    return next(filter(None, ranks), "0") == "0"

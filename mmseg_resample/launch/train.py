@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     launch.add_arguments(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the work directory")
     parser.add_argument("--amp", action="store_true", help="train in mixed precision, on a GPU")
+    launch.add_check_argument(parser)
     args = parser.parse_args(argv)
     return launch.run(lambda: _train(args))
 
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(args: argparse.Namespace) -> None:
     cfg = launch.config_from_arguments(args)
     launch.prepare_training(cfg, amp=args.amp, resume=args.resume)
-    launch.require_data(cfg, "train_dataloader", "val_dataloader")
+    loaders = "train_dataloader", "val_dataloader"
+    launch.require_data(cfg, *loaders)
+    launch.check_data([(cfg, loader) for loader in loaders], args.check_data)
     runner = launch.build_runner(cfg)
     launch.report(runner, launch.run_training(runner))

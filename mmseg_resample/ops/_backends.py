@@ -7,30 +7,16 @@ the device, and the best kernel that works there otherwise. A backend asked for 
 import os
 import warnings
 from collections.abc import Callable
-from functools import lru_cache, wraps
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from . import _check, _deform, _fused, _torch
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _once(function: _Function) -> _Function:
-    """Keep the result; a compiler that traces an op calls ``function`` and goes on with the value that it returns."""
-    cached = lru_cache(function)
-
-    @torch.compiler.assume_constant_result
-    @wraps(function)
-    def call(*args: Any) -> Any:
-        return cached(*args)
-
-    return call  # type: ignore[return-value]
+from ._check import once
 
 
 class _Optional:
@@ -52,7 +38,7 @@ class _Optional:
         return getattr(self.module(), self.name)
 
 
-@_once
+@once
 def _is_installed(package: str) -> bool:
     return find_spec(package) is not None
 
@@ -105,7 +91,7 @@ def available(op: str, device: str) -> list[str]:
     works: dict[str, Callable[[], bool]] = {
         "numba": lambda: _is_installed("numba") and _numba_works(),
         "triton": lambda: _is_installed("triton"),
-        "torchvision": _deform.has_torchvision,
+        "torchvision": lambda: _deform.has_torchvision(device),
     }
     return [name for name in _KERNELS[op] if _runs_on(name, device) and (name not in works or works[name]())]
 
@@ -171,7 +157,7 @@ def _is_best(backend: str, input: Tensor) -> bool:
     return backend == "torchvision" and _deform.torchvision_is_best(input)
 
 
-@_once
+@once
 def _numba_works() -> bool:
     """Import Numba, which refuses a numpy that is newer than itself."""
     try:
@@ -182,7 +168,7 @@ def _numba_works() -> bool:
     return True
 
 
-@_once
+@once
 def _triton_works(device: str) -> bool:
     """Check that Triton's kernels, compiled for whatever GPU and driver there are, give PyTorch's values there."""
     try:

@@ -1,12 +1,18 @@
-"""Argument checks shared by the public ops, and the wording of their errors: ``op: expected X, got Y`` and the fix."""
+"""Argument checks shared by the public ops, and the wording of their errors: ``op: expected X, got Y`` and the fix.
 
-from collections.abc import Iterable
-from typing import Any
+Checks of what is installed are made ``once``.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..suggest import did_you_mean
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def one_of(op: str, name: str, value: Any, names: tuple[str, ...]) -> None:
@@ -47,3 +53,15 @@ def spatial_size(op: str, name: str, value: Any, axes: int) -> tuple[int, ...]:
 def floating(op: str, name: str, tensor: Tensor) -> None:
     if not tensor.is_floating_point():
         raise TypeError(f"{op}: expected {name} of a floating dtype, got {tensor.dtype}. Convert it with .float().")
+
+
+def once(function: _Function) -> _Function:
+    """Keep the result; a compiler that traces an op calls ``function`` and goes on with the value that it returns."""
+    cached = lru_cache(function)
+
+    @torch.compiler.assume_constant_result
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        return cached(*args)
+
+    return call  # type: ignore[return-value]

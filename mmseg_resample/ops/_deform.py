@@ -1,13 +1,13 @@
 """Kernels of deformable convolution: sums of warps, and torchvision's."""
 
 import importlib.util
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import _torch
+from ._check import once
 
 _is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # there from torch 2.2 on
 
@@ -34,23 +34,30 @@ def by_warps(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None,
     return out if bias is None else out + bias.to(out.dtype).view(-1, 1, 1)
 
 
-@lru_cache(maxsize=1)
-def has_torchvision() -> bool:
+@once
+def has_torchvision(device: str) -> bool:
+    """Tell whether torchvision has its operator for ``device``: it can be imported without, built for another torch."""
     if importlib.util.find_spec("torchvision") is None:
         return False
     try:
         import torchvision.ops  # noqa: F401
-    except (ImportError, OSError, RuntimeError):  # built for another torch
+
+        return torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::deform_conv2d", device.upper())
+    except (ImportError, OSError, RuntimeError):  # the last one where there is no operator of that name
         return False
-    return True
 
 
 def torchvision_is_best(input: Tensor) -> bool:
     """Prefer torchvision on CUDA where it fits this torch. A compiler does better with kernels that it can see into."""
-    return input.is_cuda and not _is_compiling() and has_torchvision()
+    return input.is_cuda and not _is_compiling() and has_torchvision("cuda")
 
 
 def by_torchvision(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+    if not has_torchvision(input.device.type):
+        raise ImportError(
+            f"deform_conv2d: backend='torchvision' needs a torchvision that was built for torch {torch.__version__}, "
+            f"with its operators for {input.device.type}, and there is none. Install it, or use backend='auto'."
+        )
     import torchvision.ops
 
     dtype = torch.promote_types(input.dtype, torch.float32)  # half precision is too coarse for coordinates

@@ -10,12 +10,15 @@ All of it is one file because Numba renews its cache on disk when the file of a 
 """
 
 import operator
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from math import factorial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
+from numba.core.caching import FunctionCache
 from numba.core.cgutils import get_or_insert_function, ir  # ir is llvmlite's
 from numba.extending import intrinsic, models, overload, register_jitable, register_model
 
@@ -220,11 +223,43 @@ def log(typing: Any, a: Any) -> Any:
     return a(a), generate
 
 
+class _KernelCache(FunctionCache):
+    """Numba's cache on disk. A damaged file in it is written anew; on a full disk each process compiles."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # whatever half a pickle, or another file, makes Numba raise
+            _warn_of_cache(self.cache_path, "is damaged", error)
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            _warn_of_cache(self.cache_path, "cannot be written to", error)
+
+
+_warned: list[str] = []
+
+
+def _warn_of_cache(path: str, problem: str, error: Exception) -> None:
+    if not _warned:  # every kernel would say so, whatever filters there are
+        _warned.append(path)
+        warnings.warn(
+            f"mmseg_resample: Numba's cache {path} {problem} ({type(error).__name__}: {error}), so kernels are "
+            f"compiled, which takes seconds. The values are the same. NUMBA_CACHE_DIR names another folder.",
+            stacklevel=2,
+        )
+
+
 def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return njit(kernel, nogil=True, cache=True)
-    except RuntimeError:  # no folder for the cache that may be written to
-        return njit(kernel, nogil=True)
+    dispatcher: Any = njit(kernel, nogil=True)
+    with suppress(RuntimeError):  # no folder for the cache that may be written to
+        dispatcher._cache = _KernelCache(dispatcher.py_func)  # as `enable_caching` sets Numba's own
+    return dispatcher
 
 
 class Stage(NamedTuple):

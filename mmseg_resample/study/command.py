@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmseg_resample import register
-from mmseg_resample.launch import KeyValues, Parser, UsageError, require_folder
+from mmseg_resample.launch import KeyValues, Parser, UsageError, add_check_argument, require_folder
+from mmseg_resample.launch.command_line import full_disk, interruption, raised_signals
 
 from .executors import NAMES
 
@@ -48,6 +49,7 @@ examples:
     mmseg-resample study report work_dirs/align_corners_shapes
     mmseg-resample study report work_dirs/first work_dirs/second --out work_dirs/both
 exit status: 0 done, 1 a run failed, 2 the study or the command line cannot work (one message says why), 130 interrupted
+(143 by SIGTERM, 129 by SIGHUP)
 """
 
 
@@ -74,16 +76,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .plan import StudyError
 
     try:
-        return (_rewrite_reports if rewrites else _run_study)(args, Console())
+        with raised_signals():
+            return (_rewrite_reports if rewrites else _run_study)(args, Console())
     except (StudyError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except WorkerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; finished work is kept, the same command goes on", file=sys.stderr)
-        return 130
+    except OSError as error:
+        message = full_disk(error)
+        if message is None:
+            raise
+        print(f"{message} Finished work is kept, the same command goes on.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        words, status = interruption(error)
+        print(f"{words}; finished work is kept, the same command goes on", file=sys.stderr)
+        return status
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,6 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="set in the base config, for all variants",
     )
+    add_check_argument(parser)
     parser.add_argument("--overwrite", action="store_true", help="repeat runs that were made from another config")
     parser.add_argument(
         "--dry-run", action="store_true", help="show the runs, what is left to do and how long, and stop"
@@ -156,20 +167,23 @@ def _run_study(args: argparse.Namespace, console: Console) -> int:
         study = execution.with_processes(study, args.procs_per_run)
     _executor_options(args)  # refused before anything is written
     pending = execution.prepare(study, root, overwrite=args.overwrite)
+    for path, reason in execution.damaged(pending, root).items():
+        console.print(f"[yellow]damaged[/]   {escape(f'{path}: {reason}')}; it is made again", soft_wrap=True)
     if args.dry_run:
         _print_plan(console, study, pending)
     _warn_of_too_few_seeds(console, study)
     if args.executor in ("inline", "local"):  # other machines have files of their own
-        _require_data(pending)
+        _require_data(pending, "none" if args.dry_run else args.check_data)
     if args.dry_run:
         _print_estimate(console, study, root, pending, args)
         return 0
     console.print(escape(f"{root}: {len(study.runs())} runs, {len(pending)} to do"), soft_wrap=True)
     try:
         failed = _perform(console, study, root, len(pending), args)
-    except KeyboardInterrupt:
-        print(f"interrupted; finished work is kept in {root}, the same command goes on", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        words, status = interruption(error)
+        print(f"{words}; finished work is kept in {root}, the same command goes on", file=sys.stderr)
+        return status
     console.print("Writing the report.")
     _write_report(console, report.build(root), root)
     return int(failed)
@@ -188,15 +202,17 @@ def _warn_of_too_few_seeds(console: Console, study: plan.Study) -> None:
         )
 
 
-def _require_data(pending: list[plan.Run]) -> None:
+def _require_data(pending: list[plan.Run], mode: str) -> None:
     from mmengine.config import Config
 
-    from mmseg_resample.launch import require_data
+    from mmseg_resample.launch import check_data, require_data
 
     for run in pending:
         for evaluation in run.evaluations:
             loaders = {"train_dataloader": run.config, "test_dataloader": evaluation.config}
             require_data(Config({key: config[key] for key, config in loaders.items()}), *loaders)
+    tests = [(evaluation.config, "test_dataloader") for run in pending for evaluation in run.evaluations]
+    check_data([*((run.config, "train_dataloader") for run in pending), *tests], mode)
 
 
 def _perform(console: Console, study: plan.Study, root: Path, total: int, args: argparse.Namespace) -> bool:

@@ -139,7 +139,7 @@ class Display:
 
     def _values(self, run: Run) -> dict[str, float]:
         """Return evaluation -> metric, for the evaluations that are finished and have it."""
-        metrics = records.read_json(records.RunFiles(self._root / run.directory).metrics) or {"evaluations": {}}
+        metrics = records.read_usable(records.RunFiles(self._root / run.directory).metrics) or {"evaluations": {}}
         values = {name: result["metrics"].get(self._study.metric) for name, result in metrics["evaluations"].items()}
         return {name: value for name, value in values.items() if value is not None}
 

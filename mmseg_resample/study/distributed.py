@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from . import records
+from .executors.base import cause_of
 from .messages import Progress, Task, read_progress, write_progress
 from .plan import Run, StudyError
 
@@ -52,7 +53,7 @@ def perform(task: Task, count: int, report: Callable[[Progress], None]) -> None:
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
             message = str(failure.message).strip()
-            cause = message if failure.exitcode >= 0 else f"was ended by {failure.signal_name()}"
+            cause = message if failure.exitcode >= 0 else cause_of(failure.exitcode)
             raise RuntimeError(f"process {rank} of {count}: {cause}") from None
 
 

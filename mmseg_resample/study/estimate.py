@@ -143,7 +143,7 @@ def _test_config(config: Config, evaluators: Any) -> Config:
 
 
 def _seconds(run: Run, root: Path) -> float | None:
-    metrics = records.read_json(records.RunFiles(root / run.directory).metrics)
+    metrics = records.read_usable(records.RunFiles(root / run.directory).metrics)
     if metrics is None or metrics["training"] is None:
         return None
     return metrics["training"]["seconds"] + sum(result["seconds"] for result in metrics["evaluations"].values())

@@ -2,7 +2,8 @@
 
 import copy
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from .executors import Executor, WorkerError, create
 from .messages import Event, Task
 from .plan import Run, Study, StudyError
 
-__all__ = ["Event", "WorkerError", "execute", "prepare", "processes", "with_processes"]
+__all__ = ["Event", "WorkerError", "damaged", "execute", "prepare", "processes", "with_processes"]
 
 
 def prepare(study: Study, root: Path, *, overwrite: bool = False) -> list[Run]:
@@ -27,7 +28,7 @@ def prepare(study: Study, root: Path, *, overwrite: bool = False) -> list[Run]:
     """
     pending = []
     for run in study.runs():
-        difference = records.conflict(run, root)
+        difference = _contradiction(run, root)
         if difference and not overwrite:
             raise StudyError(
                 f"{root / run.directory}: made by another version of this study. {difference}. "
@@ -36,6 +37,25 @@ def prepare(study: Study, root: Path, *, overwrite: bool = False) -> list[Run]:
         if difference or not records.is_finished(run, root):
             pending.append(run)
     return pending
+
+
+def damaged(pending: Sequence[Run], root: Path) -> dict[Path, str]:
+    """Map the damaged files of the runs that ``prepare`` returned to what is wrong with them."""
+    found = {}
+    for run in pending:
+        with suppress(records.SchemaError):  # to be overwritten
+            found.update(records.damaged(run, root))
+    return found
+
+
+def _contradiction(run: Run, root: Path) -> str | None:
+    """Describe how what is stored of ``run`` contradicts the study; a damaged config says nothing."""
+    try:
+        if records.RunFiles(root / run.directory).config in records.damaged(run, root):
+            return None
+        return records.conflict(run, root)
+    except records.SchemaError as error:
+        return str(error)
 
 
 def with_processes(study: Study, count: int) -> Study:
@@ -85,8 +105,10 @@ def execute(
         pending = prepare(study, root, overwrite=overwrite)
         records.open_study(root, study.describe())
         for run in pending:
-            if records.conflict(run, root):
+            if _contradiction(run, root):
                 shutil.rmtree(root / run.directory)
+            elif records.RunFiles(root / run.directory).config in records.damaged(run, root):
+                records.set_aside(run, root)
         git = records.git_state(study.file.parent)
         try:
             yield from executor.perform([Task(run, root, git) for run in pending])

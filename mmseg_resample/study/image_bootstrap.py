@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from mmseg_resample.evaluation.per_image import read_counts
+
 from ._sample import RandomSource, check_probability
 from .intervals import Interval
 
@@ -74,14 +76,14 @@ def read_image_counts(files: Sequence[Sequence[str | PathLike[str]]], sequences:
         For every arm (seeds, images or sequences, 3, C), as ``nested_bootstrap`` takes them.
 
     Raises:
+        DamagedCounts: a file was cut or changed.
         ValueError: two files have other images or classes.
     """
     paths = [path for arm in files for path in arm]
     reference: tuple[np.ndarray, np.ndarray] | None = None
     counts = []
     for path in paths:
-        with np.load(path) as stored:
-            images, classes, confusion = stored["images"], stored["classes"], stored["confusion"]
+        images, classes, confusion = read_counts(path, "images", "classes", "confusion")
         if reference is None:
             reference = images, classes
         if not np.array_equal(classes, reference[1]):

@@ -47,13 +47,25 @@ from mmseg_resample.suggest import did_you_mean, did_you_mean_file, did_you_mean
 
 from . import hooks, throughput
 from .evaluators import CONFUSION, DEFAULT_EVALUATORS, scalar_names
-from .plan import METRICS, DeclaredComparison, Study, StudyError, Variants, trained_variants, with_overrides
+from .plan import (
+    METRICS,
+    DeclaredComparison,
+    Study,
+    StudyError,
+    Variants,
+    trained_variants,
+    variants_directory,
+    with_overrides,
+)
 
 _KEYS = (
     "base", "axes", "train", "seeds", "evaluations", "evaluators", "compare", "metric", "margin", "family", "speed",
     "stop_if", "sequences",
 )  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # names become parts of paths
+_LONGEST_NAME = 255  # of a file, in bytes, which are characters here
+_AROUND_NAMES = 25  # characters that are put around a name in one of a file, while it is written too
+_MOST_COMBINATIONS = 1000  # each is a config to be merged and a few runs
 
 
 def load(path: str | Path, *, seeds: Sequence[int] | None = None, options: Mapping[str, Any] | None = None) -> Study:
@@ -93,6 +105,7 @@ class _Loader:
         base_config = self.base(base, options)
         axes = self.axes(content["axes"], base_config, options)
         combinations = self.train(content.get("train", {}), axes)
+        self.paths(combinations)
         train = trained_variants(axes, combinations)
         evaluators, scalars = self.evaluators(content.get("evaluators", DEFAULT_EVALUATORS))
         compare = self.compare(content["compare"], combinations, axes)
@@ -188,7 +201,25 @@ class _Loader:
         for axis in train:
             self.one_of(where, axis, axes, "axis")
         selected = [self.variants(f"{where}.{axis}", train.get(axis, list(axes[axis])), axes[axis]) for axis in axes]
+        if (count := math.prod(map(len, selected))) > _MOST_COMBINATIONS:
+            self.fail(
+                where,
+                f"{' x '.join(str(len(names)) for names in selected)} variants are {count} combinations, and at most "
+                f"{_MOST_COMBINATIONS} can be trained.",
+                "Name those to be trained: train = dict(axis=['variant', ...]), or a list of such dicts.",
+            )
         return [dict(zip(axes, names, strict=True)) for names in itertools.product(*selected)]
+
+    def paths(self, combinations: Sequence[Variants]) -> None:
+        """Check that the names of the folders can be names of files."""
+        longest = max(map(variants_directory, combinations), key=len)
+        if len(longest) > _LONGEST_NAME:
+            self.fail(
+                "axes",
+                f"the runs of {longest[:60]}... are kept in a folder whose name has {len(longest)} characters, and a "
+                f"file name can have {_LONGEST_NAME}.",
+                "Shorten the names of axes and variants.",
+            )
 
     def variants(self, where: str, names: Any, known: Iterable[str]) -> list[str]:
         """Check one name or a list of names, and return the list."""
@@ -377,6 +408,9 @@ class _Loader:
                 f"{name!r} cannot be part of a path.",
                 "Use letters, digits and _ . + -, not starting with . + -.",
             )
+        if len(name) > _LONGEST_NAME - _AROUND_NAMES:
+            problem = f"has {len(name)} characters, and a file name can have {_LONGEST_NAME}."
+            self.fail(where[:60] + "...", problem, f"Shorten it to {_LONGEST_NAME - _AROUND_NAMES} or fewer.")
 
     def one_of(self, where: str, value: Any, choices: Iterable[str], what: str = "value") -> str:
         if value not in list(choices):

@@ -65,7 +65,7 @@ class Run:
     @property
     def directory(self) -> str:
         """Where the run is kept, relative to the directory of the study."""
-        return f"{','.join(f'{axis}={variant}' for axis, variant in self.variants.items())}/seed-{self.seed}"
+        return run_directory(self.variants, self.seed)
 
     @property
     def label(self) -> str:
@@ -188,6 +188,16 @@ class Study:
             config.stop_if = dict(self.stop_if)
         throughput.apply(config, self.speed)
         return config
+
+
+def run_directory(variants: Variants, seed: int) -> str:
+    """Return where the run of ``variants`` and ``seed`` is kept, relative to the directory of the study."""
+    return f"{variants_directory(variants)}/seed-{seed}"
+
+
+def variants_directory(variants: Variants) -> str:
+    """Return the name of the folder that holds the runs of ``variants``."""
+    return ",".join(f"{axis}={variant}" for axis, variant in variants.items())
 
 
 def trained_variants(axes: Iterable[str], combinations: Sequence[Variants]) -> dict[str, list[str]]:

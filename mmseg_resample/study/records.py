@@ -15,15 +15,21 @@
         metrics.json              all of it; written last, so it marks the run as finished
         failure.json              why the last attempt failed, if it did
 
-Files are written by ``files.atomic_write``, so each is complete or absent.
+Files are written by ``files.atomic_write``, so each is complete or absent. One that is damaged all the same is told by
+``damaged`` and set aside as ``<name>.damaged``; what it recorded is made again. A run whose config.py is damaged could
+be one of any study: it is moved to ``damaged/``.
 """
 
+import ast
 import fcntl
+import itertools
 import json
 import platform
 import re
 import shutil
 import subprocess
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +48,29 @@ from .plan import Evaluation, Run, StudyError
 
 SCHEMA = 2
 """Version of the JSON files; raised when a reader of the old ones would misread the new ones."""
+
+
+DAMAGED = "damaged"
+"""Folder of a study for runs that cannot be told to be its own, and ending of files that cannot be used."""
+
+_KEYS = {
+    "metrics.json": ("variants", "seed", "training", "evaluations"),
+    "failure.json": ("variants", "seed", "error"),
+    "environment.json": ("attempts",),
+    "training.json": ("iterations", "seconds"),
+}  # that readers rely on
+_KINDS = {"attempts": list, "evaluations": dict, "metrics": dict, "variants": dict}
+_EVALUATION_KEYS = ("overrides", "evaluators", "metrics")
+_NEARLY_FULL = 2**26  # bytes: less than a checkpoint may take
+_READ_THROUGH = 2**24  # bytes of counts: more are not compared with their checksums whenever a study is started
+
+
+class DamagedError(StudyError):
+    """Error of a stored file that was cut or edited into something unreadable."""
+
+
+class SchemaError(StudyError):
+    """Error of a stored file of another version of this package."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +134,68 @@ def open_study(root: Path, description: Mapping[str, Any]) -> None:
 
 def is_finished(run: Run, root: Path) -> bool:
     """Tell whether ``run`` was trained and has every evaluation that the study asks for."""
-    metrics = read_json(RunFiles(root / run.directory).metrics)
-    if metrics is None:
+    metrics = read_usable(RunFiles(root / run.directory).metrics)
+    if metrics is None or damaged(run, root):
         return False
     return all(_satisfies(metrics["evaluations"].get(evaluation.name), evaluation) for evaluation in run.evaluations)
 
 
+def is_trained(files: RunFiles) -> bool:
+    """Tell whether the training is complete."""
+    return read_usable(files.training) is not None
+
+
 def is_evaluated(evaluation: Evaluation, files: RunFiles) -> bool:
     """Tell whether ``evaluation`` is stored, with every evaluator that the study asks for."""
-    return _satisfies(read_json(files.evaluation(evaluation.name)), evaluation)
+    return _satisfies(read_usable(files.evaluation(evaluation.name)), evaluation) and not any(
+        map(_damage_of_counts, _counts(files, evaluation))
+    )
+
+
+def damaged(run: Run, root: Path) -> dict[Path, str]:
+    """Map the files of ``run`` that cannot be used to the reason.
+
+    Raises:
+        SchemaError: a record is of another version.
+    """
+    files = RunFiles(root / run.directory)
+    evaluations = [files.evaluation(evaluation.name) for evaluation in run.evaluations]
+    found = {}
+    for path in (files.environment, files.training, files.metrics, *evaluations):
+        try:
+            read_json(path)
+        except DamagedError as error:
+            found[path] = str(error).removeprefix(f"{path}: ")
+    counts = [path for evaluation in run.evaluations for path in _counts(files, evaluation)]
+    found |= {path: reason for path in counts if (reason := _damage_of_counts(path)) is not None}
+    try:
+        ast.parse(files.config.read_bytes() if files.config.exists() else b"")
+    except (OSError, SyntaxError, ValueError) as error:
+        found[files.config] = f"no config: {error}"
+    return found
+
+
+def set_aside(run: Run, root: Path) -> None:
+    """Move the directory of a run out of the study, to where nothing reads it and nobody loses it."""
+    places = (root / DAMAGED / f"{run.directory}{f'-{n}' * (n > 1)}" for n in itertools.count(1))
+    place = next(place for place in places if not place.exists())
+    place.parent.mkdir(parents=True, exist_ok=True)
+    (root / run.directory).rename(place)
+
+
+def _counts(files: RunFiles, evaluation: Evaluation) -> list[Path]:
+    return sorted(files.counts(evaluation.name).glob("*.npz"))
+
+
+def _damage_of_counts(path: Path) -> str | None:
+    """Say why per-image counts cannot be read; None if they can."""
+    try:
+        with zipfile.ZipFile(path) as archive:  # its table of contents is at the end: this finds files that were cut
+            small = sum(entry.file_size for entry in archive.infolist()) <= _READ_THROUGH
+            wrong = archive.testzip() if small else None
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        return f"{type(error).__name__}: {error}"
+    return None if wrong is None else f"the checksum of {wrong} is wrong"
 
 
 def conflict(run: Run, root: Path) -> str | None:
@@ -132,7 +214,7 @@ def conflict(run: Run, root: Path) -> str | None:
         if changes:
             return _list_changes("config.py", changes)
     for evaluation in run.evaluations:
-        record = read_json(files.evaluation(evaluation.name))
+        record = read_usable(files.evaluation(evaluation.name))
         if record is not None:
             changes = list(_differences(record["overrides"], _to_json_data(evaluation.overrides)))
             if changes:
@@ -141,13 +223,29 @@ def conflict(run: Run, root: Path) -> str | None:
 
 
 def begin_attempt(run: Run, files: RunFiles, git: Mapping[str, Any] | None) -> None:
-    """Store the config and the environment of an attempt; remove the failure of the attempt before."""
+    """Store the config and the environment of an attempt; remove the failure of the attempt before.
+
+    Damaged records are set aside, and evaluations that lack what was in them are forgotten.
+    """
+    for path, reason in damaged(run, files.path.parents[1]).items():
+        print(f"{path} is damaged and made again: {reason}", flush=True)
+        if files.evaluations in path.parents:
+            _forget_evaluation(files, path.stem if path.parent == files.evaluations else path.parent.name)
+        if path.suffix != ".npz":  # `discard_evaluation` removes these
+            path.replace(path.with_name(f"{path.name}.{DAMAGED}"))
     if not files.config.exists():
         write_text(files.config, run.config.pretty_text)
     environment = read_json(files.environment) or {"seed": run.seed, "attempts": []}
     environment["attempts"].append({"started": now(), **_environment(), "git": git})
     write_json(files.environment, environment)
     files.failure.unlink(missing_ok=True)
+
+
+def _forget_evaluation(files: RunFiles, name: str) -> None:
+    """Have the run unfinished until the evaluation is made again, also if that is interrupted."""
+    metrics = read_usable(files.metrics)
+    if metrics is not None and metrics["evaluations"].pop(name, None) is not None:
+        write_json(files.metrics, metrics)
 
 
 def discard_results(files: RunFiles) -> None:
@@ -177,7 +275,7 @@ def write_evaluation(files: RunFiles, evaluation: Evaluation, values: Mapping[st
 
 def finish(run: Run, files: RunFiles) -> None:
     """Gather the records of a run into ``metrics.json``, which makes it finished."""
-    known = read_json(files.metrics) or {"evaluations": {}}
+    known = read_usable(files.metrics) or {"evaluations": {}}
     evaluations = {evaluation.name: read_json(files.evaluation(evaluation.name)) for evaluation in run.evaluations}
     metrics = {
         "variants": run.variants,
@@ -191,19 +289,24 @@ def finish(run: Run, files: RunFiles) -> None:
 
 def end_attempt(files: RunFiles, error: str) -> None:
     """Store why the last attempt did not finish the run; one without an ``error`` did, or was killed with the study."""
-    environment = read_json(files.environment)
+    environment = read_usable(files.environment)
     if environment is not None and "error" not in environment["attempts"][-1]:
         environment["attempts"][-1]["error"] = _hide_directories(error)
         write_json(files.environment, environment)
 
 
-def write_failure(run: Run, files: RunFiles, error: str) -> None:
-    """Store why a run failed; its log is beside it."""
-    files.path.mkdir(parents=True, exist_ok=True)
-    end_attempt(files, error)
-    write_json(
-        files.failure, {"variants": run.variants, "seed": run.seed, "error": _hide_directories(error), "time": now()}
-    )
+def record_failure(run: Run, files: RunFiles, error: str) -> str:
+    """Store why a run failed; its log is beside it. Return it, with what the disk has to do with it."""
+    try:
+        files.path.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(files.path).free) < _NEARLY_FULL:
+            error = f"{error} (the file system of {files.path} has {free / 2**20:.0f} MiB left)"
+        end_attempt(files, error)
+        failure = {"variants": run.variants, "seed": run.seed, "error": _hide_directories(error), "time": now()}
+        write_json(files.failure, failure)
+    except OSError as unwritten:
+        return f"{error}; and that could not be written down: {unwritten}"
+    return error
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -215,18 +318,37 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Read what ``write_json`` wrote, or None where there is no such file.
 
     Raises:
-        StudyError: the file is of another version, or was edited into something unreadable.
+        DamagedError: the file was cut or edited into something unreadable.
+        SchemaError: it is of another version.
     """
+    again = "The command of the study makes it again."
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise StudyError(f"{path}: not JSON: {error}. Remove the file; what it recorded will be made again.") from error
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{path}: not JSON: {error}. {again}") from error
+    if not isinstance(data, dict):
+        raise DamagedError(f"{path}: expected a JSON object, got {data!r:.40}. {again}")
     schema = data.pop("schema", None)
     if schema != SCHEMA:
-        raise StudyError(f"{path}: expected schema {SCHEMA}, got {schema!r}. Use a new --work-dir.")
+        raise SchemaError(
+            f"{path}: expected schema {SCHEMA}, got {schema!r}: another version of mmseg_resample wrote it."
+        )
+    keys = _KEYS.get(path.name, _EVALUATION_KEYS if path.parent.name == "evaluations" else ())
+    for key in keys:
+        kind = _KINDS.get(key, object)
+        if key not in data or not isinstance(data[key], kind) or (kind is list and not data[key]):
+            raise DamagedError(f"{path}: expected {key}, got {data.get(key)!r:.40}. {again}")
     return data
+
+
+def read_usable(path: Path) -> dict[str, Any] | None:
+    """Read what ``write_json`` wrote, or None where there is nothing that can be used."""
+    try:
+        return read_json(path)
+    except DamagedError:
+        return None
 
 
 def write_text(path: Path, text: str) -> None:

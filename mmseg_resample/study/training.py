@@ -23,6 +23,7 @@ from mmengine.visualization import Visualizer
 
 from mmseg_resample import launch
 from mmseg_resample.evaluation.confusion import scores
+from mmseg_resample.evaluation.per_image import read_counts
 
 from . import records
 from .audit import predicted_shift
@@ -53,7 +54,7 @@ def perform(run: Run, root: Path, report: Callable[[Progress], None], git: Mappi
             return
         _reset_peak_memory()
         checkpoint = _decide_in_first_process(lambda: _begin(run, files, git))
-        if checkpoint is None or not _decide_in_first_process(files.training.exists):
+        if checkpoint is None or not _decide_in_first_process(functools.partial(records.is_trained, files)):
             with _isolated():
                 checkpoint = _train(run.config, files, checkpoint, report)
         for evaluation in run.evaluations:
@@ -70,7 +71,7 @@ def perform(run: Run, root: Path, report: Callable[[Progress], None], git: Mappi
 def _begin(run: Run, files: records.RunFiles, git: Mapping[str, Any] | None) -> Path | None:
     records.begin_attempt(run, files, git)
     checkpoint = newest_checkpoint(files.work_dir)
-    if checkpoint is None or not files.training.exists():
+    if checkpoint is None or not records.is_trained(files):
         records.discard_results(files)
     return checkpoint
 
@@ -102,14 +103,15 @@ def _is_complete(checkpoint: Path) -> bool:
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             return archive.testzip() is None
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, EOFError, RuntimeError):  # the last one for a kind of entry that there is not
         return False
 
 
 def _checkpoints(directory: Path) -> list[Path]:
     """List the checkpoints, the newest first."""
-    paths = [*directory.glob("iter_*.pth"), *directory.glob("epoch_*.pth")]
-    return sorted(paths, key=lambda path: int(path.stem.split("_")[1]), reverse=True)
+    found = [(path, re.fullmatch(r"(?:iter|epoch)_(\d+)\.pth", path.name)) for path in directory.glob("*.pth")]
+    numbered = {path: int(match[1]) for path, match in found if match}  # not what a hook or a user saved beside them
+    return sorted(numbered, key=numbered.__getitem__, reverse=True)
 
 
 def _train(
@@ -159,8 +161,7 @@ def _evaluate(
     metrics = _runner(config, files.path / "test" / evaluation.name, progress, inputs, ExactWeightsHook()).test()
     seconds = time.perf_counter() - started
     if is_main_process():
-        with np.load(files.matrices(evaluation.name)) as stored:
-            confusion, classes = stored["confusion"], stored["classes"].tolist()
+        confusion, classes = read_counts(files.matrices(evaluation.name), "confusion", "classes")
         values = scores(confusion.sum(0))
         overall = {name: values[name] for name in METRICS}  # the evaluator rounds them
         scalars = {name: value for name, value in metrics.items() if isinstance(value, Real)} | overall
@@ -169,7 +170,7 @@ def _evaluate(
             evaluation,
             {
                 **{name: _json_number(value) for name, value in overall.items()},
-                "IoU": {name: _json_number(value) for name, value in zip(classes, values["IoU"], strict=True)},
+                "IoU": {name: _json_number(value) for name, value in zip(classes.tolist(), values["IoU"], strict=True)},
                 "metrics": {name: _json_number(value) for name, value in scalars.items()},
                 "images": len(confusion),
                 "seconds": round(seconds, 3),

@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -35,10 +36,10 @@ def attempt(task: Task, report: Callable[[Progress], None], *, redirect: bool = 
         What failed, None if the run is finished.
     """
     files = records.RunFiles(task.root / task.run.directory)
-    if redirect:
-        _send_output_to(files.log)
     processes = distributed.processes(task.run)
     try:
+        if redirect:
+            _send_output_to(files.log)
         if task.threads is not None:
             torch.set_num_threads(task.threads)
         if processes > 1:
@@ -48,12 +49,11 @@ def attempt(task: Task, report: Callable[[Progress], None], *, redirect: bool = 
     except Exception as error:
         traceback.print_exc()
         if not redirect:
-            files.path.mkdir(parents=True, exist_ok=True)
-            with files.log.open("a") as log:
-                traceback.print_exc(file=log)
-        summary = "".join(traceback.format_exception_only(error)).strip()
-        records.write_failure(task.run, files, summary)
-        return summary
+            with suppress(OSError):
+                files.path.mkdir(parents=True, exist_ok=True)
+                with files.log.open("a") as log:
+                    traceback.print_exc(file=log)
+        return records.record_failure(task.run, files, "".join(traceback.format_exception_only(error)).strip())
     return None
 
 

@@ -1,6 +1,7 @@
 """The way from a config, a checkpoint and an image to pictures of the model at work."""
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS
+from torch import Tensor, nn
 
 from ..suggest import did_you_mean_file
 from .explain import explanations
@@ -34,13 +36,15 @@ def load_sample(cfg: Config, image: str, label: str | None = None) -> dict[str, 
     Raises:
         FileNotFoundError: no such file.
         IndexError: the test set has no such sample.
-        ValueError: ``label`` given for a sample of the test set.
+        ValueError: ``label`` given for a sample of the test set, or no number after ``test:``.
     """
     init_default_scope(cfg.get("default_scope", "mmseg"))
     config = cfg.test_dataloader.dataset
     if image.startswith("test:"):
         if label is not None:
             raise ValueError(f"visualize: {image} has a label of its own. Leave --label away, or give a file as image.")
+        if not image.removeprefix("test:").isdecimal():
+            raise ValueError(f"visualize: expected test:N with the number of a sample, such as test:0, got {image}.")
         dataset = DATASETS.build(config)
         number = int(image.removeprefix("test:"))
         if not 0 <= number < len(dataset):
@@ -49,12 +53,10 @@ def load_sample(cfg: Config, image: str, label: str | None = None) -> dict[str, 
     for path in (image, label):
         if path is not None and "://" not in path and not Path(path).is_file():
             raise FileNotFoundError(f"visualize: {path}: no such file.{did_you_mean_file(Path(path))}")
-    kind = DATASETS.get(config.type)
-    zero = inspect.signature(kind.__init__).parameters.get("reduce_zero_label")
-    default = zero.default if zero is not None else False
+    dataset = _first(cfg)
     pipeline = [
         step
-        for transform in config.pipeline
+        for transform in _first_config(config)["pipeline"]
         for step in (_FROM_FILES if transform["type"] == "LoadShapes" and "://" not in image else [transform])
         if label is not None or step["type"] != "LoadAnnotations"
     ]
@@ -62,11 +64,45 @@ def load_sample(cfg: Config, image: str, label: str | None = None) -> dict[str, 
         {
             "img_path": image,
             "seg_map_path": label,
-            "label_map": None,
-            "reduce_zero_label": config.get("reduce_zero_label", default),
+            "label_map": getattr(dataset, "label_map", None),
+            "reduce_zero_label": getattr(dataset, "reduce_zero_label", False),
             "seg_fields": [],
         }
     )
+
+
+def _first_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the config of a data set, or of the first of those that it wraps."""
+    while "dataset" in config or "datasets" in config:
+        config = config["dataset"] if "dataset" in config else config["datasets"][0]
+    return config
+
+
+def _first(cfg: Config) -> Any:
+    """Build the test set, the first of several, as far as it goes without its files."""
+    config = {**_first_config(cfg.test_dataloader.dataset), "pipeline": []}
+    kind = DATASETS.get(config["type"]) if isinstance(config["type"], str) else config["type"]
+    parameters = inspect.signature(kind.__init__).parameters
+    takes = "lazy_init" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return DATASETS.build({**config, "lazy_init": True} if takes else config)
+
+
+def _ignore_index(model: nn.Module) -> int:
+    """Return the label that the loss ignores; of several heads the last one predicts."""
+    head = getattr(model, "decode_head", None)
+    head = head[-1] if isinstance(head, nn.ModuleList | list) else head
+    ignored = getattr(head, "ignore_index", 255)
+    return 255 if ignored is None else ignored
+
+
+def _picture(inputs: Tensor) -> np.ndarray:
+    """Convert the input of a network to (H, W, 3) uint8 RGB: BGR as it was read, grey, or the first of many bands."""
+    bands = inputs.permute(1, 2, 0).cpu().numpy()
+    bands = bands[..., 2::-1] if bands.shape[-1] >= 3 else np.repeat(bands[..., :1], 3, axis=-1)
+    if bands.dtype != np.uint8:
+        low, high = bands.min(), bands.max()
+        bands = (255 * ((bands - low) / max(high - low, 1e-12))).astype(np.uint8)
+    return np.ascontiguousarray(bands)
 
 
 def draw(runner: Runner, sample: dict[str, Any], name: str) -> list[str]:
@@ -85,18 +121,17 @@ def draw(runner: Runner, sample: dict[str, Any], name: str) -> list[str]:
         Names of the pictures drawn.
     """
     model, visualizer = runner.model.eval(), runner.visualizer
-    visualizer.dataset_meta = DATASETS.get(runner.cfg.test_dataloader.dataset.type).METAINFO
+    visualizer.dataset_meta = _first(runner.cfg).metainfo
     with torch.no_grad(), explanations(model) as found:
         result = model.test_step(pseudo_collate([sample]))[0]
-    image = np.ascontiguousarray(sample["inputs"].permute(1, 2, 0).numpy()[..., ::-1])  # BGR, as it was read
+    image = _picture(sample["inputs"])
     height, width = result.pred_sem_seg.shape
     shown = image if image.shape[:2] == (height, width) else mmcv.imresize(image, (width, height))
     visualizer.add_datasample(name, shown, result, draw_gt="gt_sem_seg" in result, with_labels=False)
     names = [name]
     if "gt_sem_seg" in result:
         pred, label = (getattr(result, key).data.squeeze(0).cpu().numpy() for key in ("pred_sem_seg", "gt_sem_seg"))
-        ignore_index = runner.cfg.model.decode_head.get("ignore_index", 255)
-        visualizer.add_image(f"{name}_boundaries", boundary_picture(pred, label, shown, ignore_index))
+        visualizer.add_image(f"{name}_boundaries", boundary_picture(pred, label, shown, _ignore_index(model)))
         names.append(f"{name}_boundaries")
     for module, picture in explanation_pictures(found, image):
         visualizer.add_image(f"{name}_{module}", picture)

@@ -1,5 +1,6 @@
 """The commands train and test, as tools, and mmseg's own, on a tiny FCN and data set: real runs, and every refusal."""
 
+import errno
 import functools
 import os
 import re
@@ -21,6 +22,7 @@ from mmengine.logging import MMLogger
 from PIL import Image
 
 from mmseg_resample import launch
+from mmseg_resample.launch import train
 from mmseg_resample.unpickle import load
 
 REPOSITORY = Path(__file__).parents[2]
@@ -433,16 +435,65 @@ def test_where_data_is_looked_for(dataset, missing):
 
 
 @pytest.mark.parametrize(
-    ("outcome", "status"), [(None, 0), (0, 0), (1, 1), (launch.UsageError("x"), 2), (KeyboardInterrupt(), 130)]
+    ("outcome", "status", "said"),
+    [
+        (None, 0, ""),
+        (0, 0, ""),
+        (1, 1, ""),
+        (launch.UsageError("x"), 2, "error: x\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (signal.SIGTERM, 143, "interrupted by SIGTERM\n"),
+        (signal.SIGHUP, 129, "interrupted by SIGHUP\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "w/x.py"),
+            2,
+            "error: [Errno 28] No space left on device: 'w/x.py'. Make room there, or use another --work-dir.\n",
+        ),
+    ],
 )
-def test_exit_status(capsys, outcome, status):
+def test_exit_status(capsys, monkeypatch, outcome, status, said):
+    monkeypatch.delenv("RANK", raising=False)
+
     def main():
         if isinstance(outcome, BaseException):
             raise outcome
+        if isinstance(outcome, signal.Signals):
+            os.kill(os.getpid(), outcome)
+            time.sleep(1)
         return outcome
 
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
     assert launch.run(main) == status
-    assert capsys.readouterr().err == {2: "error: x\n", 130: "interrupted\n"}.get(status, "")
+    assert capsys.readouterr().err == said
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_a_signal_that_is_ignored_stays_so(monkeypatch):
+    """As under nohup."""
+    monkeypatch.delenv("RANK", raising=False)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert launch.run(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("loader", ["train", "val"])
+def test_labels_are_checked_before_the_training(folder, tmp_path, capsys, loader):
+    """A label that is no class, in the validation set too, where it would be found after the first iterations."""
+    data = shutil.copytree(folder, tmp_path / "data", ignore=shutil.ignore_patterns("trained*"))
+    Image.fromarray(np.full((32, 40), 7, np.uint8)).save(data / "labels" / "2.png")
+    set_root = f"{loader}_dataloader.dataset.data_root={data}"
+    command = [str(folder / "tiny.py"), "--work-dir", str(tmp_path / "work"), "--cfg-options", set_root]
+    assert train.main(command) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"{loader}_dataloader.dataset: {data}/labels/2.png: 1280 pixels have label 7: with 3 classes labels are" in said
+    )
+    assert not (tmp_path / "work").exists()
+    cfg = Config.fromfile(command[0])
+    cfg.merge_from_dict({f"{loader}_dataloader.dataset.data_root": str(data)})
+    launch.check_data([(cfg, f"{loader}_dataloader")], "none")
 
 
 # Warnings, and what the package does for other callers

@@ -1,11 +1,14 @@
-import importlib.util
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_resample.ops import deform_conv2d
+import mmseg_resample
+from mmseg_resample.ops import _deform, deform_conv2d
 from tests.conftest import ONE_GRAPH, assert_close
 
 SHAPES = [(4, 5), (1, 3), (3, 1), (1, 1)]
@@ -59,7 +62,7 @@ def test_against_loops(size, groups, kernel):
     assert_close(deform_conv2d(**tensors, backend="torch"), by_loops(**tensors))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed")
+@pytest.mark.skipif(not _deform.has_torchvision("cpu"), reason="no torchvision that fits this torch")
 @pytest.mark.parametrize("size", SHAPES)
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("with_mask", [True, False])
@@ -74,6 +77,38 @@ def test_torchvision_is_the_same(size, groups, with_mask):
     upstream = torch.randn_like(ours)
     for a, b in zip(*(torch.autograd.grad(o, tensors.values(), upstream) for o in (ours, theirs)), strict=True):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
+
+
+def test_torchvision_without_its_operators_counts_as_absent(tmp_path):
+    """Built for another torch, it can be imported up to version 0.15; built for CPUs, it has no operator for CUDA."""
+    (tmp_path / "torchvision").mkdir()
+    for name in ("__init__", "ops"):
+        (tmp_path / "torchvision" / f"{name}.py").touch()
+    code = """
+import sys, types
+package = types.ModuleType('mmseg_resample')  # ops alone: the package itself imports mmseg
+package.__path__ = [sys.argv[1]]
+sys.modules.update(mmseg_resample=package)
+sys.path.insert(0, sys.argv[2])
+import torch
+from mmseg_resample.ops import _backends, deform_conv2d
+assert _backends.available('deform_conv2d', 'cpu') == ['torch']
+x, offset = torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 4, 4)
+deform_conv2d(x, offset, torch.ones(1, 1, 1, 1))
+try:
+    deform_conv2d(x, offset, torch.ones(1, 1, 1, 1), backend='torchvision')
+except ImportError as error:
+    assert "backend='torchvision' needs a torchvision that was built for torch" in str(error), error
+    assert "for cpu, and there is none. Install it, or use backend='auto'" in str(error), error
+else:
+    raise SystemExit('it ran')
+library = torch.library.Library('torchvision', 'DEF')
+library.define('deform_conv2d(Tensor input) -> Tensor')
+library.impl('deform_conv2d', lambda input: input, 'CPU')
+assert _backends.available('deform_conv2d', 'cuda') == ['torch']
+"""
+    package = str(Path(mmseg_resample.__file__).parent)
+    subprocess.run([sys.executable, "-c", code, package, str(tmp_path)], check=True)
 
 
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 3)])

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -279,6 +281,50 @@ def test_a_kernel_without_a_folder_for_its_cache():
     scope = {}
     exec("def double(x):\n    return 2 * x", scope)
     assert _numba_kernels._compiled(scope["double"])(4) == 8
+
+
+@pytest.fixture
+def first_call(tmp_path, monkeypatch):
+    """Call a cached kernel as a new process would: whether it came from the cache, and what was warned of."""
+    (tmp_path / "double_module.py").write_text("def double(x):\n    return 2 * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    double = import_module("double_module").double
+
+    def call():
+        monkeypatch.setattr(_numba_kernels, "_warned", [])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            kernel = _numba_kernels._compiled(double)
+            assert [kernel(4), kernel(0.5)] == [8, 1.0]
+        return sum(kernel.stats.cache_hits.values()), [str(each.message) for each in caught]
+
+    yield call
+    del sys.modules["double_module"]
+
+
+@pytest.mark.parametrize(("damaged", "content"), [("nbi", slice(0)), ("nbi", slice(30)), ("nbc", slice(1000))])
+def test_a_damaged_cache_is_a_warning_and_made_again(first_call, tmp_path, damaged, content):
+    assert [first_call(), first_call()] == [(0, []), (2, [])]
+    for path in (tmp_path / "cache").rglob(f"*.{damaged}"):
+        path.write_bytes(path.read_bytes()[content])
+    hits, (warning,) = first_call()
+    assert hits == 0
+    assert f"Numba's cache {tmp_path / 'cache'}" in warning and "is damaged (" in warning
+    assert "compiled, which takes seconds" in warning
+    assert first_call() == (2, [])
+
+
+def test_a_cache_on_a_full_disk_is_a_warning(first_call):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # every write fails, as on a full disk
+    try:
+        hits, (warning,) = first_call()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert hits == 0 and "cannot be written to (OSError: " in warning
+    assert [first_call(), first_call()] == [(0, []), (2, [])]
 
 
 def test_auto_takes_it_on_cpus_where_it_is_installed(monkeypatch):

@@ -4,13 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import mmseg_resample
 from mmseg_resample.study import evaluators, loading, records
 from mmseg_resample.study.command import main
 
-from .tiny import write_study
+from .tiny import STUDY, write_study
 
 
 @pytest.fixture
@@ -55,6 +57,49 @@ def test_dry_run_shows_the_plan_and_writes_nothing(command, tmp_path, capsys):
     assert "tiny: 6 runs, 6 to do" in shown
     assert shown.count("own, larger") == 6
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_full_disk_is_said(command, tmp_path, capsys, monkeypatch):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    study = loading.load(write_study(tmp_path))
+
+    def load(*arguments, **options):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # every write fails from now on, as on a full disk
+        return study
+
+    monkeypatch.setattr(loading, "load", load)
+    try:
+        assert command(study.file) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    assert "error: [Errno 27] File too large" in said and "Make room there, or use another --work-dir." in said
+    assert "Finished work is kept, the same command goes on." in said
+
+
+def test_labels_are_checked_before_the_runs(command, tmp_path, capsys):
+    """Those of the test set, which the runs would come to after their trainings; ``--check-data none`` goes on."""
+    for kind, values in (("images", np.zeros((32, 32, 3), np.uint8)), ("labels", np.full((32, 32), 77, np.uint8))):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(values).save(tmp_path / kind / "a.png")
+    dataset = {
+        "_delete_": True,
+        "type": "BaseSegDataset",
+        "data_root": str(tmp_path),
+        "data_prefix": {"img_path": "images", "seg_map_path": "labels"},
+        "img_suffix": ".png",
+        "metainfo": {"classes": tuple("abcdef")},
+        "pipeline": [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}, {"type": "PackSegInputs"}],
+    }
+    sizes = {"s32": {"train_dataloader.dataset.size": (32, 32)}, "s33": {"train_dataloader.dataset.size": (33, 33)}}
+    axes = {"align_corners": STUDY["axes"]["align_corners"], "size": sizes}
+    path = write_study(tmp_path, {"test_dataloader.dataset": dataset}, axes=axes, evaluations={"own": {}})
+    assert command(path) == 2
+    said = capsys.readouterr().err
+    assert "1 label map cannot be used:" in said  # once for all runs
+    assert f"test_dataloader.dataset: {tmp_path}/labels/a.png: 1024 pixels have label 77: with 6 classes" in said
+    assert not Path("work_dirs").exists()
 
 
 def test_seeds_that_cannot_decide_are_said_before_the_runs(command, tmp_path, capsys):
@@ -137,7 +182,8 @@ def test_dry_run_says_how_long(command, tmp_path, capsys):
     assert "No run has finished, so the time is not known; --estimate times some iterations." in capsys.readouterr().out
     run, *_ = loading.load(path).runs()
     result = {"seconds": 300.0, "metrics": {"mIoU": 50.0}, "evaluators": dict(evaluators.DEFAULT_EVALUATORS)}
-    metrics = {"training": {"seconds": 3000.0}, "evaluations": {"own": result, "larger": result}}
+    training, evaluations = {"seconds": 3000.0}, {"own": result, "larger": result}
+    metrics = {"variants": run.variants, "seed": 0, "training": training, "evaluations": evaluations}
     records.write_json(Path("work_dirs/tiny", run.directory, "metrics.json"), metrics)
     assert command(path, "--dry-run", "--workers", 3) == 0
     shown = " ".join(capsys.readouterr().out.split())

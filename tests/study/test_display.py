@@ -27,7 +27,8 @@ def console(terminal):
 def finish(run, root, **values):
     files = records.RunFiles(root / run.directory)
     evaluations = {name: {"metrics": {"mIoU": value}} for name, value in values.items()}
-    records.write_json(files.metrics, {"evaluations": evaluations})
+    record = {"variants": run.variants, "seed": run.seed, "training": None, "evaluations": evaluations}
+    records.write_json(files.metrics, record)
 
 
 def test_a_line_for_every_run_that_ends(study, runs, tmp_path):

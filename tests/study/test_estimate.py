@@ -13,7 +13,8 @@ def study(write_study):
 
 def finish(run, root, training, *tests):
     evaluations = {str(index): {"seconds": seconds} for index, seconds in enumerate(tests)}
-    metrics = {"training": {"seconds": training}, "evaluations": evaluations}
+    metrics = {"variants": run.variants, "seed": run.seed, "training": {"seconds": training}}
+    metrics["evaluations"] = evaluations
     records.write_json(records.RunFiles(root / run.directory).metrics, metrics)
 
 

@@ -1,5 +1,6 @@
 """A study in worker processes: what happens, what is never repeated, and what a dying worker costs."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from mmseg_resample.study import execution, loading, plan, records, report
+from mmseg_resample.study.executors import base
 from mmseg_resample.study.messages import Done, Progress
 
 
@@ -157,6 +159,108 @@ def test_overwrite_repeats_only_what_differs(undisturbed, tmp_path):
     after = fingerprints(root)
     for file, fingerprint in before.items():
         assert (after.get(file) == fingerprint) == (stale not in file.parents), file
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def without(key):
+    def damage(path):
+        path.write_text(
+            json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key})
+        )
+
+    return damage
+
+
+DAMAGE = {
+    "evaluations/own/confusion.npz": [cut, flip],
+    "evaluations/larger/trimap.npz": [cut],
+    "evaluations/own.json": [cut, without("metrics")],
+    "metrics.json": [cut, lambda path: path.write_text("[]"), without("evaluations")],
+    "training.json": [cut, lambda path: path.write_bytes(b"\xff\xfe")],
+    "environment.json": [cut, without("attempts")],
+    "config.py": [lambda path: path.write_text("model = dict("), lambda path: path.write_bytes(b"\0")],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_file_is_named_and_its_run_alone_is_to_do(undisturbed, tmp_path, name):
+    study, original, _ = undisturbed
+    run = study.runs()[1]
+    for index, damage in enumerate(DAMAGE[name]):
+        root = shutil.copytree(original, tmp_path / str(index))
+        damage(root / run.directory / name)
+        pending = execution.prepare(study, root)
+        assert [each.directory for each in pending] == [run.directory]
+        (reason,) = execution.damaged(pending, root).items()
+        assert reason[0] == root / run.directory / name
+        assert len(reason[1]) > 5
+
+
+@pytest.mark.slow
+def test_what_is_damaged_is_made_again(undisturbed, tmp_path):
+    """One in every run: what is left of it is used, the results are those of an undisturbed study, the others stay."""
+    study, original, _ = undisturbed
+    root = shutil.copytree(original, tmp_path / "runs")
+    names = ["evaluations/own/confusion.npz", "config.py", "training.json", "environment.json"]
+    for run, name in zip(study.runs(), names, strict=True):
+        DAMAGE[name][0](root / run.directory / name)
+    first, _, third, fourth = (root / run.directory for run in study.runs())
+    (third / "train" / "iter_best.pth").write_bytes(b"of a user")
+    kept = {path: path.stat().st_mtime_ns for path in (first / "training.json", fourth / "evaluations" / "own.json")}
+
+    result = report.build(root)
+    assert [sentence for sentence in result.missing if "confusion.npz" in sentence] == [
+        "Intervals with other test images: align_corners=false,size=s32/seed-0/evaluations/own/confusion.npz is "
+        "damaged (BadZipFile: File is not a zip file); the command of the study makes it again, in s32, own."
+    ]
+    (left_out,) = (sentence for sentence in result.missing if sentence.startswith("Left out: "))
+    assert left_out.startswith("Left out: align_corners=true,size=s32/seed-1/environment.json: not JSON: ")
+
+    assert ends(execution.execute(study, root, workers=2)) == {run.directory: None for run in study.runs()}
+    assert_same_results(study, root, study, original)
+    assert execution.prepare(study, root) == []
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert (root / "damaged" / study.runs()[1].directory / "config.py").read_text() == "model = dict("
+    assert (fourth / "environment.json.damaged").exists()
+    assert "training.json is damaged and made again: not JSON" in (third / "log.txt").read_text()
+    assert not any("damaged" in sentence for sentence in report.build(root).missing)
+
+
+def test_records_of_another_version_are_refused_or_overwritten(undisturbed, tmp_path):
+    study, original, _ = undisturbed
+    root = shutil.copytree(original, tmp_path / "runs")
+    run = study.runs()[2]
+    path = root / run.directory / "metrics.json"
+    path.write_text(path.read_text().replace(f'"schema": {records.SCHEMA}', '"schema": 1'))
+    with pytest.raises(plan.StudyError, match=r"seed-1: made by .* expected schema 2, got 1: another .* --overwrite"):
+        execution.prepare(study, root)
+    assert [each.directory for each in execution.prepare(study, root, overwrite=True)] == [run.directory]
+    result = report.build(root)
+    assert [failure["error"].partition(",")[0] for failure in result.failures] == ["metrics.json: expected schema 2"]
+    assert [(run["variants"], run["seed"]) for run in result.failures] == [(run.variants, run.seed)]
+    assert [comparison.differences["true"].n for comparison in result.comparisons] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        ("kill(getpid(), 9)", "was ended by SIGKILL (out of memory?)"),
+        ("kill(getpid(), 40)", "was ended by signal 40"),  # a real-time signal, which has no name
+        ("_exit(3)", "ended with exit status 3"),
+    ],
+)
+def test_causes(end, cause):
+    process = subprocess.run([sys.executable, "-c", f"from os import *; {end}"])
+    assert base.cause_of(process.returncode) == cause
 
 
 def test_a_worker_that_cannot_start_says_why(write_study, tmp_path, monkeypatch):

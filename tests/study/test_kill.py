@@ -83,6 +83,15 @@ def test_survives_an_interrupt_and_a_kill(start, undisturbed, tmp_path):
     assert not any(is_running(pid) for pid in workers)
 
     process = start()
+    wait_for(lambda: at_work(root), "work")
+    workers = workers_of(process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    assert f"interrupted by SIGTERM; finished work is kept in {root}, the same command goes on" in output
+    assert not any(is_running(pid) for pid in workers)
+
+    process = start()
     wait_for(lambda: list(root.glob("*/seed-1/train/iter_4.pth")), "a checkpoint of the second seed")
     finished = fingerprints(root)
     assert finished, "seeds are run one after the other"

@@ -172,6 +172,12 @@ def axes(**changes):
     return {"align_corners": FLAG, "size": SIZES, **changes}
 
 
+LARGE = {"test_dataloader.dataset.size": (64, 64)}
+MANY = {f"a{axis}": {f"v{n}": {key: n} for n in range(1, 31)} for axis, key in enumerate(
+    ("train_dataloader.batch_size", "test_dataloader.batch_size", "train_cfg.val_interval",
+     "model.decode_head.channels", "model.decode_head.num_convs", "optim_wrapper.optimizer.lr"))}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -204,6 +210,15 @@ def axes(**changes):
         (
             {"axes": axes(size={**SIZES, "s64": {"train_cfg.max_iters": {"begin": 0}}})},
             r"axes.size.s64: cannot be merged into the base config",
+        ),
+        (
+            {"axes": {"align_corners": FLAG, "size_of_images": {**SIZES, "s" * 225: LARGE}}, "train": {}},
+            r"axes: the runs of .*s{9}.* has 260 characters, and a file name can have 255. Shorten the names of axes",
+        ),
+        ({"evaluations": {"e" * 240: {}}}, r"evaluations.e+\.\.\.: has 240 characters, .* Shorten it to 230 or fewer"),
+        (
+            {"axes": MANY, "compare": "a0", "train": {}},
+            r"train: 3(0 x 3){5}0 variants are 729000000 combinations, and at",
         ),
         ({"train": {"sizes": ["s32"]}}, r"train: 'sizes' is not a known axis. Did you mean 'size'\?"),
         ({"train": {"size": ["s34"]}}, r"train.size: 's34' is not a known variant. Did you mean"),

@@ -2,7 +2,10 @@
 
 import subprocess
 
-from mmseg_resample.study import records
+import pytest
+from mmengine.config import Config
+
+from mmseg_resample.study import plan, records
 
 
 def test_git_state_of_results(tmp_path):
@@ -23,3 +26,19 @@ def test_git_state_of_results(tmp_path):
     assert not records.git_state(tmp_path / "results", results="results")["dirty"]
     (tmp_path / "code.py").write_text("2")
     assert records.git_state(tmp_path / "results", results="results")["dirty"]
+
+
+def test_a_failure_that_cannot_be_written_down_is_told(tmp_path):
+    resource = pytest.importorskip("resource")
+    run = plan.Run({"flag": "true"}, 0, Config(), ())
+    files = records.RunFiles(tmp_path / run.directory)
+    assert records.record_failure(run, files, "it failed") == "it failed"
+    assert records.read_json(files.failure)["error"] == "it failed"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # every write fails, as on a full disk
+    try:
+        told = records.record_failure(run, files, "it failed again")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert told.startswith("it failed again; and that could not be written down: [Errno 27] File too large")
+    assert records.read_json(files.failure)["error"] == "it failed"

@@ -1,6 +1,7 @@
 """Reports from directories with known numbers, and from synthetic predictions whose displacement is known."""
 
 import html
+import itertools
 import json
 import math
 import re
@@ -326,7 +327,7 @@ class TestWhatIsMissing:
         result = report.build(root)
         assert result.missing == [
             "Intervals with other test images: per-image confusion matrices are absent, in s64, own.",
-            "Displacement profiles: the per-image counts of 2 evaluations are absent.",
+            "Displacement profiles: per-image counts are absent, in 2 evaluations.",
         ]
         assert [tuple(d.seeds) for d in result.displaced if d.evaluation == "own"] == [(0, 2), (0, 2)]
 
@@ -415,6 +416,21 @@ class TestWhatIsMissing:
     def test_a_directory_without_a_study(self, tmp_path):
         with pytest.raises(StudyError, match=r"has no study.json. Run the study first"):
             report.build(tmp_path)
+
+    def test_the_cost_is_that_of_the_runs_not_of_the_axes(self, tmp_path):
+        """Six axes of 30 variants have 729 million combinations, of which two were trained."""
+        axes = {f"a{axis}": [f"v{n}" for n in range(30)] for axis in range(6)}
+        train = [{f"a{axis}": first if axis == 0 else "v29" for axis in range(6)} for first in ("v7", "v3")]
+        study = {**STUDY, "axes": axes, "train": train, "compare": "a0", "evaluations": {"own": {}, "other": {}}}
+        records.open_study(tmp_path, synthetic.describe(study))
+        for seed, variants in itertools.product(study["seeds"], train):
+            scores = {name: {"mIoU": 50.0 + seed + int(variants["a0"][1:])} for name in study["evaluations"]}
+            synthetic.write_scores(tmp_path, variants, seed, scores)
+        result = report.build(tmp_path)
+        report.write(result, tmp_path)
+        assert [list(comparison.scores) for comparison in result.comparisons] == [["v3", "v7"]] * 2
+        assert result.comparisons[0].differences["v7"].mean == 4
+        assert [row.variants["a0"] for row in result.transfers] == ["v3", "v7"]
 
     def test_files_of_another_version_are_refused(self, root):
         (root / "study.json").write_text(json.dumps({**STUDY, "schema": 99}))

@@ -178,6 +178,12 @@ class TestCheckpoints:
         torch.save({"metric": IoUMetric()}, tmp_path / "iter_1.pth")
         assert training.newest_checkpoint(tmp_path) == tmp_path / "iter_1.pth"
 
+    def test_others_beside_them_are_left_alone(self, tmp_path):
+        for name in ("iter_9.pth", "iter_10.pth", "iter_best.pth", "epoch_swa_3.pth", "iter_11.pth.txt"):
+            torch.save({"weight": torch.ones(3)}, tmp_path / name)
+        assert training.newest_checkpoint(tmp_path) == tmp_path / "iter_10.pth"
+        assert [path.name for path in training._checkpoints(tmp_path)] == ["iter_10.pth", "iter_9.pth"]
+
     def test_none(self, tmp_path):
         assert training.newest_checkpoint(tmp_path / "nothing") is None
 

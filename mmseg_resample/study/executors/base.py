@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,5 +36,15 @@ def record_loss(task: Task, cause: str) -> Done:
 
     if records.is_finished(task.run, task.root):
         return Done(None)
-    records.write_failure(task.run, records.RunFiles(task.root / task.run.directory), cause)
-    return Done(cause)
+    return Done(records.record_failure(task.run, records.RunFiles(task.root / task.run.directory), cause))
+
+
+def cause_of(returncode: int) -> str:
+    """Describe how a process ended."""
+    if returncode >= 0:
+        return f"ended with exit status {returncode}"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:  # of the real-time signals only the first and the last one have names
+        name = f"signal {-returncode}"
+    return f"was ended by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..messages import Done, Event, Message, Ready, Task
 from . import slots
-from .base import WorkerError, record_loss
+from .base import WorkerError, cause_of, record_loss
 
 
 @dataclass
@@ -131,14 +131,6 @@ class Local:
                 yield Event(worker.task.run, worker.index, record_loss(worker.task, cause))
             if queue:
                 self._workers.append(self._start(worker.index, worker.log.parent))
-
-
-def cause_of(returncode: int) -> str:
-    """Describe how a process ended."""
-    if returncode >= 0:
-        return f"ended with exit status {returncode}"
-    name = signal.Signals(-returncode).name
-    return f"was ended by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
 
 
 def _messages(worker: _Worker) -> Iterator[Message]:

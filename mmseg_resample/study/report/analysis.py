@@ -33,7 +33,7 @@ def build(root: Path) -> Report:
         StudyError: ``root`` holds no study, or files of another version.
     """
     directory = gather.read(root)
-    study, missing = directory.study, list[str]()
+    study, missing = directory.study, list(directory.unreadable)
     family = gather.family(study)
     comparisons = list(_comparisons(directory, family, missing))
     displaced = displacement.measure_displacement(directory, missing)
@@ -153,7 +153,7 @@ def _verdicts(comparisons: Sequence[Comparison], family: Sequence[DeclaredCompar
 def _transfers(directory: Directory) -> Iterator[Transfer]:
     reference, *others = directory.study["evaluations"]
     metric = directory.study["metric"]
-    for variants, evaluation in itertools.product(gather.product(directory.study["axes"]), others):
+    for variants, evaluation in itertools.product(directory.combinations, others):
         value = directory.scalars(variants, evaluation, metric)
         if value:
             difference = paired_difference(value, directory.scalars(variants, reference, metric))
@@ -165,16 +165,16 @@ def _transfers(directory: Directory) -> Iterator[Transfer]:
 def _interactions(directory: Directory) -> Iterator[Interaction]:
     """Compute the interactions of the compared axis with one other axis, and with two."""
     study, others = directory.study, directory.other_axes
-    groups = [(combination, names) for combination, names in directory.groups()]
-    levels = {
-        axis: [name for name in names if any(c[axis] == name for c, _ in groups)] for axis, names in others.items()
-    }
+    groups = [combination for combination, _ in directory.groups()]
+    levels = {axis: [name for name in names if any(c[axis] == name for c in groups)] for axis, names in others.items()}
     for evaluation, size in itertools.product(study["evaluations"], (1, 2)):
         for along in itertools.combinations(others, size):
             held = {axis: names for axis, names in levels.items() if axis not in along}
-            for combination in gather.product(held):
-                for ends in itertools.product(*([(levels[a][0], to) for to in levels[a][1:]] for a in along)):
-                    yield from _interaction(directory, dict(zip(along, ends, strict=True)), combination, evaluation)
+            for combination in gather.in_order(held, groups):
+                beside = [group for group in groups if combination.items() <= group.items()]
+                ends = [[(levels[a][0], to) for to in levels[a][1:] if any(g[a] == to for g in beside)] for a in along]
+                for each in itertools.product(*ends):
+                    yield from _interaction(directory, dict(zip(along, each, strict=True)), combination, evaluation)
 
 
 def _interaction(

@@ -1,6 +1,7 @@
 """Displacement of the predictions by seed, and the displacement that the audit predicts."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ def measure_displacement(directory: Directory, missing: list[str]) -> list[Varia
     if not evaluators:
         missing.append("Displacement profiles, audit: the study has no evaluator of type DisplacementMetric.")
         return []
-    found, absent = [], 0
+    found, reasons = [], Counter[str]()
     for combination, evaluation, names in directory.grid():
         for name in names:
             runs = [
@@ -26,8 +27,8 @@ def measure_displacement(directory: Directory, missing: list[str]) -> list[Varia
                 if evaluation in run["evaluations"]
             ]
             results = [(run, directory.displacement(run, evaluation, evaluators[0])) for run in runs]
-            absent += sum(result is None for _, result in results)
-            kept = [(run, result) for run, result in results if result is not None]
+            reasons.update(result for _, result in results if isinstance(result, str))
+            kept = [(run, result) for run, result in results if not isinstance(result, str)]
             if kept:
                 axes = {
                     axis: _shift(
@@ -40,8 +41,8 @@ def measure_displacement(directory: Directory, missing: list[str]) -> list[Varia
                 share = float(np.mean(edges)) if edges else math.nan
                 seeds = [run["seed"] for run, _ in kept]
                 found.append(VariantDisplacement(combination, name, evaluation, seeds, axes["x"], axes["y"], share))
-    if absent:
-        missing.append(f"Displacement profiles: the per-image counts of {absent} evaluations are absent.")
+    for reason, count in reasons.items():
+        missing.append(f"Displacement profiles: {reason}{f', in {count} evaluations' * (count > 1)}.")
     audits = [run["evaluations"][e].get("audit") or {} for run in directory.runs for e in run["evaluations"]]
     failed = sorted({audit["error"] for audit in audits if "error" in audit})
     if failed:

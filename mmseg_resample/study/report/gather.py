@@ -5,17 +5,19 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmseg_resample.evaluation.displacement import Displacement, EdgeCounts, displacement
+from mmseg_resample.evaluation.per_image import DamagedCounts, read_counts
 
 from .. import records
 from ..evaluators import CONFUSION
 from ..image_bootstrap import read_image_counts
-from ..plan import DeclaredComparison, StudyError, Variants
+from ..plan import DeclaredComparison, StudyError, Variants, run_directory
 
 Scores = Mapping[int, float]
 """Seed -> metric, in the unit of the metric."""
@@ -32,11 +34,12 @@ class Directory:
         root: the directory.
         study: content of ``study.json``.
         runs: content of ``metrics.json`` of every finished run, and its ``directory`` relative to ``root``.
-        failures: variants, seed, error and log of every failed run.
+        failures: variants, seed, error and log of every run that failed, or whose records cannot be used.
         unfinished: variants and seed of the planned runs that neither finished nor failed.
         environments: the distinct environments, with the number of attempts made in each.
         configs: for every finished run its config: path relative to ``root``, and the start of its SHA-256.
         restarts: runs that took more than one attempt.
+        unreadable: sentences on records that are left out, except those of ``failures``.
     """
 
     root: Path
@@ -47,6 +50,12 @@ class Directory:
     environments: Sequence[Mapping[str, Any]]
     configs: Sequence[Mapping[str, Any]]
     restarts: int
+    unreadable: Sequence[str] = ()
+
+    @cached_property
+    def combinations(self) -> list[dict[str, str]]:
+        """The combinations that are trained or planned, in the order of the axes."""
+        return in_order(self.study["axes"], [*(run["variants"] for run in self.runs), *self.study["combinations"]])
 
     @property
     def other_axes(self) -> dict[str, Sequence[str]]:
@@ -73,12 +82,13 @@ class Directory:
 
     def groups(self) -> Iterator[tuple[dict[str, str], list[str]]]:
         """Yield combinations of the other axes, and the variants of the compared axis trained or planned in each."""
-        compare = self.study["compare"]
-        trained = [run["variants"] for run in self.runs] + self.study["combinations"]
-        for combination in product(self.other_axes):
-            names = [name for name in self.study["axes"][compare] if self.all_axes(combination, name) in trained]
-            if names:
-                yield combination, names
+        names: dict[tuple[str, ...], list[str]] = {}
+        for variants in self.combinations:
+            names.setdefault(tuple(variants[axis] for axis in self.other_axes), []).append(
+                variants[self.study["compare"]]
+            )
+        for combination in in_order(self.other_axes, self.combinations):
+            yield combination, names[tuple(combination.values())]
 
     def grid(self) -> Iterator[tuple[dict[str, str], str, list[str]]]:
         """Yield the same for every evaluation: combination, evaluation, variants."""
@@ -107,6 +117,8 @@ class Directory:
         sequences = self.study.get("sequences")
         try:
             (arm,) = read_image_counts([files], sequences)
+        except DamagedCounts as error:
+            return self.damage(error)
         except ValueError:
             return "the runs were not tested on the same images and classes"
         count = arm.shape[1]
@@ -114,13 +126,20 @@ class Directory:
             return f"too few videos to redraw their frames ({count}; from {FEWEST_SEQUENCES} on)"
         return list(arm)
 
-    def displacement(self, run: Mapping[str, Any], evaluation: str, evaluator: str) -> Displacement | None:
-        """Read the displacement over all test images, with its profile; None without a file."""
-        path = self.counts_file(run, evaluation, evaluator)
-        if not path.exists():
-            return None
-        with np.load(path) as stored:
-            return displacement(EdgeCounts(*(stored[name].sum(0) for name in EdgeCounts._fields)))
+    def displacement(self, run: Mapping[str, Any], evaluation: str, evaluator: str) -> Displacement | str:
+        """Read the displacement over all test images, with its profile; in words why there is none."""
+        try:
+            counts = read_counts(self.counts_file(run, evaluation, evaluator), *EdgeCounts._fields)
+        except FileNotFoundError:
+            return "per-image counts are absent"
+        except DamagedCounts as error:
+            return self.damage(error)
+        return displacement(EdgeCounts(*(each.sum(0) for each in counts)))
+
+    def damage(self, error: DamagedCounts) -> str:
+        """Say which counts are damaged, and how they are made again."""
+        path = error.path.relative_to(self.root).as_posix()
+        return f"{path} is damaged ({error.reason}); the command of the study makes it again"
 
 
 def read(root: Path) -> Directory:
@@ -137,10 +156,11 @@ def read(root: Path) -> Directory:
             f"{root}: its study.json was written by an older version. Run the study's command again: it writes that "
             f"file anew and repeats no run."
         )
-    runs = _records(root, "metrics.json", study)
+    unreadable = dict[Path, str]()
+    runs = _records(root, "metrics.json", study, unreadable)
     failures = [
         {**{key: run[key] for key in ("variants", "seed", "error")}, "log": f"{run['directory']}/log.txt"}
-        for run in _records(root, "failure.json", study)
+        for run in [*_records(root, "failure.json", study, unreadable), *_damaged(root, study, runs, unreadable)]
     ]
     ended = [(run["variants"], run["seed"]) for run in (*runs, *failures)]
     unfinished = [
@@ -149,9 +169,11 @@ def read(root: Path) -> Directory:
         for variants in study["combinations"]
         if (variants, seed) not in ended
     ]
-    environments, restarts = _environments(root)
+    environments, restarts = _environments(root, unreadable)
     configs = [{"config": f"{run['directory']}/config.py", "sha256": _digest(root, run)} for run in runs]
-    return Directory(root, study, runs, failures, unfinished, environments, configs, restarts)
+    return Directory(
+        root, study, runs, failures, unfinished, environments, configs, restarts, list(unreadable.values())
+    )
 
 
 def family(study: Mapping[str, Any]) -> list[DeclaredComparison]:
@@ -190,25 +212,57 @@ def product(axes: Mapping[str, Iterable[str]]) -> Iterator[dict[str, str]]:
     return (dict(zip(axes, names, strict=True)) for names in itertools.product(*axes.values()))
 
 
-def _records(root: Path, name: str, study: Mapping[str, Any]) -> list[dict[str, Any]]:
+def in_order(axes: Mapping[str, Sequence[str]], found: Iterable[Variants]) -> list[dict[str, str]]:
+    """List the variants of ``axes`` in each combination, each once, in the order of the product of the axes."""
+    unique = {tuple(variants[axis] for axis in axes) for variants in found}
+    return [dict(zip(axes, names, strict=True)) for names in sorted(unique, key=lambda names: _position(axes, names))]
+
+
+def _position(axes: Mapping[str, Sequence[str]], names: Iterable[str]) -> list[int]:
+    return [list(axes[axis]).index(name) for axis, name in zip(axes, names, strict=True)]
+
+
+def _records(root: Path, name: str, study: Mapping[str, Any], unreadable: dict[Path, str]) -> list[dict[str, Any]]:
     """Read the records called ``name`` of all runs that the study knows, seed by seed in the order of the axes."""
     axes = study["axes"]
     found = []
-    for path in root.glob(f"*/seed-*/{name}"):
-        record = records.read_json(path)
+    for path in sorted(root.glob(f"*/seed-*/{name}")):
+        record = _read(path, root, unreadable)
         if record is None or record["variants"].keys() != axes.keys():
             continue
         if all(variant in axes[axis] for axis, variant in record["variants"].items()):
             found.append({**record, "directory": path.parent.relative_to(root).as_posix()})
-    order = {tuple(variants.items()): index for index, variants in enumerate(product(axes))}
-    return sorted(found, key=lambda run: (run["seed"], order[tuple((axis, run["variants"][axis]) for axis in axes)]))
+    return sorted(found, key=lambda run: (run["seed"], _position(axes, [run["variants"][axis] for axis in axes])))
 
 
-def _environments(root: Path) -> tuple[list[dict[str, Any]], int]:
+def _read(path: Path, root: Path, unreadable: dict[Path, str]) -> dict[str, Any] | None:
+    try:
+        return records.read_json(path)
+    except (records.DamagedError, records.SchemaError) as error:
+        unreadable[path] = f"Left out: {path.relative_to(root).as_posix()}{str(error).removeprefix(str(path))}"
+        return None
+
+
+def _damaged(
+    root: Path, study: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], unreadable: dict[Path, str]
+) -> Iterator[dict[str, Any]]:
+    """Take the planned runs without scores out of ``unreadable`` and yield them as failed."""
+    readable = {run["directory"] for run in runs}
+    for seed, variants in itertools.product(study["seeds"], study["combinations"]):
+        directory = run_directory(variants, seed)
+        if directory in readable:
+            continue
+        errors = [unreadable.pop(path) for path in list(unreadable) if path.parent == root / directory]
+        if errors:
+            error = errors[0].removeprefix(f"Left out: {directory}/")
+            yield {"variants": variants, "seed": seed, "error": error, "directory": directory}
+
+
+def _environments(root: Path, unreadable: dict[Path, str]) -> tuple[list[dict[str, Any]], int]:
     attempts: dict[str, dict[str, Any]] = {}
     restarts = 0
     for path in sorted(root.glob("*/seed-*/environment.json")):
-        of_run = (records.read_json(path) or {"attempts": []})["attempts"]
+        of_run = (_read(path, root, unreadable) or {"attempts": []})["attempts"]
         restarts += len(of_run) > 1
         for attempt in of_run:
             environment = {key: value for key, value in attempt.items() if key not in ("started", "error")}

@@ -21,7 +21,7 @@ from .cells import (
     where,
 )
 from .document import Block, Bullets, Document, Finding, Paragraph, Picture, Section, Table
-from .gather import product
+from .gather import in_order
 from .panels import Plot
 from .results import THIRDS, Breakdown, Comparison, Report, TestedDifference
 
@@ -441,7 +441,7 @@ def _outlook(report: Report) -> SectionParts:
 
 def _cost(report: Report) -> SectionParts:
     rows = []
-    for variants in product(report.study["axes"]):
+    for variants in in_order(report.study["axes"], [run["variants"] for run in report.runs]):
         runs = [run for run in report.runs if run["variants"] == variants]
         if runs:
             trainings = [run["training"] for run in runs]
