@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # there from torch 2.2 on
+
 
 def one_of(op: str, name: str, value: Any, names: tuple[str, ...]) -> None:
     """Raise ValueError unless ``value`` is among ``names``: no Literal type, which torch 2.6 cannot compile."""

@@ -7,9 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _torch
-
-_is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # there from torch 2.2 on
+from . import _check, _torch
 
 
 def by_warps(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -47,7 +45,7 @@ def has_torchvision() -> bool:
 
 def torchvision_is_best(input: Tensor) -> bool:
     """Prefer torchvision on CUDA where it fits this torch. A compiler does better with kernels that it can see into."""
-    return input.is_cuda and not _is_compiling() and has_torchvision()
+    return input.is_cuda and not _check.is_compiling() and has_torchvision()
 
 
 def by_torchvision(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
