@@ -108,7 +108,7 @@ def _map(data: Tensor) -> Tensor:
     whole = data.frac() == 0
     if not whole.all():
         raise ValueError(
-            f"expected predicted classes, got {float(data[~whole][0]):g}. Give the labels of one-channel probabilities, "
+            f"expected predicted classes, got {float(data[~whole][0]):g}. Give the labels of one channel, "
             f"(probability > threshold), as mmseg's segmentors do."
         )
     return data.long()
