@@ -54,13 +54,14 @@ def encode(function: str, pred: Tensor, label: Tensor, num_classes: int, ignore_
         pred: (h, w) integer, in [0, num_classes); anything where the label is ignored.
         label: (h, w) integer on the device of ``pred``, in [0, num_classes) or ``ignore_index``.
         num_classes: C.
-        ignore_index: any integer outside [0, num_classes).
+        ignore_index: any integer; if it is a class, that class is not scored where it is labelled, and what is
+            predicted of it elsewhere is wrong, as in ``IoUMetric``.
 
     Returns:
         Prediction and label, both C where the label is ignored.
 
     Raises:
-        ValueError: wrong rank, shapes differ, ``ignore_index`` is a class, or a label or a prediction is out of range.
+        ValueError: wrong rank, shapes differ, or a label or a prediction is out of range.
         TypeError: a dtype is not integer.
     """
     if pred.ndim != 2 or pred.shape != label.shape:
@@ -70,17 +71,15 @@ def encode(function: str, pred: Tensor, label: Tensor, num_classes: int, ignore_
         )
     if any(x.is_floating_point() or x.is_complex() or x.dtype == torch.bool for x in (pred, label)):
         raise TypeError(f"{function}: expected integer classes, got pred {pred.dtype} and label {label.dtype}.")
-    if 0 <= ignore_index < num_classes:
-        raise ValueError(f"{function}: expected ignore_index outside [0, {num_classes}), got {ignore_index}.")
     ignored = label.long() == ignore_index  # uint8 would wrap -1 around to 255
     for x in (pred, label):
         if x.numel():
-            low, high = torch.aminmax(x.masked_fill(ignored, 0))
+            low, high = (int(end) for end in torch.aminmax(x.masked_fill(ignored, 0)))  # tensors of uint8 would wrap
             if low < 0 or high >= num_classes:
                 raise ValueError(
                     f"{function}: expected predictions in [0, {num_classes}) and labels in [0, {num_classes}) or "
                     f"{ignore_index} (ignored), got a {'prediction' if x is pred else 'label'} of "
-                    f"{int(low) if low < 0 else int(high)}. Check num_classes of the decode head, ignore_index and "
+                    f"{low if low < 0 else high}. Check num_classes of the decode head, ignore_index and "
                     f"reduce_zero_label."
                 )
     dtype = torch.uint8 if num_classes <= 255 else torch.int32

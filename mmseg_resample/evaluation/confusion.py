@@ -17,13 +17,14 @@ def confusion_matrix(pred: Tensor, label: Tensor, num_classes: int, ignore_index
         pred: predicted classes, any shape, integer, in [0, num_classes); anything where the label is ignored.
         label: true classes, same shape and device as ``pred``, integer, in [0, num_classes) or ``ignore_index``.
         num_classes: C.
-        ignore_index: label of the pixels that do not count; may be any integer outside [0, num_classes).
+        ignore_index: label of the pixels that do not count, any integer. If it is a class, its row is zero and its
+            column has what is predicted of it elsewhere, as ``IoUMetric`` counts.
 
     Returns:
         (C, C) int64 on the device of ``pred``; row = ground truth, column = prediction. Exact at any count.
 
     Raises:
-        ValueError: shapes differ, ``ignore_index`` is a class, or a label or a prediction is out of range.
+        ValueError: shapes differ, or a label or a prediction is out of range.
         TypeError: a dtype is not integer.
     """
     counts = _count(pred, label, num_classes, ignore_index)
@@ -115,15 +116,14 @@ def _count(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> 
         )
     if any(x.is_floating_point() or x.is_complex() or x.dtype == torch.bool for x in (pred, label)):
         raise TypeError(f"confusion_matrix: expected integer classes, got pred {pred.dtype} and label {label.dtype}.")
-    if 0 <= ignore_index < num_classes:
-        raise ValueError(f"confusion_matrix: expected ignore_index outside [0, {num_classes}), got {ignore_index}.")
     count = _count_by_bincount if pred.device.type == "cpu" else _count_by_scatter
     return count(pred.flatten(), label.flatten(), num_classes, ignore_index)
 
 
 def _count_by_bincount(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     if not 0 <= ignore_index <= 255:  # labels are rows of the histogram: keep their range small
-        label, ignored = label.long(), label == ignore_index
+        label = label.long()  # a narrow dtype would wrap ignore_index around
+        ignored = label == ignore_index
         label = torch.where(ignored, num_classes, torch.where(label == num_classes, -1, label))
         ignore_index = num_classes
     rows = max(num_classes, ignore_index + 1)
@@ -133,8 +133,8 @@ def _count_by_bincount(pred: Tensor, label: Tensor, num_classes: int, ignore_ind
     # Ignored pixels land in a row of their own: cheaper than masking them away. 32 bits halve the memory traffic.
     key = label.to(torch.int32).mul_(num_classes).add_(pred.to(torch.int32))
     histogram = torch.bincount(key, minlength=rows * num_classes).view(rows, num_classes)
-    matrix = histogram[:num_classes]
-    invalid = histogram[num_classes:].sum() - histogram[ignore_index].sum()
+    histogram[ignore_index] = 0
+    matrix, invalid = histogram[:num_classes], histogram[num_classes:].sum()
     return torch.cat([matrix.flatten(), invalid[None]])
 
 
@@ -142,7 +142,7 @@ def _count_by_scatter(pred: Tensor, label: Tensor, num_classes: int, ignore_inde
     # `torch.bincount` reads the maximum back to the host; this never waits for the device.
     pred, label = pred.long(), label.long()
     ignored = label == ignore_index
-    valid = (pred >= 0) & (pred < num_classes) & (label >= 0) & (label < num_classes)
+    valid = (pred >= 0) & (pred < num_classes) & (label >= 0) & (label < num_classes) & ~ignored
     bins = num_classes * num_classes
     key = torch.where(valid, label * num_classes + pred, torch.where(ignored, bins + 1, bins))
     counts = key.new_zeros(bins + 2).scatter_add_(0, key, key.new_ones(()).expand_as(key))
@@ -151,7 +151,7 @@ def _count_by_scatter(pred: Tensor, label: Tensor, num_classes: int, ignore_inde
 
 def _within(x: Tensor, stop: int) -> bool:
     low, high = torch.aminmax(x)
-    return bool(low >= 0 and high < stop)
+    return int(low) >= 0 and int(high) < stop
 
 
 def _span(x: Tensor) -> str:

@@ -23,6 +23,8 @@ from .per_image import PerImageMetric, log_table, ratio
 
 # Pixels around the peak that decide its position; shifts are examined this far beyond the greatest displacement.
 _WINDOW = 4
+# A shift agrees as well as the best one if it lacks no more than this share of its agreement: a fit climbs from there.
+_AS_WELL = 0.02
 
 
 class EdgeCounts(NamedTuple):
@@ -135,8 +137,12 @@ def displacement(counts: EdgeCounts) -> Displacement:
     bins, limit = len(edges), pred.shape[-1] // 2 - _WINDOW
     # Where the edges of a cell are on average, (2, B, B); a cell without edges has nothing to weigh it either.
     position = np.nan_to_num(np.moveaxis(ratio(edges[..., 1:], edges[..., :1]), -1, 0))
-    line, agreement = _fit(pred, position, _search(pred, limit))
-    own_line, own_agreement = _fit(label, position, np.zeros((2, 2)))
+    line, own_line = _fit(pred, position, _search(pred, limit)), _fit(label, position, np.zeros((2, 2)))
+    agreement, own_agreement = (
+        _around(counts, position, peak).sum() for counts, peak in ((pred, line), (label, own_line))
+    )
+    if not agreement > 0:
+        line = np.full((2, 2), np.nan)
     axes = []
     for axis in (0, 1):
         offset, drift = line[axis] - own_line[axis]
@@ -253,32 +259,45 @@ def _weight(shift: np.ndarray) -> np.ndarray:
 
 
 def _search(counts: np.ndarray, limit: int) -> np.ndarray:
-    """Find the shift with the greatest agreement around it, as lines without drift, (2, 2)."""
+    """Find the shift with the greatest agreement around it, as lines without drift, (2, 2).
+
+    An edge says nothing along itself: of shifts that agree as well, the smallest is taken.
+    """
     radius = counts.shape[-1] // 2
     shift = np.arange(-radius, radius + 1)
     near = _weight(np.arange(-limit, limit + 1)[:, None] - shift)
     around = near @ counts.sum((0, 1)) @ near.T
-    best = np.unravel_index(around.argmax(), around.shape)
-    return np.array([[index - limit, 0.0] for index in best])
+    candidates = np.argwhere(around >= around.max() - _AS_WELL * abs(around.max())) - limit
+    return np.array([[shift, 0.0] for shift in candidates[(candidates**2).sum(1).argmin()]])
 
 
-def _weighted(counts: np.ndarray, position: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the total agreement (B, B) of every cell, around its place on the line, and its mean shift times that."""
+def _around(counts: np.ndarray, position: np.ndarray, line: np.ndarray) -> np.ndarray:
+    """Weigh the counts of every cell by their distance from its place on the line."""
     radius = counts.shape[-1] // 2
     shift = np.arange(-radius, radius + 1)
     peak = line[:, 0, None, None] + line[:, 1, None, None] * position
     weights = _weight(shift - peak[..., None])
-    weighted = counts * weights[0][..., :, None] * weights[1][..., None, :]
+    return counts * weights[0][..., :, None] * weights[1][..., None, :]
+
+
+def _peaks(counts: np.ndarray, position: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the agreement (B, B) of every cell, around its place on the line, and its mean shift times that.
+
+    Shifts that disagree are left out: of a thin object the opposite edge is near, and would repel the mean.
+    """
+    radius = counts.shape[-1] // 2
+    shift = np.arange(-radius, radius + 1)
+    weighted = _around(np.maximum(counts, 0), position, line)
     return weighted.sum((2, 3)), np.stack([weighted.sum(3) @ shift, weighted.sum(2) @ shift])
 
 
-def _fit(counts: np.ndarray, position: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, float]:
-    """Fit offset and drift of both axes, (2, 2), and return the agreement there too."""
+def _fit(counts: np.ndarray, position: np.ndarray, line: np.ndarray) -> np.ndarray:
+    """Fit offset and drift of both axes, (2, 2)."""
     for _ in range(200):
-        total, moment = _weighted(counts, position, line)
+        total, moment = _peaks(counts, position, line)
         weight = total.sum()
         if not weight > 0:
-            return np.full((2, 2), np.nan), float("nan")
+            return np.full((2, 2), np.nan)
         centre = (total * position).sum((1, 2)) / weight
         away = position - centre[:, None, None]
         spread = (total * away**2).sum((1, 2))
@@ -286,7 +305,7 @@ def _fit(counts: np.ndarray, position: np.ndarray, line: np.ndarray) -> tuple[np
         previous, line = line, np.stack([moment.sum((1, 2)) / weight - drift * centre, drift], axis=1)
         if abs(line - previous).max() < 1e-5:
             break
-    return line, float(weight)
+    return line
 
 
 def _deviations(counts: np.ndarray, position: np.ndarray, line: np.ndarray, axis: int, regions: int) -> np.ndarray:
@@ -295,7 +314,7 @@ def _deviations(counts: np.ndarray, position: np.ndarray, line: np.ndarray, axis
     for cells in np.array_split(np.arange(len(counts)), regions):
         part, at, local = counts.take(cells, axis), position.take(cells, axis + 1), line.copy()
         for _ in range(200):
-            total, moment = _weighted(part, at, local)
+            total, moment = _peaks(part, at, local)
             expected = total * (line[axis, 0] + line[axis, 1] * at[axis])
             deviation = (moment[axis] - expected).sum() / total.sum() if total.sum() > 0 else np.nan
             previous, local[axis, 0] = local[axis, 0], line[axis, 0] + deviation

@@ -60,9 +60,9 @@ class PerImageMetric(BaseMetric):
         """Count one batch; ``data_samples`` hold ``pred_sem_seg`` and ``gt_sem_seg`` as mmseg's models return them."""
         for sample in data_samples:
             image = Path(sample.get("img_path") or "").name
-            pred = sample["pred_sem_seg"]["data"].squeeze(0)
-            label = sample["gt_sem_seg"]["data"].squeeze(0).to(pred.device)
             try:
+                pred = _map(sample["pred_sem_seg"]["data"])
+                label = _map(sample["gt_sem_seg"]["data"]).to(pred.device)
                 result: dict[str, Any] = {"image": image, **self.count(pred, label)}
             except ValueError as error:
                 raise ValueError(f"{type(self).__name__}: image {image!r}: {error}") from error
@@ -98,6 +98,21 @@ class PerImageMetric(BaseMetric):
 
     def _check(self, result: dict) -> None:
         """Raise if the counts of an image, on the CPU, are not valid."""
+
+
+def _map(data: Tensor) -> Tensor:
+    """Return a map (1, h, w) or (h, w) as (h, w), of integers if it has whole numbers, as of mmseg's one channel."""
+    if data.ndim == 3:
+        data = data.squeeze(0)
+    if not data.is_floating_point():
+        return data
+    whole = data.frac() == 0
+    if not whole.all():
+        raise ValueError(
+            f"expected predicted classes, got {float(data[~whole][0]):g}. Give the labels of one channel, "
+            f"(probability > threshold), as mmseg's segmentors do."
+        )
+    return data.long()
 
 
 def log_table(title: str, columns: Mapping[str, Sequence]) -> None:

@@ -16,7 +16,7 @@ from mmseg.registry import RUNNERS
 
 from .checkpoints import Shapes, compare_geometry, read_checkpoint, shapes_of
 from .command_line import require_folder
-from .configs import ACCELERATORS, check_metrics, require
+from .configs import ACCELERATORS, check_metrics, require, type_name
 from .messages import UsageError, say
 
 
@@ -136,7 +136,8 @@ def prepare_test(
     if tta:
         require(cfg, "--tta", "tta_pipeline", "tta_model")
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-        cfg.model = {**cfg.tta_model, "module": cfg.model}
+        average = {**cfg.tta_model, "module": cfg.model}
+        cfg.model = average | ({"type": "TTASegmentor"} if type_name(average) == "SegTTAModel" else {})
     if out:
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         writers = [evaluator for evaluator in evaluators if evaluator.type in ("IoUMetric", "CityscapesMetric")]

@@ -11,7 +11,7 @@ from .decode_heads import (
     SFNetLiteHead,
 )
 from .necks import ResampleFPN
-from .segmentors import LeanSegmentor, ResampledSegmentor
+from .segmentors import LeanSegmentor, ResampledSegmentor, TTASegmentor
 
 __all__ = [
     "LeanSegmentor",
@@ -27,4 +27,5 @@ __all__ = [
     "STDCPyramid",
     "SegNet",
     "SegNetHead",
+    "TTASegmentor",
 ]

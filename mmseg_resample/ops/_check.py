@@ -14,6 +14,8 @@ from ..suggest import did_you_mean
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
+is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # there from torch 2.2 on
+
 
 def one_of(op: str, name: str, value: Any, names: tuple[str, ...]) -> None:
     """Raise ValueError unless ``value`` is among ``names``: no Literal type, which torch 2.6 cannot compile."""

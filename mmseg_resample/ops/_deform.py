@@ -6,10 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _torch
-from ._check import once
-
-_is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # there from torch 2.2 on
+from . import _check, _torch
 
 
 def by_warps(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -34,7 +31,7 @@ def by_warps(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None,
     return out if bias is None else out + bias.to(out.dtype).view(-1, 1, 1)
 
 
-@once
+@_check.once
 def has_torchvision(device: str) -> bool:
     """Tell whether torchvision has its operator for ``device``: it can be imported without, built for another torch."""
     if importlib.util.find_spec("torchvision") is None:
@@ -49,7 +46,7 @@ def has_torchvision(device: str) -> bool:
 
 def torchvision_is_best(input: Tensor) -> bool:
     """Prefer torchvision on CUDA where it fits this torch. A compiler does better with kernels that it can see into."""
-    return input.is_cuda and not _is_compiling() and has_torchvision("cuda")
+    return input.is_cuda and not _check.is_compiling() and has_torchvision("cuda")
 
 
 def by_torchvision(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:

@@ -308,10 +308,11 @@ def _confusion(labels: Tensor, target: Tensor, classes: int, ignore_index: int) 
     for seen, truth in zip(
         labels.flatten().split(_CONFUSION_PIXELS), target.flatten().split(_CONFUSION_PIXELS), strict=True
     ):
+        truth = truth.long()  # a narrow dtype would wrap ignore_index and the number of classes around
         counted = truth != ignore_index
         truth = truth[counted]
         _refuse_outside("resize_argmax", truth, classes, ignore_index)
-        counts += torch.bincount(truth.long().mul_(classes).add_(seen[counted]), minlength=classes**2)
+        counts += torch.bincount(truth.mul_(classes).add_(seen[counted]), minlength=classes**2)
     return counts.view(classes, classes)
 
 
@@ -417,10 +418,13 @@ def resize_cross_entropy(
                     losses[n, start:stop] = loss
                 if received is None:
                     continue
-                values *= (own + scale * class_sum if label_smoothing else own) / total
+                factor = (own + scale * class_sum if label_smoothing else own) / total
+                values *= factor
                 if label_smoothing:
                     values -= scale if weight is None else scale * weight[:, None, None]
                 values.scatter_(0, labels[None], values.gather(0, labels[None]) - own)
+                if _is_by_slabs(device) or not factor.isfinite().all():  # a GPU would have to be waited for
+                    values.masked_fill_(~counted, 0)  # an ignored pixel may hold anything
                 received.add(start, stop, values)
             if received is not None:
                 received.flush()

@@ -1,6 +1,8 @@
 """How one ``resize`` is computed: the one place that checks its arguments and decides."""
 
+import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -31,6 +33,8 @@ class Native(NamedTuple):
     antialias: bool
 
     def run(self, input: Tensor) -> Tensor:
+        if self.antialias and input.device.type == "cpu" and input.dtype in (torch.float16, torch.bfloat16):
+            return F.interpolate(input.float(), *self).to(input.dtype)  # PyTorch has these on GPUs alone
         return F.interpolate(input, *self)
 
 
@@ -79,14 +83,14 @@ def make(
     backend = _backend_of(backend, mode, antialias, input)
     target = _target(size, scale_factor, recompute_scale_factor, axes)
     by_torch = mode in CORNERLESS or _is_left_to_torch(backend, antialias, input)
-    if coordinates is None:
+    if coordinates is None or antialias:
         if by_torch:
             return Native(target.size, target.factors, mode, align_corners, target.recompute, antialias)
         coordinates = "align_corners" if align_corners else "half_pixel"
     source = tuple(input.shape[2:])
     out, factors = _size_and_factors(source, target, coordinates)
     maps = axis_maps(coordinates, source, out, factors)
-    native = _native(mode, maps, source, out, factors, antialias) if by_torch else None
+    native = _native(mode, maps, source, out) if by_torch and input.shape[1] != 0 else None
     if native is not None:
         return native
     if mode not in CORNERLESS:
@@ -159,30 +163,64 @@ def _native(
     maps: tuple[AxisMap, ...],
     source: tuple[int, ...],
     size: tuple[int, ...],
-    factors: tuple[float, ...] | None,
-    antialias: bool,
 ) -> Native | None:
-    """Return the ``F.interpolate`` call that reads the same source coordinates, if there is one."""
+    """Return the ``F.interpolate`` call that reads the same source coordinates, if there is one.
+
+    It is given the size alone: with a factor, some of PyTorch's kernels copy where the sizes are equal, or repeat each
+    sample where one is twice the other, whatever the factor says.
+    """
 
     def reads_as(name: Coordinates) -> bool:
-        expected = axis_maps(name, source, size, factors)
+        expected = axis_maps(name, source, size)
         # One output sample reads `offset` alone.
         return all(
             a.offset == b.offset and (out == 1 or a.scale == b.scale)
             for a, b, out in zip(maps, expected, size, strict=True)
         )
 
-    native_size = size if factors is None else None
     if mode in CORNERLESS:
         name = _native_nearest(mode, reads_as)
-        return None if name is None else Native(native_size, factors, name, None, None, False)
+        if name is None or not all(_finds_samples(name, n, out) for n, out in zip(source, size, strict=True)):
+            return None
+        return Native(size, None, name, None, None, False)
     if mode == "bicubic" and len(source) != 2:
         return None
     if reads_as("half_pixel"):
-        return Native(native_size, factors, mode, False, None, antialias)
+        return Native(size, None, mode, False, None, False)
     if reads_as("align_corners"):
-        return Native(size, None, mode, True, None, antialias)
+        return Native(size, None, mode, True, None, False)
     return None
+
+
+def _finds_samples(mode: str, n: int, out: int) -> bool:
+    """Tell whether PyTorch's kernel of ``mode`` rounds no coordinate across the edge of a sample."""
+    if n % out == 0 or any(out == 2**k * n for k in range(1, 6)):
+        return True  # nothing is rounded
+    return not _check.is_compiling() and _rounds_to_samples(mode, n, out)  # there sizes may be symbols
+
+
+@lru_cache(maxsize=512)
+def _rounds_to_samples(mode: str, n: int, out: int) -> bool:
+    """Compute, for ``_finds_samples``, the coordinates that fall on edges.
+
+    The kernels have ``floor(position * (n / out))`` in float32, or float64, with the positions ``x`` or, of
+    "nearest-exact", ``x + 0.5``. All other coordinates keep a distance of at least half of 1 / ``out`` from an edge.
+    """
+    if n * out > 2**21:
+        return False  # float32 may be wrong by more than that distance
+    half = mode == "nearest-exact"
+    step = 2 * out // math.gcd(2 * out, n)  # of twice the position, from edge to edge
+    scale, scale32 = n / out, _float32(n / out)
+    return all(
+        twice / 2 * scale >= twice * n // (2 * out) and _float32(twice / 2 * scale32) >= twice * n // (2 * out)
+        for twice in range(0, 2 * out, step)
+        if twice % 2 == half
+    )
+
+
+def _float32(value: float) -> float:
+    mantissa, exponent = math.frexp(value)
+    return math.ldexp(round(math.ldexp(mantissa, 24)), exponent - 24)
 
 
 def _native_nearest(mode: Mode, reads_as: Callable[[Coordinates], bool]) -> str | None:

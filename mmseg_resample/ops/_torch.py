@@ -265,11 +265,20 @@ def _op_before_custom_op(
 
 
 def _is_channels_last(input: Tensor) -> bool:
+    if torch._C._functorch.is_functorch_wrapped_tensor(input):
+        return False  # `vmap` cannot tell
     return input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
 
 
 resample: Callable[..., Tensor] = _linear_op("resample", _resample, lambda: resample_adjoint)
 resample_adjoint: Callable[..., Tensor] = _linear_op("resample_adjoint", _resample_adjoint, lambda: resample)
+
+
+def resample_transformed(
+    input: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
+) -> Tensor:
+    """Resample by operations that the transforms of ``torch.func`` can follow, where ``resample`` is opaque to them."""
+    return _apply(input, input.shape[2:], size, scale, offset, kernel, adjoint=False)
 
 
 def resample_banded(

@@ -41,7 +41,7 @@ def flow_warp(
         (N, C, Ho, Wo), dtype and device of ``input``. Coordinates are float32 or better.
 
     Raises:
-        ValueError: wrong rank or channel count, batch sizes differ, an unknown option.
+        ValueError: wrong rank or channel count, batch sizes differ, an empty map, an unknown option.
         TypeError: a dtype is not floating point, or the devices differ.
 
     Source: Li et al., "Semantic Flow for Fast and Accurate Scene Parsing", ECCV 2020, arXiv:2002.10120.
@@ -60,6 +60,11 @@ def flow_warp(
     if input.ndim != 4 or flow.ndim != 4 or flow.shape[1] != 2 or input.shape[0] != flow.shape[0]:
         raise ValueError(
             f"flow_warp: expected input (N, C, H, W) and flow (N, 2, Ho, Wo) with equal N, "
+            f"got input {tuple(input.shape)} and flow {tuple(flow.shape)}."
+        )
+    if min(*input.shape[2:], *flow.shape[2:]) < 1:
+        raise ValueError(
+            f"flow_warp: expected at least one sample along every spatial axis, "
             f"got input {tuple(input.shape)} and flow {tuple(flow.shape)}."
         )
     _check.floating("flow_warp", "input", input)

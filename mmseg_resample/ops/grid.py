@@ -193,7 +193,7 @@ def axis_maps(
     """Return ``coordinates``, a name or explicit maps, as one ``AxisMap`` per spatial axis.
 
     Raises:
-        ValueError: unknown name, or not one map per axis.
+        ValueError: unknown name, not one map per axis, or a map that is not finite.
         TypeError: neither a name nor maps.
     """
     axes = len(source_size)
@@ -208,5 +208,10 @@ def axis_maps(
         raise TypeError(
             f"resize: expected coordinates to be a convention's name or one AxisMap per spatial axis, "
             f"got {coordinates!r}."
+        )
+    if not all(abs(number) < float("inf") for entry in maps for number in (entry.scale, entry.offset)):
+        raise ValueError(
+            f"resize: expected coordinates of finite scale and offset, got {coordinates!r}. "
+            f"A map is source = scale * destination + offset."
         )
     return maps

@@ -13,8 +13,6 @@ from .grid import AxisMap, Coordinates
 
 __all__ = ["Mode", "resize"]
 
-_is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # there from torch 2.2 on
-
 
 def resize(
     input: Tensor,
@@ -35,7 +33,8 @@ def resize(
     ``coordinates`` any affine map between the two grids is computed, by PyTorch's kernel where one computes the same
     thing and by a gather that is deterministic forward and backward elsewhere. Samples outside ``input`` repeat its
     edge; where the gather runs, coordinates are float64 and weights float32 or better whatever the dtype (PyTorch's own
-    kernels compute coordinates in float32).
+    kernels compute coordinates in float32; docs/conventions.md says up to which size that is enough). A nearest mode
+    with ``coordinates`` reads the very sample that they name, where PyTorch rounds some to its neighbour.
 
     PyTorch's linear and cubic kernels add gradients in any order on GPUs: under
     ``torch.use_deterministic_algorithms(True)`` gathers take their place, with values equal to rounding.
@@ -91,7 +90,7 @@ def resize(
     plan = _plan.make(
         input, size, scale_factor, mode, align_corners, coordinates, antialias, recompute_scale_factor, backend
     )
-    if warning and size is not None and not (torch.jit.is_tracing() or _is_compiling()):
+    if warning and size is not None and not (torch.jit.is_tracing() or _check.is_compiling()):
         wanted = _check.per_axis("resize", "size", size, input.ndim - 2)
         _warn_of_misfit(tuple(input.shape[2:]), wanted, None if mode in _plan.CORNERLESS else align_corners)
     return plan.run(input)

@@ -48,7 +48,8 @@ def resize_cross_entropy(
         align_corners: pixel model, see docs/conventions.md. ``None`` is ``False``.
         coordinates: instead of ``align_corners``, a convention's name or explicit maps.
         weight: (C,), factor of each class.
-        ignore_index: label of pixels that have no loss.
+        ignore_index: label of pixels that have no loss and no gradient, whatever their logits and weights are, NaN and
+            infinity included; ``F.cross_entropy`` has a gradient of NaN there.
         label_smoothing: in [0, 1], as ``F.cross_entropy`` has it.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the loss of every pixel.
         avg_non_ignore: of the mean: False divides by the number of all pixels, True by those that are not ignored, as
@@ -69,7 +70,7 @@ def resize_cross_entropy(
         TypeError: a dtype of the wrong kind, different devices.
         ModuleNotFoundError: ``backend`` needs a package that is not installed.
         IndexError: on a CPU, a label that is neither a class nor ignored.
-        RuntimeError: when the gradient is differentiated.
+        RuntimeError: when the gradient is differentiated, or inside a transform of ``torch.func``.
     """
     if has_torch_function_variadic(logits, target, weight, pixel_weight):
         return handle_torch_function(
@@ -91,6 +92,11 @@ def resize_cross_entropy(
         )
     op = "resize_cross_entropy"
     check_logits(op, logits)
+    if _backends.is_transformed(logits):
+        raise RuntimeError(
+            f"{op}: torch.func has no transform of it. Compute F.cross_entropy(resize(logits, ...), target) there, or "
+            f"the gradient by torch.autograd.grad."
+        )
     if target.ndim != 3:
         raise ValueError(
             f"{op}: expected target (N, H, W), got {tuple(target.shape)}. Drop a channel axis with .squeeze(1)."

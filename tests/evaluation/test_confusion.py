@@ -27,7 +27,7 @@ class TestConfusionMatrix:
         pred, label = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 255])
         assert confusion_matrix(pred, label, 3).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
 
-    @given(st.integers(0, 2**32 - 1), st.integers(1, 7), st.sampled_from([255, -1, -100, 7, 254, 65535, 10**9]))
+    @given(st.integers(0, 2**32 - 1), st.integers(1, 7), st.sampled_from([255, -1, -100, 7, 254, 65535, 10**9, 0, 2]))
     def test_equals_a_loop_over_pixels(self, seed, num_classes, ignore_index):
         generator = torch.Generator().manual_seed(seed)
         label = torch.randint(num_classes + 1, (6, 5), generator=generator)
@@ -84,9 +84,20 @@ class TestConfusionMatrix:
         with pytest.raises(error, match=message):
             confusion_matrix(torch.tensor(pred), torch.tensor(label), C)
 
-    def test_a_class_cannot_be_ignored(self):
-        with pytest.raises(ValueError, match=r"ignore_index outside \[0, 5\), got 3"):
-            confusion_matrix(torch.tensor([0]), torch.tensor([0]), C, ignore_index=3)
+    @pytest.mark.parametrize("count", [_count_by_bincount, _count_by_scatter])
+    @pytest.mark.parametrize(
+        ("classes", "label", "dtype", "ignore_index"),
+        [
+            (200, 156, torch.uint8, -100),  # 156 is -100 in eight bits
+            (200, 0, torch.uint8, 256),
+            (300, 255, torch.uint8, -1),
+            (300, 44, torch.int8, 300),
+        ],
+    )
+    def test_a_byte_does_not_wrap_around(self, count, classes, label, dtype, ignore_index):
+        x = torch.full((4,), label, dtype=dtype)
+        assert count(x, x, classes, ignore_index)[:-1].view(classes, classes)[label, label] == 4
+        assert not count(x, x, classes, label).any()
 
 
 class TestScores:
@@ -119,6 +130,13 @@ class TestMetric:
         assert {name: f"{value:.2f}" for name, value in actual.items()} == {
             name: f"{value:.2f}" for name, value in expected.items()
         }
+
+    @pytest.mark.parametrize("ignore_index", [0, 3])
+    def test_equals_iou_metric_where_a_class_is_not_scored(self, ignore_index):
+        """It has no label, and what is predicted of it elsewhere is wrong."""
+        pairs = list(images(4, ignore_index=ignore_index))
+        expected = evaluate(IoUMetric(ignore_index=ignore_index), pairs)
+        assert evaluate(ConfusionMatrixMetric(ignore_index=ignore_index), pairs) == pytest.approx(expected, abs=0.011)
 
     def test_sums_images_exactly(self):
         """2**24 pixels in one bin per image, small remainders in others: float32 sums would lose them."""

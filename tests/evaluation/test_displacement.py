@@ -156,6 +156,31 @@ class TestDisplacement:
         assert result.x.overall == pytest.approx(3, abs=1e-3)
         assert result.y.overall == pytest.approx(-2, abs=1e-3)
 
+    @pytest.mark.parametrize(("right", "down"), [(1, 0), (0, 1), (1, 1), (1, -1), (5, 2)])
+    def test_an_edge_says_nothing_along_itself(self, right, down):
+        """All shifts along it agree as well; the smallest is taken."""
+        across = right * (torch.arange(80) - 40) + down * (torch.arange(80)[:, None] - 40)
+        label = (across > 0).long()
+        result = displacement(edge_counts(label, label, 2))
+        assert (result.x.overall, result.y.overall) == pytest.approx((0, 0), abs=1e-9)
+        assert result.found == 1
+        moved = displacement(edge_counts((across > right**2 + down**2).long(), label, 2))
+        assert (moved.x.overall, moved.y.overall) == pytest.approx((right, down), abs=0.01)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_thin_objects(self, seed):
+        """The opposite edge of a pole is near; and along it little changes."""
+        rng = np.random.default_rng(seed)
+        label = np.zeros((180, 240), np.int64)
+        for left, width, lean, top in rng.uniform((20, 2, 0, 0), (220, 5, 0.06, 100), (4, 4)):
+            for row in range(int(top), len(label)):
+                label[row, int(left + lean * row) :][: int(width)] = 1
+        label = torch.from_numpy(label)
+        for dx in (0, 3):
+            result = displacement(edge_counts(label.roll(dx, 1), label, 2))
+            assert (result.x.overall, result.y.overall) == pytest.approx((dx, 0), abs=0.01)
+            assert result.found == pytest.approx(1, abs=0.01)
+
     def test_a_perfect_prediction_has_none(self):
         result = measure(images=1)
         assert_measured(result, tolerance=1e-3)

@@ -121,6 +121,26 @@ class TestEveryMetric:
         assert np.isnan(list(evaluate(build(name), [(ignored, ignored)]).values())).all()
 
 
+@pytest.mark.parametrize("name", ["ConfusionMatrixMetric", *METRIC_CASES])
+def test_one_channel_predicts_floating_point(name):
+    floating = [(pred.float(), label) for pred, label in pairs(2)]
+    assert_equal(*(evaluate(METRICS.build({"type": name}), maps) for maps in (floating, pairs(2))))
+    probabilities = [(torch.full(SIZE, 0.25), label) for _, label in pairs(1)]
+    with pytest.raises(ValueError, match=rf"{name}: image '0.png': expected predicted classes, got 0.25"):
+        evaluate(METRICS.build({"type": name}), probabilities)
+
+
+@pytest.mark.parametrize("name", ["ConfusionMatrixMetric", *METRIC_CASES])
+def test_one_row_is_a_map(name):
+    """By itself, and as mmseg's (1, H, W)."""
+    row = torch.arange(60)[None] % C
+    metrics = [METRICS.build({"type": name}) for _ in range(2)]
+    for metric, data in zip(metrics, (row, row[None]), strict=True):
+        metric.dataset_meta = {"classes": CLASSES}
+        metric.process({}, [{"pred_sem_seg": {"data": data}, "gt_sem_seg": {"data": data}}])
+    assert_equal(*(metric.evaluate(1) for metric in metrics))
+
+
 def test_all_in_one_evaluator():
     """As a config has them: names do not collide, and a prefix is possible."""
     init_default_scope("mmseg")

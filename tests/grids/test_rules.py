@@ -397,7 +397,7 @@ def test_positions_picked_by_an_index_are_noted():
     assert not layout.dims[3].spatial and layout.dims[2].spatial
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_sequence_of_moves(data):
     """Random views, permutations, slices and regroupings keep the position of every element."""

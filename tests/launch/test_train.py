@@ -168,6 +168,9 @@ def test_two_processes_on_the_cpu(folder, trained):
 def test_test_time_augmentation_loads_the_weights(folder, trained):
     out, _ = finish(start(folder, TOOLS / "test.py", "tiny.py", "trained/iter_4.pth", "--work-dir", "tested", "--tta"))
     assert metrics(out)["mIoU"] > 0
+    cfg = launch.load_config(str(folder / "tiny.py"))
+    launch.prepare_test(cfg, str(folder / "trained" / "iter_4.pth"), tta=True)
+    assert cfg.model.type == "TTASegmentor"  # where mmseg's takes the sigmoid of probabilities
 
 
 @pytest.mark.slow

@@ -120,6 +120,8 @@ def test_meta_tensors():
         (torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 8, 8), dict(unit="pixels"), ValueError, "Did you mean 'pixel'"),
         (torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 8, 8), dict(padding_mode="wrap"), ValueError, "padding_mode"),
         (torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 8, 8), dict(backend="x"), ValueError, "backend"),
+        (torch.zeros(1, 1, 0, 4), torch.zeros(1, 2, 8, 8), {}, ValueError, "at least one sample"),
+        (torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 8, 0), {}, ValueError, "at least one sample"),
     ],
 )
 def test_errors(x, flow, kwargs, error, message):

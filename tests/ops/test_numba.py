@@ -92,7 +92,7 @@ def logits_of(data, channels, size, dtype):
     return x.repeat_interleave(2, 3)[..., ::2] if layout == "every second" else x
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_labels_are_those_of_the_torch_backend(data):
     source, size = data.draw(st.tuples(SIDE, SIDE)), data.draw(st.tuples(SIDE, SIDE))
@@ -113,7 +113,7 @@ def test_labels_are_those_of_the_torch_backend(data):
     torch.testing.assert_close(ours.confidence, theirs.confidence, atol=1e-6, rtol=1e-5, equal_nan=True)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_losses_are_those_of_the_torch_backend(data):
     source, size = data.draw(st.tuples(SIDE, SIDE)), data.draw(st.tuples(SIDE, SIDE))
@@ -211,7 +211,7 @@ def test_after_a_fork():
         assert np.array_equal(pool.apply_async(_labels_with_two_threads, (x,)).get(timeout=60), expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     n=st.integers(1, 60),
     size=st.integers(1, 400),
@@ -228,7 +228,7 @@ def test_bands_share_one_row_with_the_next(n, size, rule):
         assert len(rows) > 4
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     n=st.integers(1, 60),
     size=st.integers(1, 400),

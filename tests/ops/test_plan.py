@@ -47,7 +47,11 @@ CORNERS = (AxisMap(3 / 7, 0.0), AxisMap(5 / 8, 0.0))
         (dict(coordinates=CORNERS), Native((8, 9), None, "bilinear", True, None, False)),
         (
             dict(size=None, scale_factor=1.7, coordinates="half_pixel"),
-            Native(None, (1.7, 1.7), "bilinear", False, None, False),
+            Mapped("auto", (6, 10), (AxisMap(1 / 1.7, 0.5 / 1.7 - 0.5),) * 2, "linear"),
+        ),
+        (
+            dict(size=None, scale_factor=2.0, coordinates="half_pixel"),
+            Native((8, 12), None, "bilinear", False, None, False),
         ),
         (
             dict(size=None, scale_factor=1.7, coordinates="half_pixel", recompute_scale_factor=True),

@@ -90,7 +90,7 @@ def test_labels_are_those_of_interpolate(source, size, align_corners, channels):
         assert torch.equal(labels, stock.argmax(1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_two_steps(data):
     side = st.integers(1, 24)
@@ -241,6 +241,24 @@ def test_confusion(channels, dtype):
 
 
 @pytest.mark.parametrize(
+    ("channels", "label", "dtype", "ignore_index"),
+    [
+        (200, 156, torch.uint8, -100),  # 156 is -100 in eight bits
+        (256, 3, torch.uint8, 255),  # and 256 is 0
+        (300, 0, torch.uint8, 256),
+        (300, 44, torch.int8, 300),
+        (200, 100, torch.int8, -156),
+        (200, 100, torch.int16, 100 - 2**16),
+    ],
+)
+def test_confusion_does_not_wrap_around(channels, label, dtype, ignore_index):
+    target = torch.full((1, 2, 2), label, dtype=dtype)
+    result = resize_argmax(torch.randn(1, channels, 2, 2), 2, target=target, ignore_index=ignore_index)
+    assert result.confusion.sum() == result.confusion[label].sum() == 4
+    assert not resize_argmax(torch.randn(1, channels, 2, 2), 2, target=target, ignore_index=label).confusion.any()
+
+
+@pytest.mark.parametrize(
     ("channels", "dtype"), [(1, torch.uint8), (256, torch.uint8), (257, torch.int16), (2**15 + 1, torch.int32)]
 )
 def test_narrowest_dtype(channels, dtype):
@@ -309,6 +327,9 @@ def test_inside_a_compiled_function():
         (dict(target=torch.zeros(1, 8, 9).int()), ValueError, "expected target"),
         (dict(target=torch.zeros(1, 8, 8)), TypeError, "integer dtype"),
         (dict(target=torch.full((1, 8, 8), 3)), IndexError, "from 3 to 3"),
+        (dict(target=torch.full((1, 8, 8), -1, dtype=torch.int8)), IndexError, "from -1 to -1"),
+        (dict(target=torch.full((1, 8, 8), -1, dtype=torch.int16), ignore_index=2**16 - 1), IndexError, "-1 to -1"),
+        (dict(coordinates=AxisMap(float("nan"), 0)), ValueError, "finite scale and offset"),
         (dict(backend="tritn"), ValueError, "expected backend"),
     ],
 )

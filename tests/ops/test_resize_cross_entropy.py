@@ -68,7 +68,7 @@ def test_against_float64(source, size, resizing, dtype):
         assert_close(a / scale, b / scale)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_options_against_float64(data):
     side = st.integers(1, 16)
@@ -241,12 +241,24 @@ def test_nothing_to_learn_from(avg_non_ignore):
     assert loss.item() == 0 and percent.item() == 0 and x.grad.shape == x.shape
 
 
-def test_ignored_pixels_may_hold_anything():
+@pytest.mark.parametrize("anything", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_ignored_pixels_may_hold_anything(anything, label_smoothing, reduction):
     logits, target = case((4, 4), (4, 4), ignored=0)
     target[:, 2] = 255
-    expected = resize_cross_entropy(logits, target)
-    logits[:, :, 2] = float("nan")
-    assert torch.equal(resize_cross_entropy(logits, target), expected)
+    pixel_weight = torch.rand(target.shape)
+    upstream = torch.rand(target.shape) if reduction == "none" else None
+
+    def run():
+        options = dict(label_smoothing=label_smoothing, pixel_weight=pixel_weight, reduction=reduction)
+        return value_and_gradient(lambda x: resize_cross_entropy(x, target, **options), logits, upstream)
+
+    expected = run()
+    assert not expected[1][:, :, 2].any()
+    logits[:, :, 2] = anything
+    pixel_weight[:, 2] = anything
+    assert all(torch.equal(a, b) for a, b in zip(run(), expected, strict=True))
 
 
 def test_full_resolution_logits_never_exist():
@@ -310,6 +322,7 @@ def test_inside_a_compiled_function():
         (dict(target=torch.zeros(1, 8, 8)), TypeError, "integer dtype"),
         (dict(target=torch.full((1, 8, 8), 3)), IndexError, "from 3 to 3"),
         (dict(target=torch.full((1, 8, 8), -1)), IndexError, "from -1 to -1"),
+        (dict(target=torch.full((1, 8, 8), -1, dtype=torch.int8)), IndexError, "from -1 to -1"),
         (dict(size=(8, 9)), ValueError, "Drop size"),
         (dict(weight=[1.0, 2.0]), ValueError, "each of the 3 classes"),
         (dict(pixel_weight=torch.ones(1, 8, 9)), ValueError, "expected pixel_weight"),
@@ -325,6 +338,12 @@ def test_errors(change, error, message):
     good = dict(logits=torch.zeros(1, 3, 4, 4), target=torch.zeros(1, 8, 8).long())
     with pytest.raises(error, match=message):
         resize_cross_entropy(**(good | change))
+
+
+def test_transforms_are_refused():
+    logits, target = case()
+    with pytest.raises(RuntimeError, match=r"resize_cross_entropy: torch\.func has no transform"):
+        torch.func.grad(lambda x: resize_cross_entropy(x, target))(logits)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

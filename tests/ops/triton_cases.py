@@ -225,6 +225,12 @@ def test_confusion_matrix_and_empty_batch():
     target[0, 0] = 255
     ours = resize_argmax(logits, 6, target=target, backend="triton")
     assert torch.equal(ours.confusion, resize_argmax(logits, 6, target=target, backend="torch").confusion)
+    for channels, label, dtype, ignore_index in ((200, 156, torch.uint8, -100), (256, 3, torch.uint8, 255)):
+        target = torch.full((1, 2, 2), label, dtype=dtype)
+        options = dict(target=target, ignore_index=ignore_index, backend="triton")
+        assert resize_argmax(torch.randn(1, channels, 2, 2), 2, **options).confusion[label].sum() == 4
+    with pytest.raises(IndexError, match="from -1 to -1"):
+        resize_argmax(logits, 6, target=torch.full((2, 6, 6), -1, dtype=torch.int8), backend="triton")
     assert resize_argmax(logits[:0], 6, backend="triton").shape == (0, 6, 6)
 
 

@@ -40,6 +40,13 @@ def test_explicit_maps_come_as_dicts():
     assert torch.equal(Interpolate(coordinates=maps)(x, like), expected)
 
 
+def test_antialias_under_autocast():
+    x, like = torch.randn(1, 2, 9, 8).bfloat16(), torch.randn(1, 1, 4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = Interpolate(align_corners=False, antialias=True)(x, like)
+    assert torch.equal(out, F.interpolate(x.float(), (4, 3), mode="bilinear", antialias=True).bfloat16())
+
+
 def test_registered_in_mmseg():
     assert MODELS.get("Interpolate") is Interpolate
     assert "mode='bicubic', align_corners=True" in repr(build(mode="bicubic"))

@@ -4,5 +4,6 @@ from .lean import Lean, LeanSegmentor
 from .logits import LogitsOnRequest
 from .network import SegmentorNetwork
 from .resampled import ResampledSegmentor
+from .tta import TTASegmentor
 
-__all__ = ["Lean", "LeanSegmentor", "LogitsOnRequest", "ResampledSegmentor", "SegmentorNetwork"]
+__all__ = ["Lean", "LeanSegmentor", "LogitsOnRequest", "ResampledSegmentor", "SegmentorNetwork", "TTASegmentor"]
