@@ -65,7 +65,7 @@ Columns = tuple[Numbers, ...]
 
 
 class ChosenPoints:
-    """What tensors hold of chosen points: numbers, each of all elements, or columns of them."""
+    """Notes of what tensors hold of chosen points: numbers, each of all elements, or columns of them."""
 
     def __init__(self) -> None:
         self._held: Any = WeakIdKeyDictionary()

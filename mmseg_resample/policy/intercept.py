@@ -16,13 +16,11 @@ from torch import Tensor, nn
 from ..derive import derived, make, recipe
 from ..grids.network import Network
 from ..grids.sites import ResizeCall, Site, are_seen, at_path, current_pass, new_pass, resizes_seen, resizes_unseen
-from ..ops import AxisMap, PixelModel, resize
+from ..ops import AxisMap, PixelModel, _check, resize
 from .recomputation import count_on_when_recomputed
 
 if TYPE_CHECKING:
     from .resize_policy import ResizePolicy
-
-_is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # there from torch 2.2 on
 
 COMPILES = torch.__version__ >= "2.7"
 """Older torch cannot compile a policy: its modules run between two graphs there."""
@@ -217,7 +215,7 @@ def _run_in_place(module: Any, method: str, function: Callable[..., Any], args: 
         with running(module._resample_policy, training=module.training):
             return _run_in_place(module, method, function, args, kwargs)
     path = module._resample_paths[method]
-    if module._resample_policy.may_resize(path) or _is_compiling():
+    if module._resample_policy.may_resize(path) or _check.is_compiling():
         with at_path(path), resizes_seen():
             return function(*args, **kwargs)
     if not are_seen():
