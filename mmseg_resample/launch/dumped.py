@@ -44,6 +44,8 @@ def _assigned(node: Any) -> str | None:
 
 def _value(node: Any) -> Any:
     match node:
+        case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as items], keywords=[]):  # of keys that are no names
+            return _value(items)
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords) if all(item.arg for item in keywords):
             return {item.arg: _value(item.value) for item in keywords}
         case ast.Dict(keys=keys, values=values):  # a key of None is **: literal_eval refuses it

@@ -35,7 +35,7 @@ def prepare_training(cfg: Config, *, amp: bool = False, resume: bool = False) ->
     """
     require(cfg, "training", "model", "train_dataloader", "train_cfg", "optim_wrapper")
     check_metrics(cfg, "val_evaluator")
-    require_folder("work_dir", cfg.work_dir)
+    _require_folders({"work_dir": cfg.get("work_dir")})
     wrapper = cfg.optim_wrapper
     if amp and wrapper.get("type", "OptimWrapper") != "AmpOptimWrapper":
         if wrapper.get("type", "OptimWrapper") != "OptimWrapper":
@@ -124,9 +124,7 @@ def prepare_test(
     """
     require(cfg, "testing", "model", "test_dataloader", "test_cfg", "test_evaluator")
     check_metrics(cfg, "test_evaluator")
-    for option, folder in {"work_dir": cfg.work_dir, "--out": out, "--show-dir": show_dir}.items():
-        if folder:
-            require_folder(option, folder)
+    _require_folders({"work_dir": cfg.get("work_dir"), "--out": out, "--show-dir": show_dir})
     model = cfg.to_dict()["model"]
     if show or show_dir:
         require(cfg, "showing predictions", "default_hooks.visualization", "visualizer")
@@ -150,6 +148,12 @@ def prepare_test(
     content = read_checkpoint(checkpoint)
     compare_geometry(model, content, checkpoint)
     return shapes_of(content)
+
+
+def _require_folders(folders: Mapping[str, str | None]) -> None:
+    for option, folder in folders.items():
+        if folder:
+            require_folder(option, folder)
 
 
 def init_processes() -> None:
