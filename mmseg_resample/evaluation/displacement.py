@@ -36,8 +36,8 @@ class EdgeCounts(NamedTuple):
     Attributes:
         pred: (B, B, K, K) int32, cells (y, x) and shifts (dy, dx): agreement of the displaced prediction with the edges
             of the label.
-        label: (B, B, 11, 11) int32: the same of the label with itself, which is what a prediction without error would
-            have; shifts -5 to 5.
+        label: (B, B, K, K) int32: the same of the label with itself, which is what a prediction without error would
+            have.
         edges: (B, B, 3) float64: number of edges, and sums of their y and x as fractions of the image, -0.5 to 0.5.
     """
 
@@ -216,10 +216,7 @@ def _count_along_rows(pred: Tensor, label: Tensor, num_classes: int, reach: int,
     cells, cell = bins * bins, (y * bins).long() * bins + (x * bins).long()
     values = torch.stack([torch.ones_like(x), y - 0.5, x - 0.5], dim=1)
     edges = values.new_zeros(cells, 3).index_add_(0, cell, values)
-    correlograms = [
-        _correlate(other, label, row, column, cell, cells, num_classes, radius)
-        for other, radius in ((pred, reach), (label, _WINDOW + 1))
-    ]
+    correlograms = [_correlate(other, label, row, column, cell, cells, num_classes, reach) for other in (pred, label)]
     return EdgeCounts(*(array.unflatten(0, (bins, bins)) for array in (*correlograms, edges)))
 
 
