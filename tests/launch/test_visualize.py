@@ -49,6 +49,7 @@ def test_flows_are_logged_beside_the_losses(trained):
         assert abs(dx) + abs(dy) > 0 and spread > 0
 
 
+@pytest.mark.slow
 def test_pictures_of_a_test_image(trained):
     config, checkpoint, folder = trained
     out = folder / "pictures"

@@ -101,6 +101,7 @@ def check(model, caplog):
     return len(called) + len(lost)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tens", range(20))
 def test_random_networks(tens, caplog):
     for seed in range(10 * tens, 10 * tens + 10):
