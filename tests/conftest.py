@@ -39,9 +39,10 @@ def _seed():
 
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible():
-    """Started in the background, pytest ignores SIGINT, and so would the programs that tests interrupt."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Started in the background or by nohup, pytest ignores signals, and so would the programs that tests interrupt."""
+    for number, handler in {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}.items():
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

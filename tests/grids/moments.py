@@ -176,7 +176,9 @@ class Moments(TorchDispatchMode):
         named = _named(func, args, kwargs)
         if name in NOTHING:
             return
-        if name in STRUCTURE:
+        if bare == "scatter" and any(m.op == "scatter" for m in self.tracker.trace.meetings[met:]):
+            companion = self._scattered(named, companions, out)
+        elif name in STRUCTURE:
             companion = self._through(func, args, kwargs, companions)
         elif name in PASS or bare in PASS:
             companion = companions[id(carried[0])]
@@ -349,6 +351,21 @@ class Moments(TorchDispatchMode):
         if _varies(rows, rows.ndim - 2 if right.ndim > 1 else rows.ndim - 1) or not _varies(columns, columns.ndim - 1):
             return rows
         return columns
+
+    def _scattered(self, named, companions, out):
+        """Compare what was sampled at chosen points with the map that it is written to; the map's positions stay."""
+        meeting = self.tracker.trace.meetings[-1]
+        source, kept = companions[id(named["src"])], companions[id(named["self"])]
+        index, dim = named["index"], named["dim"] % out.ndim
+        there = kept.gather(1 + dim, index.expand(3, *index.shape))
+        free = (source[0] > 1 - 1e-6) & (there[0] > 1 - 1e-6)
+        for axis, offset in enumerate((meeting.y, meeting.x)):
+            claimed = _along(_expected(self.tracker.of(out), self._chosen)[axis], offset).expand(out.shape)
+            off = source[1 + axis] - there[1 + axis] - claimed.gather(dim, index)
+            if free.any() and float(off[free].abs().max()) > TIGHT + self._slack:
+                self._error("meeting:scatter", f"axis {axis}: off by {float(off[free].abs().max()):.3f}", out)
+        self.findings.meetings += 1
+        return kept
 
     # --- meetings -----------------------------------------------------------------------------------------------------
 
