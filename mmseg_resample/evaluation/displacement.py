@@ -137,12 +137,8 @@ def displacement(counts: EdgeCounts) -> Displacement:
     bins, limit = len(edges), pred.shape[-1] // 2 - _WINDOW
     # Where the edges of a cell are on average, (2, B, B); a cell without edges has nothing to weigh it either.
     position = np.nan_to_num(np.moveaxis(ratio(edges[..., 1:], edges[..., :1]), -1, 0))
-    line, own_line = _fit(pred, position, _search(pred, limit)), _fit(label, position, np.zeros((2, 2)))
-    agreement, own_agreement = (
-        _around(counts, position, peak).sum() for counts, peak in ((pred, line), (label, own_line))
-    )
-    if not agreement > 0:
-        line = np.full((2, 2), np.nan)
+    line, own_line = _fit(pred, position, _search(pred, label)), _fit(label, position, np.zeros((2, 2)))
+    found = ratio(_around(pred, position, line).sum(), _around(label, position, own_line).sum())
     axes = []
     for axis in (0, 1):
         offset, drift = line[axis] - own_line[axis]
@@ -153,7 +149,7 @@ def displacement(counts: EdgeCounts) -> Displacement:
             deviation -= _deviations(label, position, own_line, axis, number)
             regions.append(_within(offset + drift * middle + deviation, limit))
         axes.append(AxisDisplacement(float(_within(offset, limit)), float(drift), *regions))
-    return Displacement(x=axes[1], y=axes[0], found=float(ratio(agreement, own_agreement)))
+    return Displacement(x=axes[1], y=axes[0], found=float(found))
 
 
 @METRICS.register_module()
@@ -255,16 +251,20 @@ def _weight(shift: np.ndarray) -> np.ndarray:
     return (1 - np.clip(shift / _WINDOW, -1, 1) ** 2) ** 2
 
 
-def _search(counts: np.ndarray, limit: int) -> np.ndarray:
+def _search(counts: np.ndarray, own: np.ndarray) -> np.ndarray:
     """Find the shift with the greatest agreement around it, as lines without drift, (2, 2).
 
-    An edge says nothing along itself: of shifts that agree as well, the smallest is taken.
+    An edge says nothing along itself: of shifts that agree as well, the smallest is taken. Where there are shifts at
+    which the prediction has all edges of the label, it is one of those, whatever lies around them.
     """
-    radius = counts.shape[-1] // 2
-    shift = np.arange(-radius, radius + 1)
-    near = _weight(np.arange(-limit, limit + 1)[:, None] - shift)
-    around = near @ counts.sum((0, 1)) @ near.T
-    candidates = np.argwhere(around >= around.max() - _AS_WELL * abs(around.max())) - limit
+    total = counts.sum((0, 1))
+    radius = len(total) // 2
+    limit = radius - _WINDOW
+    agreement = total[_WINDOW:-_WINDOW, _WINDOW:-_WINDOW]
+    if agreement.max() < (1 - _AS_WELL) * own[..., own.shape[-2] // 2, own.shape[-1] // 2].sum():
+        near = _weight(np.arange(-limit, limit + 1)[:, None] - np.arange(-radius, radius + 1))
+        agreement = near @ total @ near.T
+    candidates = np.argwhere(agreement >= agreement.max() - _AS_WELL * abs(agreement.max())) - limit
     return np.array([[shift, 0.0] for shift in candidates[(candidates**2).sum(1).argmin()]])
 
 
@@ -289,7 +289,7 @@ def _peaks(counts: np.ndarray, position: np.ndarray, line: np.ndarray) -> tuple[
 
 
 def _fit(counts: np.ndarray, position: np.ndarray, line: np.ndarray) -> np.ndarray:
-    """Fit offset and drift of both axes, (2, 2)."""
+    """Fit offset and drift of both axes, (2, 2); NaN where nothing agrees."""
     for _ in range(200):
         total, moment = _peaks(counts, position, line)
         weight = total.sum()
@@ -302,7 +302,7 @@ def _fit(counts: np.ndarray, position: np.ndarray, line: np.ndarray) -> np.ndarr
         previous, line = line, np.stack([moment.sum((1, 2)) / weight - drift * centre, drift], axis=1)
         if abs(line - previous).max() < 1e-5:
             break
-    return line
+    return line if _around(counts, position, line).sum() > 0 else np.full((2, 2), np.nan)
 
 
 def _deviations(counts: np.ndarray, position: np.ndarray, line: np.ndarray, axis: int, regions: int) -> np.ndarray:
