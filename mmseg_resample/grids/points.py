@@ -94,7 +94,7 @@ class ChosenPoints:
             self._write(out, self.numbers(named["src"]))
             return
         if name.endswith("_") and isinstance(source, Tensor):
-            self._write(source, None)  # whatever it holds now
+            self._write(source, None)  # who computes in place, is not followed
         if name == "aten::stack":
             if named["dim"] % out.ndim == out.ndim - 1:
                 self._hold(out, tuple(self.numbers(x) for x in named["tensors"]))
@@ -197,11 +197,11 @@ def _remainder(held: Numbers, constant: float, named: dict[str, Any], left: bool
 
 
 _ARITHMETIC: dict[str, Callable[[Numbers, float, dict[str, Any], bool], Numbers | None]] = {
-    **dict.fromkeys(("aten::add", "aten::add_"), _add),
-    **dict.fromkeys(("aten::sub", "aten::sub_"), _subtract),
+    "aten::add": _add,
+    "aten::sub": _subtract,
     "aten::rsub": _subtract_from,
-    **dict.fromkeys(("aten::mul", "aten::mul_"), _multiply),
-    **dict.fromkeys(("aten::div", "aten::div_"), _divide),
+    "aten::mul": _multiply,
+    "aten::div": _divide,
     "aten::floor_divide": _floor_divide,
     **dict.fromkeys(("aten::remainder", "aten::fmod"), _remainder),
 }
