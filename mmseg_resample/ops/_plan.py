@@ -33,9 +33,19 @@ class Native(NamedTuple):
     antialias: bool
 
     def run(self, input: Tensor) -> Tensor:
-        if self.antialias and input.device.type == "cpu" and input.dtype in (torch.float16, torch.bfloat16):
-            return F.interpolate(input.float(), *self).to(input.dtype)  # PyTorch has these on GPUs alone
-        return F.interpolate(input, *self)
+        if not self.antialias or input.device.type != "cpu":
+            return F.interpolate(input, *self)
+        source = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input  # there on GPUs alone
+        if self._width(input) > 1:
+            return F.interpolate(source, *self).to(input.dtype)
+        # To one column, PyTorch's kernel (seen on 2.13) writes whatever; to one row, it is right.
+        turned = self._replace(
+            size=self.size and self.size[::-1], scale_factor=self.scale_factor and self.scale_factor[::-1]
+        )
+        return F.interpolate(source.transpose(2, 3), *turned).transpose(2, 3).to(input.dtype)
+
+    def _width(self, input: Tensor) -> int:
+        return self.size[-1] if self.size is not None else int(input.shape[-1] * self.scale_factor[-1])  # type: ignore
 
 
 class Mapped(NamedTuple):
