@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.visualization import Visualizer
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from PIL import Image
@@ -59,11 +58,11 @@ def dataset(folder, **changes):
 
 def pictures(folder, tmp_path, dataset, image, label=None, kind="EncoderDecoder", head=FCN, **model):
     """What ``draw`` writes for a network of random weights."""
-    Visualizer._instance_dict.clear()  # mmengine would go on with that of the test before
     preprocessor = dict(type="SegDataPreProcessor", size_divisor=1, test_cfg=dict(size_divisor=1))
     cfg = Config(
         dict(
             default_scope="mmseg",
+            experiment_name=str(tmp_path),  # by the second, mmengine would go on with the visualizer of the test before
             work_dir=str(tmp_path),
             launcher="none",
             model=dict(
