@@ -66,12 +66,9 @@ def uncovered(resize: Resize) -> Uncovered | None:
     """
     if len(resize.maps) != 2 or resize.source is None:
         return None
-    maps: Sequence[AxisMap] = resize.maps
-    if resize.mode == "point_sample" and resize.result is not None:
-        maps = resize.source.map_to(resize.result)
     y, x = (
         _along(m, n, out, abs(stride))
-        for m, n, out, stride in zip(maps, resize.source_size, resize.size, resize.source.stride, strict=True)
+        for m, n, out, stride in zip(resize.maps, resize.source_size, resize.size, resize.source.stride, strict=True)
     )
     return Uncovered(resize.path, resize.call, y, x, resize.pooled) if y or x else None
 

@@ -47,11 +47,15 @@ class _Shortcuts(TorchDispatchMode):
         if output is not None and not kwargs and args and isinstance(args[0], FakeTensor):
             return output(*args)
         tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
-        real = all(not isinstance(x, FakeTensor) and x.device.type != "meta" for x in tensors)
-        if real and (tensors or func._schema.name in _CONSTANTS):
+        if all(map(has_values, tensors)) and (tensors or func._schema.name in _CONSTANTS):
             with _disable_current_modes():
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Tell whether a tensor is a real one, whose values are known before the network runs."""
+    return not isinstance(tensor, FakeTensor) and not tensor.is_meta
 
 
 @contextmanager

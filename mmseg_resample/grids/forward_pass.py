@@ -144,18 +144,9 @@ def _corrections(tracker: Tracker) -> dict[Site, tuple[AxisMap, ...]]:
         if axes is None:
             continue
         maps = tuple(own if axis is None else by_axis[axis] for axis, own in zip(axes, resize.maps, strict=True))
-        if resize.mode == "point_sample":
-            reads = resize.source.map_to(resize.result)
-            maps = tuple(_changed(*entry) for entry in zip(resize.maps, reads, maps, strict=True))
         if not all(a.is_close(b, 1e-9) for a, b in zip(maps, resize.maps, strict=True)):
             found[resize.site] = maps
     return found
-
-
-def _changed(change: AxisMap, reads: AxisMap, wanted: AxisMap) -> AxisMap:
-    """Return the change of coordinates that reads what ``wanted`` reads, where ``change`` reads what ``reads`` does."""
-    scale = wanted.scale / reads.scale
-    return AxisMap(change.scale * scale, wanted.offset + scale * (change.offset - reads.offset))
 
 
 def _axes(resize: Resize) -> tuple[int | None, ...] | None:

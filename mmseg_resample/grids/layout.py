@@ -123,7 +123,7 @@ class Dim:
 
     @cached_property
     def extent(self) -> int:
-        """How many indices there are, of which all, or those chosen, are elements."""
+        """Number of indices, of which all, or those chosen, are elements."""
         return sum(self._sizes)
 
     @cached_property
@@ -136,12 +136,12 @@ class Dim:
 
     @cached_property
     def placed(self) -> bool:
-        """Whether the index tells something of the position: a loop over it, or phases that lie apart."""
+        """Tell whether the index says something of the position: a loop over it, or phases that lie apart."""
         return any(atom.spatial or atom.origin != ZERO for part in self.parts for atom in part)
 
     @cached_property
     def mean(self) -> Vector:
-        """What the dimension adds to a position on average over its indices."""
+        """Mean over the indices of what the dimension adds to a position."""
         total = [0.0, 0.0]
         for part, size in zip(self.parts, self._sizes, strict=True):
             for atom in part:
@@ -315,7 +315,10 @@ class Layout:
 
     @cached_property
     def relates(self) -> bool:
-        """Whether two dimensions run over the same positions, as in a map of attention. Windows and elements nest."""
+        """Tell whether two dimensions run over the same positions, as in a map of attention.
+
+        Windows and elements nest.
+        """
         loops = [[atom for part in dim.parts for atom in part if atom.size > 1] for dim in self.dims if dim.spatial]
         return any(_overlap(a, b) for i, dim in enumerate(loops) for other in loops[:i] for a in dim for b in other)
 

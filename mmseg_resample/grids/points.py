@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
+
+from .fake import has_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class Numbers:
 
     @property
     def counts_points(self) -> bool:
-        """Whether the numbers are those of the points themselves."""
+        """Tell whether the numbers are those of the points themselves."""
         return (self.first, self.stop, self.scale, self.offset) == (0, len(self.choice.sizes), 1.0, 0.0)
 
     def divided(self, by: float, rest: bool) -> "Numbers | None":
@@ -77,19 +78,25 @@ class ChosenPoints:
 
     def numbers(self, tensor: Any) -> Numbers | None:
         """Return what all elements of ``tensor`` hold, if it is the same of each one's point."""
-        held = self._held.get(tensor) if isinstance(tensor, Tensor) else None
+        held = self._of(tensor)
         return held if isinstance(held, Numbers) else None
 
     def columns(self, tensor: Any) -> Columns | None:
         """Return what the last dimension of ``tensor`` holds."""
-        held = self._held.get(tensor) if isinstance(tensor, Tensor) else None
-        return held if isinstance(held, tuple) else self._around_what_was_written(tensor)
+        held = self._of(tensor)
+        return held if isinstance(held, tuple) else None
+
+    def _of(self, tensor: Any) -> Numbers | Columns | None:
+        if not isinstance(tensor, Tensor):
+            return None
+        held: Numbers | Columns | None = self._held.get(tensor)
+        return self._around_what_was_written(tensor) if held is None else held
 
     def follow(self, name: str, named: dict[str, Any], out: Any) -> None:
         """Note what the output of an operator holds, given what its operands do."""
         if not self._held or not isinstance(out, Tensor):
             return
-        source = named.get("self")
+        source: Any = named.get("self")
         if name == "aten::copy_":
             self._write(out, self.numbers(named["src"]))
             return
@@ -99,12 +106,11 @@ class ChosenPoints:
             if named["dim"] % out.ndim == out.ndim - 1:
                 self._hold(out, tuple(self.numbers(x) for x in named["tensors"]))
             return
-        held = self._held.get(source) if isinstance(source, Tensor) else None
-        if held is None and isinstance(source, Tensor):
-            held = self._around_what_was_written(source)
-        if held is None and isinstance(named.get("other"), Tensor):  # a number less or times what is held
-            held, source = self.numbers(named["other"]), named["other"]
-        if held is None or source is None:
+        held = self._of(source)
+        if held is None:  # a number less or times what is held
+            source = named.get("other")
+            held = self.numbers(source)
+        if held is None:
             return
         if isinstance(held, Numbers):
             self._hold(out, _through(name, named, source, held))
@@ -129,8 +135,8 @@ class ChosenPoints:
             _, columns = self._written.setdefault(storage._cdata, (storage, {}))
             columns[int(part.storage_offset()), tuple(part.stride())] = numbers
 
-    def _around_what_was_written(self, whole: Any) -> Columns | None:
-        if not self._written or not isinstance(whole, Tensor) or whole.layout != torch.strided or not whole.ndim:
+    def _around_what_was_written(self, whole: Tensor) -> Columns | None:
+        if not self._written or whole.layout != torch.strided or not whole.ndim:
             return None
         _, written = self._written.get(whole.untyped_storage()._cdata, (None, {}))
         start, (*strides, step) = int(whole.storage_offset()), whole.stride()
@@ -151,7 +157,7 @@ _MOVES = frozenset(f"aten::{name}" for name in ("permute", "transpose", "slice",
 """Those of them that may put other elements into the last dimension."""
 
 
-def _through(name: str, named: dict[str, Any], source: Tensor, held: Numbers) -> Numbers | None:
+def _through(name: str, named: dict[str, Any], source: Any, held: Numbers) -> Numbers | None:
     """Return what elementwise arithmetic with a constant makes of numbers; None where it is another operator."""
     if name in _KEPT:
         return held
@@ -210,7 +216,7 @@ _ARITHMETIC: dict[str, Callable[[Numbers, float, dict[str, Any], bool], Numbers 
 def _constant(value: Any) -> float | None:
     """Return a number that is known before the network runs."""
     if isinstance(value, Tensor):
-        if isinstance(value, FakeTensor) or value.is_meta or value.ndim:
+        if not has_values(value) or value.ndim:
             return None
         with _disable_current_modes():
             return float(value)

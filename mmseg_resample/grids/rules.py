@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ..ops import AxisMap, Coordinates
+from .fake import has_values
 from .layout import ZERO, Atom, Dim, Layout, Taps, Untrackable, Vector
 from .points import Choice, Columns, Numbers
 
@@ -432,7 +432,7 @@ def index(t: "Tracker", args: Args, out: Tensor) -> Layout:
 
 def _constants(index: Tensor) -> list[int] | None:
     """Return the values of an index; None where nobody knows them before the network runs."""
-    if isinstance(index, FakeTensor) or index.is_meta or index.is_floating_point():
+    if not has_values(index) or index.is_floating_point():
         return None
     with _disable_current_modes():
         values = index.nonzero().flatten() if index.dtype == torch.bool else index
@@ -843,29 +843,27 @@ def _points_of_grid(
     at: Columns, sizes: Sequence[int], align_corners: bool, out: Tensor
 ) -> tuple[Choice, list[AxisMap]] | None:
     """Return the points at normalised coordinates (x, y), and the maps (y, x) from their grid; None for others."""
-    if len(at) != 2 or at[0].choice is not at[1].choice or at[0].choice.count not in out.shape[2:]:
+    choice = at[0].choice
+    if [(numbers.choice, numbers.first, numbers.stop) for numbers in at] != [(choice, 1, 2), (choice, 0, 1)]:
         return None
-    if [(numbers.first, numbers.stop) for numbers in at] != [(1, 2), (0, 1)] or len(at[0].choice.sizes) != 2:
+    if len(choice.sizes) != 2 or sorted(out.shape[2:]) != [1, choice.count]:
         return None
-    if math.prod(out.shape[2:]) != at[0].choice.count:
-        return None
-    maps = []
-    for n, numbers in zip(sizes, reversed(at), strict=True):
-        half = (n - 1 if align_corners else n) / 2
-        start = half if align_corners else half - 0.5
-        maps.append(AxisMap(numbers.scale * half, numbers.offset * half + start))
-    return at[0].choice, maps
+    return choice, [
+        AxisMap.from_normalised(n, align_corners).after(AxisMap(numbers.scale, numbers.offset))
+        for n, numbers in zip(sizes, reversed(at), strict=True)
+    ]
 
 
 def _maps_of_grid(grid: Tensor, sizes: Sequence[int], align_corners: bool) -> list[AxisMap] | None:
     """Return the maps (y, x) of a grid of constants (N, H, W, 2); None if it is none, or bends."""
-    if isinstance(grid, FakeTensor) or grid.is_meta or not grid.numel():
+    if not has_values(grid) or not grid.numel():
         return None
     maps = []
     with _disable_current_modes():
         for axis, n in enumerate(sizes):
             lines = grid[..., 1 - axis].detach().double().movedim(1 + axis, -1)
-            reads = (lines + 1) / 2 * (n - 1) if align_corners else ((lines + 1) * n - 1) / 2
+            samples = AxisMap.from_normalised(n, align_corners)
+            reads = lines * samples.scale + samples.offset
             count = reads.shape[-1]
             first = float(reads.flatten()[0])
             step = float(reads.flatten()[count - 1] - first) / (count - 1) if count > 1 else 1.0

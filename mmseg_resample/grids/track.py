@@ -45,14 +45,14 @@ class Resize:
         mode: interpolation mode; ``"grid_sample"`` where the caller computes the coordinates, ``"point_sample"`` where
             these are points of a grid.
         align_corners: the flag; None for modes that have none and for explicit maps.
-        maps: the affine map per spatial axis; empty for ``grid_sample`` at data; for ``point_sample`` the map from
-            the samples that the caller asks for to those that are read.
+        maps: the affine map per spatial axis; empty for ``grid_sample`` at data.
         source: grid of the input, None where it has no position (globally pooled features).
         result: grid of the output under ``maps``.
         source_size: spatial size of the input.
         size: spatial size of the output; for ``point_sample`` that of the points' grid.
         pooled: the input was averaged over adaptive bins.
         points: spatial size of the sampled points; None where all of ``size`` are computed.
+        asked: the maps that the caller's coordinates of these points amount to.
     """
 
     path: str
@@ -66,6 +66,7 @@ class Resize:
     size: tuple[int, ...]
     pooled: bool = False
     points: tuple[int, ...] | None = None
+    asked: tuple[AxisMap, ...] = ()
 
     @property
     def site(self) -> Site:
@@ -73,12 +74,12 @@ class Resize:
 
     @property
     def called_with(self) -> tuple[int, ...]:
-        """The spatial size of what the call returns."""
+        """Spatial size of what the call returns."""
         return self.size if self.points is None else self.points
 
     @property
     def reachable(self) -> bool:
-        """Whether a policy sees the call."""
+        """Tell whether a policy sees the call."""
         return self.call >= 0
 
 
@@ -327,19 +328,20 @@ class Tracker(TorchDispatchMode):
         return self._record_resize(source, out, "grid_sample", align_corners, (), self.of(source), layout)
 
     def point_sample(
-        self, source: Tensor, out: Tensor, align_corners: bool, choice: Choice, maps: Sequence[AxisMap]
+        self, source: Tensor, out: Tensor, align_corners: bool, choice: Choice, asked: Sequence[AxisMap]
     ) -> Layout:
-        """Record a sampling at chosen points of a grid, which ``maps`` take to samples: a resize of these alone."""
-        changes = tuple(self._overrides.get(self._site(), [AxisMap(1.0, 0.0)] * len(maps)))
+        """Record a sampling at chosen points of a grid, which ``asked`` takes to samples: a resize of these alone."""
+        maps = tuple(self._overrides.get(self._site(), asked))
         layout = result = self.of(source)
-        for i, (change, axis_map) in enumerate(zip(changes, maps, strict=True)):
-            reads = AxisMap(change.scale * axis_map.scale, change(axis_map.offset))
-            result = result.resample(2 + i, choice.sizes[i], reads)
+        for i, axis_map in enumerate(maps):
+            result = result.resample(2 + i, choice.sizes[i], axis_map)
         (y,), (x,) = result.dims[2].parts, result.dims[3].parts
         sampled = [Dim.plain(1), Dim.plain(1)]
         sampled[tuple(out.shape[2:]).index(choice.count)] = Dim(((*y, *x),), choice)
         result = result.with_dims([*result.dims[:2], *sampled])
-        return self._record_resize(source, out, "point_sample", align_corners, changes, layout, result, choice.sizes)
+        return self._record_resize(
+            source, out, "point_sample", align_corners, maps, layout, result, choice.sizes, tuple(asked)
+        )
 
     def is_displaced(self, tensor: Tensor) -> bool:
         """Tell whether a tensor is a table of constants plus data: the coordinates of a grid plus a flow."""
@@ -358,8 +360,10 @@ class Tracker(TorchDispatchMode):
         maps: tuple[AxisMap, ...],
         before: Layout,
         after: Layout,
-        size: Sequence[int] | None = None,
+        grid_size: tuple[int, ...] | None = None,
+        asked: tuple[AxisMap, ...] = (),
     ) -> Layout:
+        returned = tuple(out.shape[2:])
         self.trace.resizes.append(
             Resize(
                 *self._site(),
@@ -369,9 +373,10 @@ class Tracker(TorchDispatchMode):
                 _grid(before),
                 _grid(after),
                 tuple(source.shape[2:]),
-                tuple(out.shape[2:] if size is None else size),
+                grid_size or returned,
                 before.pooled,
-                None if size is None else tuple(out.shape[2:]),
+                returned if grid_size else None,
+                asked,
             )
         )
         self._unreached[self.path] += current_site() is None

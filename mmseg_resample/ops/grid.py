@@ -41,6 +41,20 @@ class AxisMap:
         """Tell whether scale and offset differ from those of ``other`` by less than ``tolerance`` in sum."""
         return abs(self.scale - other.scale) + abs(self.offset - other.offset) < tolerance
 
+    def after(self, inner: "AxisMap") -> "AxisMap":
+        """Return the map that reads, for a destination of ``inner``, what this one reads where ``inner`` does."""
+        return AxisMap(self.scale * inner.scale, self(inner.offset))
+
+    def inverse(self) -> "AxisMap":
+        """Return the map from source to destination. The scale must not be 0."""
+        return AxisMap(1 / self.scale, -self.offset / self.scale)
+
+    @classmethod
+    def from_normalised(cls, source_size: int, align_corners: bool) -> "AxisMap":
+        """Return the map from coordinates in [-1, 1], as ``F.grid_sample`` takes them, to source indices."""
+        half = (source_size - 1 if align_corners else source_size) / 2
+        return cls(half, half if align_corners else half - 0.5)
+
     @classmethod
     def from_convention(
         cls,

@@ -16,7 +16,8 @@ class ExactMaps:
     """Findings of audits about the resizes of a model, at one size or at all.
 
     Args:
-        exact: the exact map of each site.
+        exact: the exact map of each site; where points are sampled, the map from the samples that the caller asks for
+            to those that are exact.
         modes: interpolation modes that the audits saw there.
         unpositioned: sites that resize something without a position.
         varying: sites that have other maps at other sizes.
@@ -70,15 +71,25 @@ class ExactMaps:
 def _common_pixel_model(resizes: list[Resize]) -> PixelModel | None:
     """Return what describes a site's maps at every size, the same maps or the same convention; None if nothing does."""
     first = resizes[0]
-    if all(close(r.maps, first.maps) for r in resizes):
-        return first.maps
-    if first.mode == "point_sample":
+    maps = [_changes(r) if r.asked else r.maps for r in resizes]
+    if all(close(each, maps[0]) for each in maps):
+        return maps[0]
+    if first.asked:
         return None
     conventions: tuple[Coordinates, ...] = ("half_pixel", "align_corners", "asymmetric")
     for name in conventions:
         if all(close(r.maps, axis_maps(name, r.source_size, r.size)) for r in resizes):
             return name
     return None
+
+
+def _changes(resize: Resize) -> tuple[AxisMap, ...]:
+    """Return the maps from the samples that the caller of a sampling at points asks for to those that are read."""
+    same = AxisMap(1.0, 0.0)  # where all coordinates read one sample, whatever they are
+    return tuple(
+        reads.after(asked.inverse()) if asked.scale else same
+        for reads, asked in zip(resize.maps, resize.asked, strict=True)
+    )
 
 
 def covers(map: AxisMap, source_size: int, size: int) -> bool:

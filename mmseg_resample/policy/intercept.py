@@ -72,11 +72,9 @@ def _sample_elsewhere(
     """
     columns = []
     for axis, (change, n) in enumerate(zip(reversed(changes), reversed(input.shape[2:]), strict=True)):
-        at, (scale, offset) = grid[..., axis], (change.scale, change.offset)
-        if align_corners:
-            columns.append(at * scale + (scale - 1 + 2 * offset / max(n - 1, 1)))
-        else:
-            columns.append(at * scale + ((scale * (n - 1) + 2 * offset + 1) / n - 1))
+        samples = AxisMap.from_normalised(n, bool(align_corners))
+        moved = samples.inverse().after(change).after(samples) if samples.scale else change
+        columns.append(grid[..., axis] * moved.scale + moved.offset)
     mode = named.pop("interpolation_mode", mode)  # operators have numbers
     mode = mode if isinstance(mode, str) else ("bilinear", "nearest", "bicubic")[mode]
     return F.grid_sample(input, torch.stack(columns, -1), mode, "border", bool(align_corners))

@@ -64,7 +64,7 @@ class Run:
 
     @property
     def directory(self) -> str:
-        """Where the run is kept, relative to the directory of the study."""
+        """Folder of the run, relative to the directory of the study."""
         return run_directory(self.variants, self.seed)
 
     @property

@@ -109,7 +109,7 @@ class RunFiles:
 
     @property
     def progress(self) -> Path:
-        """For the process that executes the study, while another one performs the run; no record."""
+        """Progress for the process that executes the study, while another one performs the run; no record."""
         return self.path / ".progress"
 
     @property

@@ -104,3 +104,19 @@ def test_maps_are_close_if_scale_and_offset_differ_by_less_than_the_tolerance_to
     assert one.is_close(one) and one.is_close(AxisMap(0.5 + 4e-7, -0.25 - 4e-7))
     assert not one.is_close(AxisMap(0.5 + 6e-7, -0.25 - 6e-7))
     assert one.is_close(AxisMap(0.6, -0.2), tolerance=0.2) and not one.is_close(AxisMap(0.6, -0.2), tolerance=0.1)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_normalised_coordinates_are_those_of_grid_sample(align_corners):
+    x = torch.arange(7.0, dtype=torch.float64).view(1, 1, 1, 7).expand(1, 1, 2, 7)
+    at = torch.linspace(-0.8, 0.8, 5, dtype=torch.float64)
+    grid = torch.stack([at, torch.zeros_like(at)], -1)[None, None]
+    samples = AxisMap.from_normalised(7, align_corners)
+    read = torch.nn.functional.grid_sample(x, grid, align_corners=align_corners).flatten()
+    torch.testing.assert_close(read, at * samples.scale + samples.offset)
+
+
+def test_maps_one_after_the_other():
+    outer, inner = AxisMap(0.5, -0.25), AxisMap(3.0, 2.0)
+    assert outer.after(inner)(7) == outer(inner(7))
+    assert outer.after(outer.inverse()).is_close(AxisMap(1.0, 0.0))
