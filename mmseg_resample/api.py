@@ -49,7 +49,7 @@ def _audit_config(cfg: Any, name: str, size: int | Sequence[int] | None) -> Audi
     return audit_config(cfg, name, [input_size(cfg) if size is None else grids.image_size(size)])
 
 
-def exact(model: nn.Module, *, sizes: Sequence[Sequence[int]] | None = None) -> nn.Module:
+def exact(model: nn.Module, *, sizes: Sequence[Sequence[int]] | None = None, pad: str | None = None) -> nn.Module:
     """Make every resize of ``model`` register its output with what it meets, in place, and return the model.
 
     Parameters, state dict and class names stay. ``model.resize_policy.report()`` says what was changed;
@@ -60,6 +60,11 @@ def exact(model: nn.Module, *, sizes: Sequence[Sequence[int]] | None = None) -> 
         sizes: two or more input sizes (h, w) at which the model is audited. None: the one that the model names as its
             own, else 512x512, and 523x677 or, where the model cannot take that, 736x608. Give sizes that the model can
             take if it cannot take these.
+        pad: pad each image by the fewest rows and columns with which the features reach all of it, and crop what the
+            model returns: ``"replicate"`` the outermost pixels, ``"reflect"`` the image in them, or ``"constant"``, 0.
+
+    Raises:
+        ValueError: the model cannot be audited at these sizes, or no padding makes its features reach the border.
     """
-    ResizePolicy(exact=True, sizes=sizes).install(model)
+    ResizePolicy(exact=True, sizes=sizes, pad=pad).install(model)
     return model

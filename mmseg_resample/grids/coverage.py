@@ -1,14 +1,15 @@
 """How far features reach: outputs of a resize that lie beyond the samples it reads, and so repeat the outermost.
 
 At 512 pixels a map of stride 32 whose feature 0 is centred on pixel 0 ends at pixel 480. Whatever is resized from it
-has to repeat its last feature over the last 31 pixels.
+has to repeat its last feature over the last 31 pixels. Outputs that no pixel of the image depends on, as there are
+around a padded one, do not count.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..ops import AxisMap, PixelGrid
+from ..ops import PixelGrid
 from .sites import Size
 from .track import Resize
 
@@ -59,27 +60,44 @@ class Uncovered:
         return max(self.y.pixels_before, self.y.pixels_after, self.x.pixels_before, self.x.pixels_after)
 
 
-def uncovered(resize: Resize) -> Uncovered | None:
-    """Find what ``resize`` reads beyond its source; None if that is nothing, or cannot be told.
+def uncovered(resize: Resize, image: Size) -> Uncovered | None:
+    """Find what ``resize`` reads beyond its source for pixels of the image; None if that is nothing, or cannot be told.
 
     Not judged are resizes of anything but images, of tensors without a position, and those whose coordinates are data.
+
+    Args:
+        resize: what was called.
+        image: size (h, w) of the network's input.
     """
     if len(resize.maps) != 2 or resize.source is None:
         return None
-    y, x = (
-        _along(m, n, out, abs(stride))
-        for m, n, out, stride in zip(resize.maps, resize.source_size, resize.size, resize.source.stride, strict=True)
-    )
+    y, x = (_along(resize, axis, image[axis]) for axis in (0, 1))
     return Uncovered(resize.path, resize.call, y, x, resize.pooled) if y or x else None
 
 
-def _along(m: AxisMap, n: int, out: int, stride: float) -> Sides:
-    reads = sorted((m(0), m(out - 1)))
+def _along(resize: Resize, axis: int, pixels: int) -> Sides:
+    m, n, out = resize.maps[axis], resize.source_size[axis], resize.size[axis]
+    assert resize.source is not None
+    stride = abs(resize.source.stride[axis])
+    needed = range(out) if resize.result is None else _needed(resize.result, axis, pixels)
+    if not needed:
+        return Sides()
+    reads = sorted((m(needed[0]), m(needed[-1])))
     beyond = [max(0.0, distance if distance > _SNAP else 0.0) for distance in (-reads[0], reads[1] - (n - 1))]
-    counts = [_outputs(distance, abs(m.scale), out) for distance in beyond]
+    counts = [_outputs(distance, abs(m.scale), len(needed)) for distance in beyond]
     if m.scale < 0:
         beyond, counts = beyond[::-1], counts[::-1]
     return Sides(counts[0], counts[1], beyond[0] * stride, beyond[1] * stride)
+
+
+def _needed(grid: PixelGrid, axis: int, pixels: int) -> range:
+    """Return the samples of ``grid`` that pixels of the image are interpolated from: less than a step away from one."""
+    offset, stride, size = grid.offset[axis], grid.stride[axis], grid.size[axis]
+    if stride == 0:
+        return range(size)
+    ends = sorted(((-offset) / stride, (pixels - 1 - offset) / stride))
+    first, last = math.floor(ends[0] - 1 + _SNAP) + 1, math.ceil(ends[1] + 1 - _SNAP) - 1
+    return range(max(first, 0), min(last, size - 1) + 1)
 
 
 def _outputs(beyond: float, step: float, out: int) -> int:

@@ -13,6 +13,8 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMo
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten
 
+from .sites import resizes_unseen
+
 _CONSTANTS = {"aten::arange", "aten::linspace", "aten::scalar_tensor", "aten::lift_fresh", "aten::tril_indices"}
 T = TypeVar("T")
 _ONE_AT_A_TIME = threading.RLock()  # runs patch the copy, and threads may share it
@@ -102,7 +104,7 @@ class FakeCopy:
             raise RuntimeError("the model was unpickled: build it from its config")
         logger = logging.getLogger("torch._subclasses.fake_tensor")  # prints what it raises
         quiet, real = _silenced(logger), torch.inference_mode(False)
-        with _ONE_AT_A_TIME, quiet, _disable_current_modes(), fake_tensors(self._mode), real:
+        with _ONE_AT_A_TIME, quiet, resizes_unseen(), _disable_current_modes(), fake_tensors(self._mode), real:
             return function(self._model)
 
 

@@ -1,6 +1,7 @@
 """Run a network on fake tensors, and say which of its features are misregistered and by how much."""
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -62,7 +63,7 @@ class ForwardPass:
     @property
     def uncovered(self) -> list[Uncovered]:
         """Resizes that read beyond the first or last sample of what they resize; the widest in pixels first."""
-        found = [entry for resize in self.trace.resizes if (entry := uncovered(resize)) is not None]
+        found = [entry for resize in self.trace.resizes if (entry := uncovered(resize, self.size)) is not None]
         return sorted(found, key=lambda entry: -entry.pixels)
 
     @property
@@ -180,7 +181,9 @@ def _run(model: nn.Module, size: Size, overrides: Maps | None) -> Tracker:
     network = network_of(model)
     tracker = Tracker(overrides)
     extractor = network.levels(model)
-    with torch.no_grad(), tracker, tracker.modules(model, network, [extractor] if extractor else []):
+    paths = tracker.modules(model, network, [extractor] if extractor else [])
+    with warnings.catch_warnings(), torch.no_grad(), tracker, paths:
+        warnings.filterwarnings("ignore", message=".*align_corners")  # the audit says more, and policies change it
         image = network.image(model, size)
         tracker.start(image)
         labels = Layout.image(image.shape)

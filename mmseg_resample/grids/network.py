@@ -1,7 +1,8 @@
 """How a network is run for an audit: what goes in, what comes out, and which of its methods call resizes."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from functools import singledispatch
 from typing import Any
 
@@ -20,10 +21,14 @@ class Network:
     Attributes:
         entrances: methods of the model that begin a forward pass.
         prediction: path of the output that is compared with the labels; None for the first of the image's size.
+        sees_image: the method that takes the image, or a padded one where features are to reach the border.
+        crops: what that method returns has to be cropped to the image then; else its callers resize to the image.
     """
 
     entrances: tuple[str, ...] = ("forward",)
     prediction: str | None = None
+    sees_image: str = "forward"
+    crops: bool = True
 
     def paths(self, name: str, module: nn.Module) -> dict[str, str]:
         """Return the methods of ``module`` that own resizes, each with the path that its sites go by.
@@ -80,13 +85,17 @@ class Network:
         """Run ``model`` on ``image``, and yield its outputs with their names."""
         yield from named_tensors(model(image))
 
+    def refuses_padding(self, model: nn.Module) -> str | None:
+        """Say why the image of ``model`` cannot be padded while its labels are not; None where it can."""
+        return None
+
     def pixel_model(self, site: Site, source_size: Size, size: Size, levels: Sequence[PixelGrid]) -> PixelModel | None:
         """Return the exact pixel model of a resize that no audit saw, where it is known; None elsewhere.
 
         Args:
             site: where it is called.
             source_size: spatial size of what is resized.
-            size: spatial size that it is resized to.
+            size: spatial size that it is resized to, and as much as the image is padded by.
             levels: grids of the levels of features.
         """
         return None
@@ -120,6 +129,27 @@ def network_of(model: nn.Module) -> Network:
     ``network_of.register(Type)`` tells of another framework; see ``models.segmentors`` for mmseg's.
     """
     return Network()
+
+
+def replace_tensors(output: Any, function: Callable[[str, Tensor], Tensor], name: str = "") -> Any:
+    """Copy an output with ``function(name, tensor)`` in place of every tensor that ``named_tensors`` yields."""
+    if isinstance(output, Tensor):
+        return function(name, output)
+
+    def inside(key: Any, value: Any) -> Any:
+        return replace_tensors(value, function, f"{name}.{key}" if name else str(key))
+
+    if isinstance(output, Mapping):
+        copied = dict(output) if type(output) is dict else copy.copy(output)  # compilers know the former
+        for key, value in output.items():
+            copied[key] = inside(key, value)  # type: ignore[index]  # of outputs, all are mutable
+        return copied
+    if isinstance(output, (list, tuple)):
+        values = [inside(i, value) for i, value in enumerate(output)]
+        return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
+    if is_dataclass(output) and not isinstance(output, type):
+        return replace(output, **{f.name: inside(f.name, getattr(output, f.name)) for f in fields(output)})
+    return output
 
 
 def named_tensors(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

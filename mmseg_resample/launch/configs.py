@@ -21,6 +21,7 @@ from mmseg.registry import DATASETS
 
 from ..compat import own_files
 from ..ops import Coordinates
+from ..policy import PADDING_MODES
 from ..suggest import did_you_mean, did_you_mean_file, did_you_mean_key
 from .messages import UsageError, say
 
@@ -153,7 +154,9 @@ def set_policy(cfg: Config, pixel_model: str) -> None:
 
     Args:
         cfg: from ``load_config``; its ``model`` is changed in place.
-        pixel_model: ``exact``, ``True``, ``False``, or a convention that ``ops.resize`` knows.
+        pixel_model: ``exact``; ``exact+pad``, which pads the image by its outermost pixels until features reach its
+            border, or ``exact+reflect`` and ``exact+constant``, by others; ``pad``, which pads by whole strides and
+            leaves every flag; ``True``, ``False``, or a convention that ``ops.resize`` knows.
 
     Raises:
         UsageError: another word, or the config has a policy already.
@@ -162,19 +165,25 @@ def set_policy(cfg: Config, pixel_model: str) -> None:
     if isinstance(wrapped, str) or wrapped is None:
         wrapped = dict(type=wrapped or "EncoderDecoder")
     for given in (cfg.model.get("resize_policy", {}), wrapped.get("resize_policy", {})):
-        if given.get("exact") or given.get("rules"):
+        if any(given.get(key) for key in ("exact", "rules", "pad")):
             raise UsageError(f"--policy {pixel_model}: the config has resize_policy={given}. Keep one of them.")
     flags = {"True": True, "False": False}
-    if pixel_model == "exact":
-        policy: dict[str, Any] = dict(exact=True)
+    exact: dict[str, dict[str, Any]] = {
+        "exact": dict(exact=True),
+        "exact+pad": dict(exact=True, pad="replicate"),
+        **{f"exact+{mode}": dict(exact=True, pad=mode) for mode in PADDING_MODES},
+        "pad": dict(pad="replicate"),
+    }
+    if pixel_model in exact:
+        policy = exact[pixel_model]
     elif pixel_model in flags:
         policy = dict(rules=[dict(align_corners=flags[pixel_model])])
     elif pixel_model in get_args(Coordinates):
         policy = dict(rules=[dict(coordinates=pixel_model)])
     else:
         known = ", ".join(get_args(Coordinates))
-        hint = did_you_mean(pixel_model, ["exact", *flags, *get_args(Coordinates)])
-        raise UsageError(f"--policy {pixel_model}: expected exact, True, False or one of {known}.{hint}")
+        hint = did_you_mean(pixel_model, [*exact, *flags, *get_args(Coordinates)])
+        raise UsageError(f"--policy {pixel_model}: expected exact, exact+pad, True, False or one of {known}.{hint}")
     if cfg.model.type == "LeanSegmentor":
         cfg.model.pop("resize_policy", None)
         cfg.model.segmentor = _under_policy(wrapped, policy)

@@ -18,6 +18,9 @@ _MODES = get_args(Mode)
 CORNERLESS = ("nearest", "nearest-exact", "area")
 """Modes for which ``F.interpolate`` refuses ``align_corners``."""
 
+_MOST_WASTE = 1.3  # outputs that may be computed, of those that are wanted
+_SAME = 1e-9  # of a source sample: kernels compute in float32
+
 _AXES = {"linear": 1, "bilinear": 2, "trilinear": 3}  # and bicubic: 2, or any number with `coordinates`
 _ANTIALIASED = ("bilinear", "bicubic")
 
@@ -46,6 +49,20 @@ class Native(NamedTuple):
 
     def _width(self, input: Tensor) -> int:
         return self.size[-1] if self.size is not None else int(input.shape[-1] * self.scale_factor[-1])  # type: ignore
+
+
+class Window(NamedTuple):
+    """A part of a resize that PyTorch has a kernel for: outputs from ``start`` on, ``size`` of them along each axis."""
+
+    whole: Native
+    start: tuple[int, ...]
+    size: tuple[int, ...]
+
+    def run(self, input: Tensor) -> Tensor:
+        output = self.whole.run(input)
+        for axis, (start, length) in enumerate(zip(self.start, self.size, strict=True), 2):
+            output = output.narrow(axis, start, length)
+        return output
 
 
 class Mapped(NamedTuple):
@@ -80,7 +97,7 @@ def make(
     antialias: bool,
     recompute_scale_factor: bool | None,
     backend: str,
-) -> Native | Mapped:
+) -> Native | Window | Mapped:
     """Check the arguments of ``resize`` and decide what computes it."""
     axes = input.ndim - 2
     _check.one_of("resize", "mode", mode, _MODES)
@@ -100,7 +117,9 @@ def make(
     source = tuple(input.shape[2:])
     out, factors = _size_and_factors(source, target, coordinates)
     maps = axis_maps(coordinates, source, out, factors)
-    native = _native(mode, maps, source, out) if by_torch and input.shape[1] != 0 else None
+    native = (
+        (_native(mode, maps, source, out) or _window(mode, maps, source, out)) if by_torch and input.shape[1] else None
+    )
     if native is not None:
         return native
     if mode not in CORNERLESS:
@@ -200,6 +219,40 @@ def _native(
     if reads_as("align_corners"):
         return Native(size, None, mode, True, None, False)
     return None
+
+
+def _window(mode: Mode, maps: tuple[AxisMap, ...], source: tuple[int, ...], size: tuple[int, ...]) -> Window | None:
+    """Return the larger ``F.interpolate`` call that reads the same source coordinates in a part of its output.
+
+    An exact resize from features that reach beyond the image is one: it ends where the image does.
+    """
+    if mode in CORNERLESS or (mode == "bicubic" and len(source) != 2) or _check.is_compiling():
+        return None  # sizes may be symbols while compiling
+    names: tuple[Coordinates, ...] = ("align_corners", "half_pixel")
+    for name in names:
+        found = [_part(name, m, n, out) for m, n, out in zip(maps, source, size, strict=True)]
+        parts = [part for part in found if part is not None]
+        if len(parts) != len(found):
+            continue
+        starts, wholes = zip(*parts, strict=True)
+        if math.prod(wholes) > _MOST_WASTE * math.prod(size):
+            continue
+        return Window(Native(wholes, None, mode, name == "align_corners", None, False), starts, size)
+    return None
+
+
+def _part(name: Coordinates, wanted: AxisMap, n: int, out: int) -> tuple[int, int] | None:
+    """Return where in an axis resized by ``name`` outputs read as ``wanted``, and how long all of that axis is."""
+    if wanted.scale <= 0 or (name == "align_corners" and n == 1):
+        return None
+    whole = round((n - 1) / wanted.scale) + 1 if name == "align_corners" else round(n / wanted.scale)
+    if whole < out:
+        return None
+    own = AxisMap.from_convention(name, n, whole)
+    start = round((wanted.offset - own.offset) / own.scale) if own.scale else 0
+    if not 0 <= start <= whole - out or not own.after(AxisMap(1.0, start)).is_close(wanted, _SAME):
+        return None
+    return start, whole
 
 
 def _finds_samples(mode: str, n: int, out: int) -> bool:

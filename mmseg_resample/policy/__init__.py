@@ -1,7 +1,8 @@
 """Policies: make the resizes of any network agree with its pixel grids, without editing it."""
 
 from .intercept import claim_bilinear_site, installed_on
+from .padding import MODES as PADDING_MODES
 from .resize_policy import ResizePolicy
 from .rule import Rule
 
-__all__ = ["ResizePolicy", "Rule", "claim_bilinear_site", "installed_on"]
+__all__ = ["PADDING_MODES", "ResizePolicy", "Rule", "claim_bilinear_site", "installed_on"]

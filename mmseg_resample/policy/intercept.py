@@ -129,7 +129,8 @@ def mark(model: nn.Module, policy: "ResizePolicy", network: Network) -> None:
             continue
         entrances = tuple(m for m in network.entrances if hasattr(module, m)) if is_root else ()
         methods = tuple(sorted(set(paths) - set(own)))
-        module.__class__ = _noting(cls, methods, entrances)  # type: ignore[arg-type]
+        pads = (network.sees_image,) if is_root and policy.pad is not None else ()
+        module.__class__ = _noting(cls, methods, entrances, pads)  # type: ignore[arg-type]
         module.__dict__.update({method: _Noting(module, method, function) for method, function in own.items()})
         module.__dict__.update(_resample_paths=paths, _resample_policy=policy)
 
@@ -191,13 +192,17 @@ def _unmarked_own(module: nn.Module, method: str) -> Callable[..., Any]:
 
 
 @cache
-def _noting(cls: type[nn.Module], methods: tuple[str, ...], entrances: tuple[str, ...]) -> type[nn.Module]:
-    """Derive from ``cls`` a class whose ``methods`` note where in the model they are, and whose ``entrances`` begin a
-    forward pass. Copies and pickles of an instance keep it."""
+def _noting(
+    cls: type[nn.Module], methods: tuple[str, ...], entrances: tuple[str, ...], pads: tuple[str, ...]
+) -> type[nn.Module]:
+    """Derive from ``cls`` a class whose ``methods`` note where in the model they are, whose ``entrances`` begin a
+    forward pass, and whose ``pads`` get the padded image. Copies and pickles of an instance keep it."""
     body = {method: _in_place(getattr(cls, method), method) for method in methods}
+    for method in pads:
+        body[method] = _padding(body.get(method) or getattr(cls, method))
     for entrance in entrances:
         body[entrance] = _entering(body.get(entrance) or getattr(cls, entrance))
-    return derived(cls, (cls,), body, (_noting, (methods, entrances)))
+    return derived(cls, (cls,), body, (_noting, (methods, entrances, pads)))
 
 
 def _in_place(original: Callable[..., Any], method: str) -> Callable[..., Any]:
@@ -231,5 +236,21 @@ def _entering(original: Callable[..., Any]) -> Callable[..., Any]:
         seen = resizes_seen() if policy.may_resize("") else nullcontext()
         with running(policy, image, self.training), seen:
             return original(self, *args, **kwargs)
+
+    return run
+
+
+def _padding(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        policy = self._resample_policy
+        image = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.ndim == 4), None)
+        if image is None:
+            return original(self, *args, **kwargs)
+        padding = policy.padding(image.shape[2:])
+        padded = padding.apply(image, policy.pad)
+        args = tuple(padded if x is image else x for x in args)
+        kwargs = {key: padded if x is image else x for key, x in kwargs.items()}
+        return padding.crop(original(self, *args, **kwargs))
 
     return run

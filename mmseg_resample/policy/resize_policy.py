@@ -20,11 +20,13 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ..grids import FakeCopy, ForwardPass, Network, Site, follow, follow_exact, network_of
 from ..grids.sites import ResizeCall, Size, current_pass, resizes_seen
-from ..ops import PixelModel
+from ..ops import AxisMap, PixelModel, _check
 from ..ops.grid import axis_maps
 from ..suggest import did_you_mean
 from .exact_maps import ExactMaps, close, covers
 from .intercept import COMPILES, mark, marks_restored, running
+from .padding import MODES as PADDING_MODES
+from .padding import Padding, cover, cover_by_strides
 from .rule import Rule
 
 _EVEN, _ODD = (512, 512), (523, 677)  # along one axis or both, every stride has an odd number of samples
@@ -41,16 +43,19 @@ class ResizePolicy:
     Args:
         exact: register every resize with what it meets, wherever no rule says otherwise.
         rules: configs of ``Rule``, first match decides.
+        pad: pad each image by the fewest rows and columns with which the features reach all of it, by ``"replicate"``,
+            ``"reflect"`` or ``"constant"``. Labels, losses and predictions stay those of the image. Without ``exact``
+            these are whole strides, and every flag stays: features reach the border, but are registered no better.
         sizes: input sizes (h, w) at which the model is audited. One is enough for a model that takes no other. None:
             the one that the model names as its own, else 512x512, and 523x677 or, where the model cannot take that,
             736x608; the size that it was made for where it takes none of these.
 
     Raises:
-        ValueError: neither ``exact`` nor rules, or a rule that contradicts itself.
+        ValueError: neither ``exact`` nor rules nor ``pad``, or a rule that contradicts itself.
 
     Where exact maps depend on the input size in a way that no convention describes (``size_dependent`` lists those
-    sites), the model is audited at every size that it meets, a fraction of a second each. Compiled models and unpickled
-    ones keep what the modules do there.
+    sites), and with ``pad``, the model is audited at every size that it meets, a fraction of a second each. Compiled
+    models and unpickled ones keep what the modules do there.
     """
 
     def __init__(
@@ -58,9 +63,13 @@ class ResizePolicy:
         exact: bool = False,
         rules: Sequence[dict[str, Any]] = (),
         sizes: Sequence[Sequence[int]] | None = None,
+        pad: str | None = None,
     ) -> None:
-        if not exact and not rules:
-            raise ValueError("ResizePolicy: expected exact=True or rules, got neither: there is nothing to do.")
+        if not exact and not rules and pad is None:
+            raise ValueError("ResizePolicy: expected exact=True, rules or pad, got none: there is nothing to do.")
+        if pad is not None:
+            _check.one_of("ResizePolicy", "pad", pad, PADDING_MODES)
+        self.exact, self.pad = exact, pad
         self.rules = tuple(Rule.from_config(rule) for rule in rules)
         if exact:
             self.rules += (Rule(coordinates="exact"),)
@@ -76,7 +85,8 @@ class ResizePolicy:
         self._known = ExactMaps()
         self._in_training: ExactMaps | None = None  # where other resizes are called then
         self._at: dict[Size, ExactMaps] = {}
-        self._audit: Callable[[Size], ForwardPass] | None = None
+        self._paddings: dict[Size, Padding] = {}
+        self._audit: _Audited | None = None
         self._decisions: dict[Any, dict[str, Any] | None] = {}
         self._places: frozenset[str] | None = None  # paths that were seen to resize
 
@@ -88,13 +98,17 @@ class ResizePolicy:
         """
         self._forget()
         self._network = network_of(model)
+        refused = self._network.refuses_padding(model) if self.pad is not None else None
+        if refused:
+            raise ValueError(f"ResizePolicy: pad={self.pad!r} is refused: {refused}. Leave pad out.")
         audited = _Audited(model, self)
         after = self._audits(model, audited)
         self._known = ExactMaps.of(after)
         single = len(after) == 1
-        self._audit = audited if single or self._known.varying else None
+        self._audit = audited if single or self._known.varying or self.pad is not None else None
         if single:  # whether its maps hold at others is told when those come
             self._at[after[0].size] = self._known
+        self._paddings = audited.paddings.copy()
         self._in_training = self._audits_in_training(audited, after)
         self._places = self._network.unaudited(model) | self._known.places
         if self._in_training is not None:
@@ -130,7 +144,7 @@ class ResizePolicy:
         if not found and any(rule.coordinates == "exact" for rule in self.rules):
             raise ValueError(
                 f"ResizePolicy: the model takes none of the sizes that were tried ({'; '.join(refusals)}). Name those "
-                f"that it takes: sizes=[(h, w)]."
+                f"that it takes: sizes=[(h, w)]{'' if self.pad is None else ', or leave pad out'}."
             )
         if not found:
             self._warn(
@@ -177,14 +191,33 @@ class ResizePolicy:
         if self._audit is None or size is None or (COMPILES and torch.compiler.is_compiling()):
             return self._known
         if size not in self._at:
-            if len(self._at) >= _MOST_SIZES:
-                self._at.pop(next(iter(self._at)), None)
-            try:
-                self._at[size] = ExactMaps.of([self._audit(size)])
-            except Exception as error:
-                self._warn(size, f"{size} could not be audited ({error}); resizes whose maps depend on it stay.")
-                self._at[size] = self._known
+            self._audit_at(size, self._audit)
         return self._at[size]
+
+    def _audit_at(self, size: Size, audited: "_Audited") -> None:
+        for kept in (self._at, self._paddings):
+            if len(kept) >= _MOST_SIZES:
+                kept.pop(next(iter(kept)), None)  # type: ignore[attr-defined]
+        try:
+            self._at[size] = ExactMaps.of([audited(size)])
+            self._paddings[size] = audited.paddings[size]
+        except Exception as error:
+            stays = "resizes whose maps depend on it stay" + (", without padding" if self.pad is not None else "")
+            self._warn(size, f"{size} could not be audited ({error}); {stays}.")
+            self._at[size], self._paddings[size] = self._known, Padding()
+
+    def padding(self, size: Sequence[int]) -> Padding:
+        """Return what images of ``size`` (h, w) are padded by."""
+        height, width = size
+        found = self._paddings.get((height, width))
+        return self._find_padding((height, width)) if found is None else found
+
+    @torch.compiler.disable
+    def _find_padding(self, size: Size) -> Padding:
+        if self.pad is None or self._audit is None:
+            return Padding()
+        self._audit_at(size, self._audit)
+        return self._paddings[size]
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -236,17 +269,17 @@ class ResizePolicy:
         """
         known = self._known_at(input_size)
         if COMPILES and torch.compiler.is_compiling():  # sizes may be symbols
-            return self._decide(known, site, call)
+            return self._decide(known, site, call, input_size)
         key = (site, call, None if self._audit is None else input_size, known is self._in_training)
         known_decision = self._decisions.get(key, _NONE)  # another thread may clear them at any moment
         if known_decision is not _NONE:
             return known_decision
         if len(self._decisions) > _MOST_DECISIONS:
             self._decisions.clear()
-        change = self._decisions[key] = self._decide(known, site, call)
+        change = self._decisions[key] = self._decide(known, site, call, input_size)
         return change
 
-    def _decide(self, known: ExactMaps, site: Site, call: ResizeCall) -> dict[str, Any] | None:
+    def _decide(self, known: ExactMaps, site: Site, call: ResizeCall, input_size: Size | None) -> dict[str, Any] | None:
         for rule in self.rules:
             if call.mode == "grid_sample" and rule.coordinates != "exact":
                 continue  # its coordinates are not chosen by a flag
@@ -255,7 +288,7 @@ class ResizePolicy:
             if rule.coordinates == "keep":
                 return None
             if rule.coordinates == "exact":
-                return self._make_exact(known, site, call, rule.set_mode)
+                return self._make_exact(known, site, call, rule.set_mode, input_size)
             change: dict[str, Any] = {}
             if rule.set_mode is not None:
                 change["mode"] = rule.set_mode
@@ -263,11 +296,22 @@ class ResizePolicy:
                 change["coordinates"] = rule.coordinates
             elif rule.align_corners not in (None, call.align_corners):
                 change["align_corners"] = rule.align_corners
-            return change or None
-        return None
+            return self._within_padding(call, change, input_size) or None
+        return self._within_padding(call, {}, input_size) or None
+
+    def _within_padding(self, call: ResizeCall, change: dict[str, Any], input_size: Size | None) -> dict[str, Any]:
+        """Let a resize to the image read what it would as a part of one to the padded image."""
+        padding = self._paddings.get(input_size) if input_size is not None else None
+        if not padding or self._network.crops or call.size != input_size or call.source_size == input_size:
+            return change
+        own = "align_corners" if change.get("align_corners", call.align_corners) else "half_pixel"
+        maps = axis_maps(change.get("coordinates", own), call.source_size, padding.size(call.size))
+        befores = (padding.y[0], padding.x[0])
+        window = tuple(m.after(AxisMap(1.0, before)) for m, before in zip(maps, befores, strict=True))
+        return {**change, "coordinates": window} if call.mode in ("bilinear", "bicubic") else change
 
     def _make_exact(
-        self, known: ExactMaps, site: Site, call: ResizeCall, set_mode: str | None
+        self, known: ExactMaps, site: Site, call: ResizeCall, set_mode: str | None, input_size: Size | None
     ) -> dict[str, Any] | None:
         if known.points and call.mode == "grid_sample":
             return self._move_points(known, site, call)
@@ -277,7 +321,8 @@ class ResizePolicy:
         elif not interpolates or site in known.varying:
             return None  # labels and masks are not what the audit saw; other sizes have other maps
         else:
-            pixel_model = self._network.pixel_model(site, call.source_size, call.size, known.levels)
+            padded = call.size if input_size is None else self._paddings.get(input_size, Padding()).size(call.size)
+            pixel_model = self._network.pixel_model(site, call.source_size, padded, known.levels)
         if pixel_model is None:
             return None
         maps = axis_maps(pixel_model, call.source_size, call.size)
@@ -309,17 +354,45 @@ class ResizePolicy:
 class _Audited:
     """A copy of a model without memory, under the rules of a policy alone; called with a size, it is audited.
 
-    Exact maps are found for what the other rules leave.
+    Exact maps are found for what the other rules leave, with the padding that the policy wants.
+
+    Attributes:
+        paddings: what images are padded by, at the sizes that were audited.
     """
 
     def __init__(self, model: nn.Module, policy: ResizePolicy) -> None:
         rules = copy.copy(policy)
         rules._forget()
+        rules.pad = None if policy.pad is None else "constant"  # possible at every size, and moves nothing else
+        self.paddings = rules._paddings
+        self._crops = network_of(model).crops
+        self._pad = None if policy.pad is None else cover if policy.exact else cover_by_strides
         self._copy = FakeCopy(model)
         self._copy.run(lambda fake: mark(fake, rules, network_of(model)))
 
+    def __deepcopy__(self, memo: Any) -> "_Audited":
+        return self  # as the fake copy, whose paddings these are
+
     def __call__(self, size: Size, training: bool = False) -> ForwardPass:
-        return self._copy.run(lambda fake: _in_mode(fake, training, lambda: follow_exact(fake, size)))
+        if training or self._pad is None:
+            return self._follow_exact(size, training)
+        maps: dict[Site, tuple[AxisMap, ...]] = {}
+
+        def follow_padded(padding: Padding) -> ForwardPass:
+            nonlocal maps
+            self.paddings[size] = padding
+            found = self._follow_exact(size, start=maps)
+            maps = found.maps
+            return found
+
+        padding, found = self._pad(follow_padded, self._crops)
+        self.paddings[size] = padding
+        return found
+
+    def _follow_exact(
+        self, size: Size, training: bool = False, start: dict[Site, tuple[AxisMap, ...]] | None = None
+    ) -> ForwardPass:
+        return self._copy.run(lambda fake: _in_mode(fake, training, lambda: follow_exact(fake, size, start)))
 
     def calls_in_training(self, size: Size) -> list[Any]:
         """Return the resizes that are called in training mode."""

@@ -6,7 +6,8 @@ A study is an mmengine config::
     axes = dict(                                   # axis -> variant -> what it sets in the base config
         align_corners=dict(
             false={'model.decode_head.align_corners': False},
-            true={'model.decode_head.align_corners': True}),
+            true={'model.decode_head.align_corners': True},
+            exact_pad={'policy': 'exact+pad'}),    # as --policy of the tools, on any base config
         size=dict(
             s128={'train_dataloader.dataset.size': (128, 128), 'test_dataloader.dataset.size': (128, 128)},
             s256={'test_dataloader.dataset.size': (256, 256)}))
@@ -49,6 +50,7 @@ from . import hooks, throughput
 from .evaluators import CONFUSION, DEFAULT_EVALUATORS, scalar_names
 from .plan import (
     METRICS,
+    POLICY,
     DeclaredComparison,
     Study,
     StudyError,
@@ -384,7 +386,7 @@ class _Loader:
             self.fail("stop_if", f"iteration {iteration} is not reached in {iterations} iterations.", "Write fewer.")
 
     def check_key(self, where: str, key: str, config: Config) -> None:
-        known = list(dotted_keys(config.to_dict()))
+        known = [*dotted_keys(config.to_dict()), POLICY]
         if key not in known:
             meant = "If it is meant, set it in the base config too."
             problem = f"{key!r} is not in the base config, and what is misspelt would be read by nothing."
@@ -393,6 +395,8 @@ class _Loader:
     def merge(self, where: str, config: Config, overrides: Mapping[str, Any]) -> Config:
         try:
             return with_overrides(config, overrides)
+        except StudyError as error:
+            self.fail(where, f"{error}", "Change what this variant sets.")
         except (TypeError, KeyError) as error:
             self.fail(where, f"cannot be merged into the base config: {error}.", "Give a value of the type it has.")
 

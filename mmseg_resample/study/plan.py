@@ -12,10 +12,16 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmseg_resample.launch.configs import set_policy
+from mmseg_resample.launch.messages import UsageError
+
 from . import throughput
 
 METRICS = ("mIoU", "mAcc", "aAcc")
 """Scores from the confusion matrix; all are in percent."""
+
+POLICY = "policy"
+"""Key of a variant for the pixel model of every resize, in the words of ``--policy``, whatever the base config is."""
 
 Variants = Mapping[str, str]
 """Axis -> name of its variant."""
@@ -206,9 +212,19 @@ def trained_variants(axes: Iterable[str], combinations: Sequence[Variants]) -> d
 
 
 def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """Copy ``config`` and set dotted keys in the copy."""
-    config = copy.deepcopy(config)
-    config.merge_from_dict(copy.deepcopy(dict(overrides)))
+    """Copy ``config`` and set dotted keys in the copy; ``POLICY`` is what ``--policy`` of the tools is.
+
+    Raises:
+        StudyError: the config has a resize policy already, or no policy has that name.
+    """
+    config, values = copy.deepcopy(config), copy.deepcopy(dict(overrides))
+    policy = values.pop(POLICY, None)
+    config.merge_from_dict(values)
+    if policy is not None:
+        try:
+            set_policy(config, str(policy))
+        except UsageError as error:
+            raise StudyError(str(error)) from error
     return config
 
 

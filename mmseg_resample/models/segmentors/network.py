@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import BaseSegmentor
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ class SegmentorNetwork(Network):
 
     entrances = ("forward", "loss", "predict", "extract_feat", "encode_decode")
     prediction = "decode_head"
+    sees_image, crops = "extract_feat", False
 
     def paths(self, name: str, module: nn.Module) -> dict[str, str]:
         found = {"forward": name}  # heads are called by it, past any hook
@@ -40,6 +42,16 @@ class SegmentorNetwork(Network):
 
     def unaudited(self, model: nn.Module) -> frozenset[str]:
         return frozenset(path for path in self.all_paths(model) if path == "postprocess" or path.endswith(".logits"))
+
+    def refuses_padding(self, model: Any) -> str | None:
+        heads = model.decode_head if isinstance(model.decode_head, nn.ModuleList) else [model.decode_head]
+        for head in heads:
+            if not isinstance(head, BaseDecodeHead) or hasattr(head, "get_points_train"):
+                return (
+                    f"{type(head).__name__} compares features and labels at points that it draws in fractions of their "
+                    f"sizes, and labels are not padded"
+                )
+        return None
 
     def levels(self, model: nn.Module) -> str | None:
         return "backbone" if hasattr(model, "backbone") else None  # SAN has an image encoder

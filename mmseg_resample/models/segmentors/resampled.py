@@ -39,7 +39,7 @@ def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str | None = No
         ValueError: ``resize_policy`` has a key that is no argument of ``ResizePolicy``, or is refused by it.
     """
     for key in resize_policy:
-        _check.one_of("ResampledSegmentor", "keys of resize_policy", key, ("exact", "rules", "sizes"))
+        _check.one_of("ResampledSegmentor", "keys of resize_policy", key, ("exact", "rules", "sizes", "pad"))
     if segmentor is None:
         segmentor = "mmseg.CascadeEncoderDecoder" if "num_stages" in kwargs else "mmseg.EncoderDecoder"
     cls = MODELS.get(segmentor)
@@ -50,12 +50,12 @@ def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str | None = No
             f"ResampledSegmentor: expected segmentor to name a class, got {segmentor!r}, which builds segmentors "
             f"itself. Nest them the other way: type={segmentor!r}, segmentor='ResampledSegmentor'."
         )
-    if not resize_policy.get("exact") and not resize_policy.get("rules"):
+    if not any(resize_policy.get(key) for key in ("exact", "rules", "pad")):
         return cls(**kwargs)
     model = cls(**kwargs)
     policy = ResizePolicy(**resize_policy)
     policy.install(model)
-    if policy.size_dependent:
+    if policy.size_dependent and policy.pad is None:
         print_log(
             f"ResizePolicy: maps depend on the input size at {policy.size_dependent}; each is audited.", "current"
         )
