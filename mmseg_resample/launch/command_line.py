@@ -79,7 +79,8 @@ def add_policy_argument(parser: argparse.ArgumentParser) -> None:
         "--policy",
         metavar="PIXEL_MODEL",
         help="the pixel model of every resize, whatever the modules say: exact (as mmseg-resample audit finds it), "
-        "exact+pad (and images padded until features reach their border), True, False (align_corners), or a convention such as asymmetric",
+        "exact+pad (and images padded until features reach their border), pad (padded, every flag as it is), True, "
+        "False (align_corners), or a convention such as asymmetric",
     )
 
 
