@@ -27,7 +27,9 @@ A study is an mmengine config::
     margin = 0.5                                   # differences within it, in the unit of the metric, are equivalent
     family = [dict(evaluation='own')]              # the comparisons that the study is about, for multiple testing:
                                                    # those that have all of an entry (variants, evaluation; lists of
-                                                   # them); default: all under the first evaluation
+                                                   # them); default: all under the first evaluation.
+                                                   # dict(interaction=dict(size=['s128', 's256'])) declares by how much
+                                                   # a difference changes along another axis
     speed = dict(amp='bfloat16')                   # see throughput.apply; the same for all variants
     stop_if = dict(iteration=200, loss_above=2.0)  # a training that fails this rule counts as failed, whatever variant
     sequences = r'^[^_]+'                          # test images with an equal match in their names are of one video
@@ -38,6 +40,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -64,6 +67,7 @@ _KEYS = (
     "base", "axes", "train", "seeds", "evaluations", "evaluators", "compare", "metric", "margin", "family", "speed",
     "stop_if", "sequences",
 )  # fmt: skip
+INTERACTION = "interaction"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # names become parts of paths
 _LONGEST_NAME = 255  # of a file, in bytes, which are characters here
 _AROUND_NAMES = 25  # characters that are put around a name in one of a file, while it is written too
@@ -162,7 +166,7 @@ class _Loader:
         for axis, variants in axes.items():
             where = f"axes.{axis}"
             self.name(where, axis)
-            if axis == "evaluation":
+            if axis in ("evaluation", INTERACTION):
                 self.fail(where, "is a word of family.", "Name the axis otherwise.")
             self.mapping(where, variants, "variant names to overrides", empty=False)
             for variant, overrides in variants.items():
@@ -328,33 +332,57 @@ class _Loader:
         evaluations: Sequence[str],
     ) -> list[DeclaredComparison]:
         """Check ``family``, and return the declared comparisons, each once, in the order of the runs."""
-        possible = list(_comparisons(axis, list(axes[axis]), combinations, evaluations))
+        plain = list(_comparisons(axis, list(axes[axis]), combinations, evaluations))
         if family is None:
-            return [comparison for comparison in possible if comparison.evaluation == evaluations[0]]
+            return [comparison for comparison in plain if comparison.evaluation == evaluations[0]]
         if isinstance(family, str) or not isinstance(family, Sequence):
             self.fail("family", f"expected a list of dicts, got {family!r}.", "Write [dict(evaluation='...')].")
         declared = []
         for index, selection in enumerate(family):
             where = f"family.{index}"
-            self.mapping(where, selection, "'evaluation' and axis names to names")
+            self.mapping(where, selection, "'evaluation', 'interaction' and axis names to names")
             known = {"evaluation": evaluations, **trained_variants(axes, combinations)}
-            chosen = {}
-            for key, names in selection.items():
-                self.one_of(where, key, known, "axis, nor 'evaluation'")
+            chosen = {key: names for key, names in selection.items() if key != INTERACTION}
+            along = self.interaction(f"{where}.{INTERACTION}", selection.get(INTERACTION), axis, known, chosen)
+            for key, names in chosen.items():
+                self.one_of(where, key, known, "axis, nor 'evaluation' or 'interaction'")
                 chosen[key] = self.variants(f"{where}.{key}", names, known[key])
             found = [
                 comparison
-                for comparison in possible
+                for comparison in (_interactions(plain, along) if along else plain)
                 if all(_named(comparison, axis)[key] in names for key, names in chosen.items())
             ]
             if not found:
                 self.fail(
                     where,
-                    "selects no comparison of the study.",
+                    f"selects no {'interaction' if along else 'comparison'} of the study.",
                     f"Compared is each variant of {axis!r} with the first one that is trained beside it.",
                 )
             declared += found
-        return [comparison for comparison in possible if comparison in declared]
+        return [comparison for comparison in plain if comparison in declared] + [
+            comparison for comparison in dict.fromkeys(declared) if comparison.along
+        ]
+
+    def interaction(
+        self, where: str, ends: Any, compared: str, known: Mapping[str, Sequence[str]], chosen: Mapping[str, Any]
+    ) -> tuple[tuple[str, tuple[str, str]], ...]:
+        """Check the axes along which an entry of ``family`` declares that differences change; none without any."""
+        if ends is None:
+            return ()
+        self.mapping(where, ends, "axis names to [from, to]", empty=False)
+        others = [axis for axis in known if axis not in ("evaluation", compared)]
+        along = []
+        for axis, pair in ends.items():
+            self.one_of(where, axis, others, "axis beside the compared one")
+            if axis in chosen:
+                self.fail(where, f"runs along {axis!r}, which the entry fixes too.", "Keep one of them.")
+            names = self.variants(f"{where}.{axis}", pair, known[axis])
+            if len(names) != 2 or names[0] != known[axis][0]:
+                first, *others_of_it = known[axis]
+                fix = f"Write {axis}=[{first!r}, {others_of_it[0]!r}]." if others_of_it else "Train a second variant."
+                self.fail(f"{where}.{axis}", f"expected the first trained variant and another, got {names}.", fix)
+            along.append((axis, (names[0], names[1])))
+        return tuple(sorted(along, key=lambda entry: others.index(entry[0])))
 
     def speed(self, speed: Any) -> dict[str, Any]:
         self.mapping("speed", speed, "options to values")
@@ -439,12 +467,28 @@ def _comparisons(
             yield DeclaredComparison(combination, evaluation, name)
 
 
+def _interactions(
+    comparisons: Sequence[DeclaredComparison], along: tuple[tuple[str, tuple[str, str]], ...]
+) -> Iterator[DeclaredComparison]:
+    """List the changes of ``comparisons`` along axes, where they are made at all the ends."""
+    present = set(comparisons)
+    axes = dict(along)
+    for comparison in comparisons:
+        combination = dict(comparison.combination)
+        corners = [
+            replace(comparison, combination=tuple((combination | dict(zip(axes, names, strict=True))).items()))
+            for names in itertools.product(*axes.values())
+        ]
+        if comparison == corners[0] and present.issuperset(corners):
+            yield replace(comparison, combination=tuple(_without(combination, *axes).items()), along=along)
+
+
 def _named(comparison: DeclaredComparison, axis: str) -> dict[str, str]:
     return {**dict(comparison.combination), axis: comparison.variant, "evaluation": comparison.evaluation}
 
 
-def _without(variants: Variants, axis: str) -> dict[str, str]:
-    return {each: variant for each, variant in variants.items() if each != axis}
+def _without(variants: Variants, *axes: str) -> dict[str, str]:
+    return {each: variant for each, variant in variants.items() if each not in axes}
 
 
 def _a_study_of(config: Path) -> str:

@@ -87,15 +87,19 @@ class DeclaredComparison:
         combination: (axis, trained variant) of the other axes, in the order of the axes.
         evaluation: name.
         variant: of the compared axis.
+        along: (axis, (from, to)) of axes that are not in ``combination``: declared is how much the difference changes
+            along them, an interaction.
     """
 
     combination: tuple[tuple[str, str], ...]
     evaluation: str
     variant: str
+    along: tuple[tuple[str, tuple[str, str]], ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """Convert to JSON data."""
-        return {"combination": dict(self.combination), "evaluation": self.evaluation, "variant": self.variant}
+        described = {"combination": dict(self.combination), "evaluation": self.evaluation, "variant": self.variant}
+        return described | ({"interaction": {axis: list(ends) for axis, ends in self.along}} if self.along else {})
 
 
 @dataclass(frozen=True)

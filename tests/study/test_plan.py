@@ -76,6 +76,17 @@ class TestRuns:
             ((("size", "s33"),), "larger", "true"),
         ]
 
+    def test_declared_interactions(self, write_study):
+        family = [{"interaction": {"size": ["s32", "s33"]}, "evaluation": "own"}, {"evaluation": "own", "size": "s32"}]
+        study = loading.load(write_study(train={"size": ["s32", "s33"]}, family=family))
+        assert [(c.combination, c.evaluation, c.variant, c.along) for c in study.family] == [
+            ((("size", "s32"),), "own", "true", ()),
+            ((), "own", "true", (("size", ("s32", "s33")),)),
+        ]
+        assert study.describe()["family"][1] == {
+            "combination": {}, "evaluation": "own", "variant": "true", "interaction": {"size": ["s32", "s33"]},
+        }  # fmt: skip
+
     def test_the_reference_is_the_first_variant_of_the_axis_whatever_is_trained_first(self, write_study):
         study = loading.load(write_study(train={"align_corners": ["true", "false"], "size": ["s32"]}))
         assert [comparison.variant for comparison in study.family] == ["true"]
@@ -243,7 +254,21 @@ MANY = {f"a{axis}": {f"v{n}": {key: n} for n in range(1, 31)} for axis, key in e
         ({"sequences": 3}, r"sequences: expected a regular expression, got 3"),
         ({"axes": axes(evaluation=SIZES)}, r"axes.evaluation: is a word of family. Name the axis otherwise"),
         ({"family": "own"}, r"family: expected a list of dicts, got 'own'"),
-        ({"family": ["own"]}, r"family.0: expected a dict from 'evaluation' and axis names"),
+        ({"family": ["own"]}, r"family.0: expected a dict from 'evaluation', 'interaction' and axis names"),
+        ({"axes": axes(interaction=SIZES)}, r"axes.interaction: is a word of family"),
+        ({"family": [{"interaction": {"flag": ["s32", "s33"]}}]}, r"family.0.interaction: 'flag' is not a known axis"),
+        (
+            {"family": [{"interaction": {"align_corners": ["false", "true"]}}]},
+            r"family.0.interaction: 'align_corners' is not a known axis beside the compared one",
+        ),
+        (
+            {"train": {}, "family": [{"interaction": {"size": ["s33", "s32"]}}]},
+            r"expected the first trained variant and another, got \['s33', 's32'\]. Write size=\['s32', 's33'\]",
+        ),
+        (
+            {"family": [{"interaction": {"size": ["s32", "s33"]}, "size": "s32"}]},
+            r"family.0.interaction: runs along 'size', which the entry fixes too",
+        ),
         ({"family": [{"flag": "true"}]}, r"family.0: 'flag' is not a known axis, nor 'evaluation'"),
         ({"family": [{"evaluation": "double"}]}, r"family.0.evaluation: 'double' is not a known"),
         ({"family": [{"size": "s48"}]}, r"family.0.size: 's48' is not a known variant. Known: s32"),

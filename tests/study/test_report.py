@@ -136,7 +136,36 @@ class TestStatistics:
         own, double = report.build(root).interactions
         assert (own.evaluation, own.along, own.combination) == ("own", {"size": ("s32", "s33")}, {})
         assert own.difference.values == double.difference.values == (-2, -4, -6)
-        assert own.p == 0.25
+        assert own.tested.evidence.p == 0.25 and own.tested.verdict.status == "exploratory"
+
+    @pytest.mark.parametrize(("seeds", "status"), [(6, "significant"), (5, "too_few")])
+    def test_a_declared_interaction_alone_is_decided_by_six_seeds(self, tmp_path, seeds, status):
+        family = [{"combination": {}, "evaluation": "own", "variant": "true", "interaction": {"size": ["s32", "s33"]}}]
+        study = describe({**STUDY, "seeds": list(range(seeds))}) | {"family": family}
+        records.open_study(tmp_path, study)
+        for seed in study["seeds"]:
+            for size, sign in (("s32", 1), ("s33", -1)):
+                add_run(tmp_path, "false", size, seed, 50.0)
+                add_run(tmp_path, "true", size, seed, 50.0 + sign * (seed + 1))
+        result = report.build(tmp_path)
+        (own,) = (each for each in result.interactions if each.evaluation == "own")
+        assert own.tested.verdict.status == status and own.tested.evidence.declared
+        assert [each.subject for each in result.declared] == ["true - false, size s33 against s32, tested as own"]
+        if status == "significant":
+            assert result.headline == "The declared comparison is significant."
+            assert own.tested.evidence.p_holm == 2 / 2**6
+            text = own.tested.verdict.text
+            assert text.startswith("true - false at size s33 is 7.00 points lower than at size s32: 95 % interval [")
+        (found, _) = report.to_json(result)["interactions"]
+        assert found["declared"] and found["status"] == status
+        assert f"| {own.label} | own | {seeds} |" in report.to_markdown(report.document(result))
+
+    def test_a_declared_interaction_without_runs_is_missing(self, tmp_path):
+        family = [{"combination": {}, "evaluation": "own", "variant": "true", "interaction": {"size": ["s32", "s33"]}}]
+        records.open_study(tmp_path, describe(STUDY) | {"family": family})
+        add_run(tmp_path, "false", "s32", 0, 50.0)
+        result = report.build(tmp_path)
+        assert result.headline == "No finding: nothing is compared yet." and len(result.uncompared) == 1
 
     def test_interactions_of_three_axes(self, tmp_path):
         axes = {"flag": ["false", "true"], "size": ["a", "b"], "net": ["x", "y"]}

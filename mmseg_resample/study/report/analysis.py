@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,9 @@ from .verdict import Evidence, Verdict
 SEED = 0
 """Seed of all random numbers: the same runs give the same report."""
 
+_Arms = Mapping[tuple[str, ...], Variants]
+"""Variant of the compared axis, and of those along which it changes, -> variants of all axes."""
+
 FEWEST_EDGES = 20
 """Percent of the labelled edges below which the displacement of predictions means little."""
 
@@ -35,21 +38,24 @@ def build(root: Path) -> Report:
     directory = gather.read(root)
     study, missing = directory.study, list(directory.unreadable)
     family = gather.family(study)
-    comparisons = list(_comparisons(directory, family, missing))
+    comparisons, interactions = _tested(directory, family, missing)
     displaced = displacement.measure_displacement(directory, missing)
     trimap = _curves(directory, "TrimapIoUMetric", "mIoU_trimap", "Trimap curves", missing)
     boundary = _curves(directory, "BoundaryIoUMetric", "mBIoU", "Boundary IoU", missing)
-    verdicts = _verdicts(comparisons, family)
-    n = max((c.differences[v].n for c in comparisons for v, t in c.tested.items() if t.evidence.declared), default=0)
+    tested = {key: found for key, found in _by_key(comparisons, interactions) if found.evidence.declared}
+    nothing = Verdict("missing", verdict.LABELS["missing"], "No run is finished.")
+    verdicts = [tested[key].verdict if key in tested else nothing for key in family]
+    n = max((found.evidence.difference.n for found in tested.values()), default=0)
     return Report(
         study=study,
         unit=cells.unit(study["metric"]),
         margin=study["margin"],
         family=family,
+        uncompared=[key for key in family if key not in tested],
         headline=verdict.headline(verdicts, n),
         comparisons=comparisons,
         transfers=list(_transfers(directory)),
-        interactions=list(_interactions(directory)),
+        interactions=interactions,
         displaced=displaced,
         trimap=trimap,
         boundary=boundary,
@@ -65,89 +71,158 @@ def build(root: Path) -> Report:
     )
 
 
-def _comparisons(
+def _tested(
     directory: Directory, family: Sequence[DeclaredComparison], missing: list[str]
-) -> Iterator[Comparison]:
-    metric = directory.study["metric"]
-    found, images, unknown = list[Comparison](), dict[DeclaredComparison, NestedBootstrap](), dict[str, list[str]]()
-    for combination, evaluation, names in directory.grid():
-        scores = {name: directory.scalars(directory.all_axes(combination, name), evaluation, metric) for name in names}
-        if any(scores.values()):
-            reference, *rest = scores
-            differences = {name: paired_difference(scores[name], scores[reference]) for name in rest}
-            found.append(Comparison(combination, evaluation, scores, _means(scores), differences, {}))
-            if metric in METRICS:
-                images |= _bootstraps(directory, found[-1], unknown)
-    missing += [f"Intervals with other test images: {why}, in {'; '.join(where)}." for why, where in unknown.items()]
-    if found and metric not in METRICS:
-        missing.append(
-            f"Intervals with other test images: they are computed for {', '.join(METRICS)}, not for {metric}."
-        )
-    p, small, limit = dict[DeclaredComparison, float](), dict[DeclaredComparison, float](), directory.study["margin"]
-    for comparison in found:
-        for name, difference in comparison.differences.items():
-            key = _key(comparison, name)
-            p[key] = sign_flip_test(difference.values, rng=SEED).p
-            small[key] = equivalence_test(difference.values, limit).p
+) -> tuple[list[Comparison], list[Interaction]]:
+    """Compute every difference, and test all of them, the declared ones corrected together."""
+    compared, changed = list(_comparisons(directory)), list(_interactions(directory))
+    differences = {_key(c, name): d for c in compared for name, d in c.differences.items()}
+    names = {_key(c, name): (name, c.reference) for c in compared for name in c.differences}
+    for each in changed:
+        start, to = (", ".join(f"{axis} {ends[i]}" for axis, ends in each.along.items()) for i in (0, 1))
+        differences[each.key] = each.difference
+        names[each.key] = (f"{each.variant} - {each.reference} at {to}", f"at {start}")
+    images = _images(directory, compared, changed, family, missing)
+    limit, measure = directory.study["margin"], cells.unit(directory.study["metric"])
+    p = {key: sign_flip_test(d.values, rng=SEED).p for key, d in differences.items()}
+    small = {key: equivalence_test(d.values, limit).p for key, d in differences.items()}
     adjusted, adjusted_small = holm(p, family), holm(small, family)
-    measure = cells.unit(metric)
-    for comparison in found:
-        tested = {}
-        for name, difference in comparison.differences.items():
-            key = _key(comparison, name)
-            evidence = Evidence(
-                difference=difference,
-                declared=key in family,
-                family=len(family),
-                margin=limit,
-                p=p[key],
-                p_holm=adjusted.get(key, math.nan),
-                p_equivalence=small[key],
-                p_equivalence_holm=adjusted_small.get(key, math.nan),
-                images=images.get(key),
-                outlook=outlook(difference.values, limit, family=max(1, len(family))),
-            )
-            tested[name] = TestedDifference(
-                evidence,
-                verdict.judge(evidence, name, comparison.reference, measure),
-                bca_interval(difference.values, rng=SEED),
-                effect_size(difference.values),
-            )
-        yield replace(comparison, tested=tested)
+    tested = {}
+    for key, difference in differences.items():
+        evidence = Evidence(
+            difference=difference,
+            declared=key in family,
+            family=len(family),
+            margin=limit,
+            p=p[key],
+            p_holm=adjusted.get(key, math.nan),
+            p_equivalence=small[key],
+            p_equivalence_holm=adjusted_small.get(key, math.nan),
+            images=images.get(key),
+            outlook=outlook(difference.values, limit, family=max(1, len(family))),
+        )
+        tested[key] = TestedDifference(
+            evidence,
+            verdict.judge(evidence, *names[key], measure),
+            bca_interval(difference.values, rng=SEED),
+            effect_size(difference.values),
+        )
+    return (
+        [replace(c, tested={name: tested[_key(c, name)] for name in c.differences}) for c in compared],
+        [Interaction(i.variant, i.reference, i.along, i.combination, i.evaluation, tested[i.key]) for i in changed],
+    )
+
+
+@dataclass(frozen=True)
+class _Change:
+    """Interaction before it is tested; see ``Interaction``."""
+
+    variant: str
+    reference: str
+    along: Mapping[str, tuple[str, str]]
+    combination: Variants
+    evaluation: str
+    difference: PairedDifference
+
+    @property
+    def key(self) -> DeclaredComparison:
+        held = tuple(self.combination.items())
+        return DeclaredComparison(held, self.evaluation, self.variant, tuple(self.along.items()))
 
 
 def _key(comparison: Comparison, variant: str) -> DeclaredComparison:
     return DeclaredComparison(tuple(comparison.combination.items()), comparison.evaluation, variant)
 
 
-def _bootstraps(
-    directory: Directory, comparison: Comparison, unknown: dict[str, list[str]]
+def _by_key(
+    comparisons: Sequence[Comparison], interactions: Sequence[Interaction]
+) -> Iterator[tuple[DeclaredComparison, TestedDifference]]:
+    for comparison in comparisons:
+        for name, tested in comparison.tested.items():
+            yield _key(comparison, name), tested
+    for each in interactions:
+        held = tuple(each.combination.items())
+        yield DeclaredComparison(held, each.evaluation, each.variant, tuple(each.along.items())), each.tested
+
+
+def _comparisons(directory: Directory) -> Iterator[Comparison]:
+    """Yield what is compared, not tested yet."""
+    metric = directory.study["metric"]
+    for combination, evaluation, names in directory.grid():
+        scores = {name: directory.scalars(directory.all_axes(combination, name), evaluation, metric) for name in names}
+        if any(scores.values()):
+            reference, *rest = scores
+            differences = {name: paired_difference(scores[name], scores[reference]) for name in rest}
+            yield Comparison(combination, evaluation, scores, _means(scores), differences, {})
+
+
+def _images(
+    directory: Directory,
+    compared: Sequence[Comparison],
+    changed: Sequence[_Change],
+    family: Sequence[DeclaredComparison],
+    missing: list[str],
 ) -> dict[DeclaredComparison, NestedBootstrap]:
-    """Redraw the images for every variant with common seeds; ``unknown`` gets where that is impossible, and why."""
-    runs = {
-        (name, run["seed"]): run
-        for name, of_variant in comparison.scores.items()
-        for run in directory.runs_of(directory.all_axes(comparison.combination, name))
-        if run["seed"] in of_variant
-    }
-    counts = directory.image_counts(list(runs.values()), comparison.evaluation)
-    if isinstance(counts, str):
-        unknown.setdefault(counts, []).append(", ".join([*comparison.combination.values(), comparison.evaluation]))
+    """Redraw the images of all comparisons and of the declared interactions; ``missing`` gets what is impossible."""
+    metric = directory.study["metric"]
+    if metric not in METRICS:
+        if compared:
+            missing.append(
+                f"Intervals with other test images: they are computed for {', '.join(METRICS)}, not for {metric}."
+            )
         return {}
-    by_run = dict(zip(runs, counts, strict=True))
-    found = {}
-    for name, difference in comparison.differences.items():
-        if difference.n:
-            arms = [np.stack([by_run[arm, seed] for seed in difference.seeds]) for arm in (name, comparison.reference)]
-            found[_key(comparison, name)] = nested_bootstrap(arms, rng=SEED, metric=directory.study["metric"])
+    found, unknown = dict[DeclaredComparison, NestedBootstrap](), dict[str, list[str]]()
+    for comparison in compared:
+        arms: _Arms = {(name,): directory.all_axes(comparison.combination, name) for name in comparison.scores}
+        contrasts = {
+            _key(comparison, name): (interaction_weights((comparison.reference, name)), difference)
+            for name, difference in comparison.differences.items()
+        }
+        place = ", ".join([*comparison.combination.values(), comparison.evaluation])
+        found |= _bootstraps(directory, comparison.evaluation, arms, contrasts, place, unknown)
+    for each in changed:
+        if each.key in family:
+            weights = interaction_weights((each.reference, each.variant), *each.along.values())
+            arms = {
+                key: directory.all_axes({**each.combination, **dict(zip(each.along, key[1:], strict=True))}, key[0])
+                for key in weights
+            }
+            place = ", ".join([*each.combination.values(), *each.along, each.evaluation])
+            found |= _bootstraps(
+                directory, each.evaluation, arms, {each.key: (weights, each.difference)}, place, unknown
+            )
+    missing += [f"Intervals with other test images: {why}, in {'; '.join(where)}." for why, where in unknown.items()]
     return found
 
 
-def _verdicts(comparisons: Sequence[Comparison], family: Sequence[DeclaredComparison]) -> list[Verdict]:
-    """Collect the verdict on every declared comparison, also where no run is finished yet."""
-    found = {_key(c, name): tested.verdict for c in comparisons for name, tested in c.tested.items()}
-    nothing = Verdict("missing", verdict.LABELS["missing"], "No run is finished.")
-    return [found.get(declared, nothing) for declared in family]
+def _bootstraps(
+    directory: Directory,
+    evaluation: str,
+    arms: _Arms,
+    contrasts: Mapping[DeclaredComparison, tuple[Mapping[tuple[str, ...], int], PairedDifference]],
+    place: str,
+    unknown: dict[str, list[str]],
+) -> dict[DeclaredComparison, NestedBootstrap]:
+    """Redraw the images of contrasts of ``arms``; ``unknown`` gets why that is impossible, and ``place``."""
+    metric = directory.study["metric"]
+    seeds = {seed for _, difference in contrasts.values() for seed in difference.seeds}
+    runs = {
+        (arm, run["seed"]): run
+        for arm, variants in arms.items()
+        for run in directory.runs_of(variants)
+        if run["seed"] in seeds and gather.scalar(run["evaluations"].get(evaluation), metric) is not None
+    }
+    counts = directory.image_counts(list(runs.values()), evaluation)
+    if isinstance(counts, str):
+        unknown.setdefault(counts, []).append(place)
+        return {}
+    by_run = dict(zip(runs, counts, strict=True))
+    found = {}
+    for key, (weights, difference) in contrasts.items():
+        if difference.n:
+            stacked = [np.stack([by_run[arm, seed] for seed in difference.seeds]) for arm in weights]
+            found[key] = nested_bootstrap(stacked, list(weights.values()), rng=SEED, metric=metric)
+    return found
 
 
 def _transfers(directory: Directory) -> Iterator[Transfer]:
@@ -162,7 +237,7 @@ def _transfers(directory: Directory) -> Iterator[Transfer]:
             )
 
 
-def _interactions(directory: Directory) -> Iterator[Interaction]:
+def _interactions(directory: Directory) -> Iterator[_Change]:
     """Compute the interactions of the compared axis with one other axis, and with two."""
     study, others = directory.study, directory.other_axes
     groups = [combination for combination, _ in directory.groups()]
@@ -179,7 +254,7 @@ def _interactions(directory: Directory) -> Iterator[Interaction]:
 
 def _interaction(
     directory: Directory, along: Mapping[str, tuple[str, str]], combination: Variants, evaluation: str
-) -> Iterator[Interaction]:
+) -> Iterator[_Change]:
     compare, metric = directory.study["compare"], directory.study["metric"]
     corners = list(gather.product({axis: list(ends) for axis, ends in along.items()}))
     scores = {
@@ -195,8 +270,7 @@ def _interaction(
         ends = ((present[0], name), *along.values())
         difference = interaction({key: scores[key] for key in interaction_weights(*ends)}, *ends)
         if difference.n:
-            p = sign_flip_test(difference.values, rng=SEED).p
-            yield Interaction(name, present[0], along, combination, evaluation, difference, p)
+            yield _Change(name, present[0], along, combination, evaluation, difference)
 
 
 def _curves(directory: Directory, kind: str, metric: str, title: str, missing: list[str]) -> list[Breakdown]:

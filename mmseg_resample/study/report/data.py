@@ -37,8 +37,7 @@ def to_json(report: Report) -> dict[str, Any]:
                 "along": {axis: list(ends) for axis, ends in each.along.items()},
                 "combination": each.combination,
                 "evaluation": each.evaluation,
-                "p": _number(each.p),
-                **_paired(each.difference),
+                **_tested(each.tested),
             }
             for each in report.interactions
         ],

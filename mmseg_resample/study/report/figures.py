@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from ..paired import SEEDS_FOR_SIGNIFICANCE
-from .cells import interaction_label, signed, where
+from .cells import signed, where
 from .gather import tested_as
 from .panels import BAND, INK, MUTED, SERIES, Panel, Plot, marker_size, series_colour, series_marker
 from .results import THIRDS, Breakdown, Comparison, Report, Shift, TestedDifference, Transfer, VariantDisplacement
@@ -112,15 +112,12 @@ def interactions(report: Report) -> Plot:
     """Draw the forest plot of the interactions, one panel per evaluation."""
     rows: dict[str, list[_Row]] = {}
     for each in report.interactions:
-        d = each.difference
-        label = interaction_label(each.variant, each.reference, each.along, each.combination)
-        row = _Row(label, d.values, d.mean, d.low, d.high, None, declared=False, finding=False)
-        rows.setdefault(each.evaluation, []).append(row)
+        rows.setdefault(each.evaluation, []).append(_row(each.label, each.tested))
     return Plot(
         "interactions",
         f"Interactions in {report.study['metric']}",
         "How much a paired difference changes along another axis. Thick: Student's 95 % interval over seeds; dashed: "
-        f"fewer than {SEEDS_FOR_SIGNIFICANCE} seeds. Hollow: exploratory, not corrected.",
+        f"fewer than {SEEDS_FOR_SIGNIFICANCE} seeds. Blue: declared; grey: exploratory. Filled: a finding.",
         _forest(rows, report.unit.difference, None, "tested as "),
     )
 

@@ -178,13 +178,12 @@ def read(root: Path) -> Directory:
 
 def family(study: Mapping[str, Any]) -> list[DeclaredComparison]:
     """List the declared comparisons, in the order of the runs."""
-    others = [axis for axis in study["axes"] if axis != study["compare"]]
-    return [
-        DeclaredComparison(
-            tuple((axis, each["combination"][axis]) for axis in others), each["evaluation"], each["variant"]
-        )
-        for each in study["family"]
-    ]
+    found = []
+    for each in study["family"]:
+        along = tuple((axis, (start, to)) for axis, (start, to) in each.get("interaction", {}).items())
+        held = tuple((axis, each["combination"][axis]) for axis in study["axes"] if axis in each["combination"])
+        found.append(DeclaredComparison(held, each["evaluation"], each["variant"], along))
+    return found
 
 
 def tested_as(study: Mapping[str, Any], variants: Variants, evaluation: str) -> dict[str, str]:

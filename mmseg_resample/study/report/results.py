@@ -9,7 +9,7 @@ import numpy as np
 from ..intervals import EffectSize, Interval
 from ..paired import PairedDifference, Summary
 from ..plan import DeclaredComparison, Variants
-from .cells import Unit
+from .cells import Unit, interaction_label, where
 from .gather import Scores
 from .verdict import Evidence, Verdict
 
@@ -89,8 +89,7 @@ class Interaction:
         along: axis -> (reference, value).
         combination: variants of the axes that are held.
         evaluation: name.
-        difference: difference of the differences, by seed.
-        p: of the sign flips, not corrected.
+        tested: difference of the differences, by seed, with tests and verdict.
     """
 
     variant: str
@@ -98,8 +97,29 @@ class Interaction:
     along: Mapping[str, tuple[str, str]]
     combination: Variants
     evaluation: str
-    difference: PairedDifference
-    p: float
+    tested: TestedDifference
+
+    @property
+    def difference(self) -> PairedDifference:
+        return self.tested.evidence.difference
+
+    @property
+    def label(self) -> str:
+        """What changes, and between which ends."""
+        return interaction_label(self.variant, self.reference, self.along, self.combination)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What came of a declared comparison.
+
+    Attributes:
+        subject: what is compared, and how it was tested.
+        tested: with tests and verdict.
+    """
+
+    subject: str
+    tested: TestedDifference
 
 
 @dataclass(frozen=True)
@@ -178,6 +198,7 @@ class Report:
         unit: of the metric.
         margin: of equivalence, in that unit.
         family: the declared comparisons.
+        uncompared: those of them that have no run yet.
         headline: the verdict in a sentence or two.
         comparisons: by combination, then evaluation.
         transfers: by trained variants, then evaluation.
@@ -200,6 +221,7 @@ class Report:
     unit: Unit
     margin: float
     family: Sequence[DeclaredComparison]
+    uncompared: Sequence[DeclaredComparison]
     headline: str
     comparisons: Sequence[Comparison]
     transfers: Sequence[Transfer]
@@ -228,11 +250,12 @@ class Report:
         return [axis for axis in self.study["axes"] if axis != self.study["compare"]]
 
     @property
-    def declared(self) -> list[tuple[Comparison, str]]:
-        """The declared comparisons that have a run, with their variant."""
-        return [
-            (comparison, variant)
-            for comparison in self.comparisons
-            for variant, tested in comparison.tested.items()
-            if tested.evidence.declared
+    def declared(self) -> list[Declared]:
+        """The declared comparisons and interactions that have a run."""
+        compared = [
+            Declared(where(c.combination, f"{name} - {c.reference}, tested as {c.evaluation}"), tested)
+            for c in self.comparisons
+            for name, tested in c.tested.items()
         ]
+        changed = [Declared(f"{each.label}, tested as {each.evaluation}", each.tested) for each in self.interactions]
+        return [each for each in (*compared, *changed) if each.tested.evidence.declared]

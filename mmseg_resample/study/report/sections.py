@@ -9,7 +9,6 @@ from . import figures
 from .cells import (
     count_cell,
     images_cell,
-    interaction_label,
     interval_cell,
     mean_cell,
     p_cell,
@@ -49,12 +48,14 @@ def document(report: Report) -> Document:
 
 def findings(report: Report) -> list[Finding]:
     """List the verdict on every declared comparison, in the order of the report."""
-    shown = [_finding(comparison, name) for comparison, name in report.declared]
-    present = {(tuple(c.combination.items()), c.evaluation, name) for c, name in report.declared}
-    for each in report.family:
-        if (each.combination, each.evaluation, each.variant) not in present:
-            subject = where(dict(each.combination), f"{each.variant}, tested as {each.evaluation}")
-            shown.append(Finding("missing", "not compared yet", subject, "No run of this comparison is finished."))
+    shown = []
+    for each in report.declared:
+        verdict = each.tested.verdict
+        shown.append(Finding(verdict.status, verdict.label, each.subject, verdict.text))
+    for key in report.uncompared:
+        changes = [f"{axis} {to} against {start}" for axis, (start, to) in key.along]
+        subject = where(dict(key.combination), ", ".join([key.variant, *changes, f"tested as {key.evaluation}"]))
+        shown.append(Finding("missing", "not compared yet", subject, "No run of this comparison is finished."))
     return shown
 
 
@@ -131,12 +132,6 @@ def _verdict(report: Report) -> SectionParts:
     if report.missing:
         blocks += [Paragraph("Not in this report:"), Bullets(report.missing)]
     return "verdict", "Verdict", blocks
-
-
-def _finding(comparison: Comparison, name: str) -> Finding:
-    verdict = comparison.tested[name].verdict
-    subject = where(comparison.combination, f"{name} - {comparison.reference}, tested as {comparison.evaluation}")
-    return Finding(verdict.status, verdict.label, subject, verdict.text)
 
 
 def _seeds(report: Report) -> SectionParts:
@@ -220,11 +215,13 @@ def _difference_row(comparison: Comparison, name: str, tested: TestedDifference)
 def _interactions(report: Report) -> SectionParts:
     rows = [
         [
-            interaction_label(i.variant, i.reference, i.along, i.combination),
+            i.label,
             i.evaluation,
             str(i.difference.n),
             interval_cell(i.difference),
-            p_cell(i.p),
+            p_cell(i.tested.evidence.p),
+            p_cell(i.tested.evidence.p_holm),
+            i.tested.verdict.label,
         ]
         for i in report.interactions
     ]
@@ -232,11 +229,13 @@ def _interactions(report: Report) -> SectionParts:
         return "interactions", "", []
     intro = Paragraph(
         "How much a difference depends on another axis: the difference of the paired differences, seed by seed. Where "
-        "an effect changes sign along an axis, this is larger than either effect. Exploratory: p is not corrected."
+        "an effect changes sign along an axis, this is larger than either effect. p of what was not declared is not "
+        "corrected: it is exploratory."
     )
     caption = f"In {report.unit.difference}, with Student's 95 % interval over seeds."
-    words = frozenset(["interaction", "tested as"])
-    table = Table(["interaction", "tested as", "n", "mean [95 %]", "p"], rows, caption, words)
+    words = frozenset(["interaction", "tested as", "verdict"])
+    columns = ["interaction", "tested as", "n", "mean [95 %]", "p", "p, Holm", "verdict"]
+    table = Table(columns, rows, caption, words)
     return "interactions", "Interactions", [intro, Picture(figures.interactions(report)), table]
 
 
@@ -408,14 +407,12 @@ def _at_third(ends: tuple[float, float, float], third: int) -> float:
 
 def _outlook(report: Report) -> SectionParts:
     rows = []
-    for comparison, name in report.declared:
-        evidence = comparison.tested[name].evidence
+    for declared in report.declared:
+        evidence = declared.tested.evidence
         d, plan = evidence.difference, evidence.outlook
         rows.append(
             [
-                *comparison.combination.values(),
-                comparison.evaluation,
-                f"{name} - {comparison.reference}",
+                declared.subject,
                 str(d.n),
                 "" if math.isnan(d.sd) else f"{d.sd:.2f}",
                 "none" if math.isnan(plan.detectable) else f"{plan.detectable:.2f}",
@@ -425,8 +422,7 @@ def _outlook(report: Report) -> SectionParts:
         )
     if not rows:
         return "outlook", "", []
-    axes = report.other_axes
-    words = [*axes, "tested as", "difference"]
+    words = ["comparison"]
     table = Table(
         [*words, "n", "sd", "detectable with n", f"seeds for {report.margin:g}", "to be cautious"],
         rows,

@@ -97,12 +97,9 @@ def _differences(collection: Collection) -> list[Section]:
     drawn: dict[str, list[tuple[str, TestedDifference]]] = {}
     rows = []
     for name, report in zip(collection.names, collection.reports, strict=True):
-        for comparison, variant in report.declared:
-            tested = comparison.tested[variant]
+        for declared in report.declared:
+            label, tested = declared.subject, declared.tested
             difference = tested.evidence.difference
-            label = cells.where(
-                comparison.combination, f"{variant} - {comparison.reference}, tested as {comparison.evaluation}"
-            )
             drawn.setdefault(name, []).append((label, tested))
             rows.append(
                 [
