@@ -127,6 +127,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, help="runs at a time (default: what the GPUs hold, or one per core up to 4)"
     )
     where.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads of each process (local, inline; default: OMP_NUM_THREADS, else the cores shared out)",
+    )
+    where.add_argument(
         "--procs-per-run",
         type=int,
         metavar="N",
@@ -240,6 +246,7 @@ def _executor_options(args: argparse.Namespace) -> dict[str, Any]:
     from .plan import StudyError
 
     given = {
+        "threads": ("--threads", args.threads, ("local", "inline")),
         "gpus": ("--gpus", args.gpus, ("local",)),
         "runs_per_gpu": ("--runs-per-gpu", args.runs_per_gpu, ("local", "ray")),
         "address": ("--ray-address", args.ray_address, ("ray",)),
@@ -311,6 +318,7 @@ def _print_estimate(
         workers=1 if args.executor == "inline" else args.workers,
         runs_per_gpu=args.runs_per_gpu,
         processes=execution.processes(study),
+        threads=args.threads,
     )
     found = estimate.from_finished(study, root, pending, len(share))
     if found is None and args.estimate:

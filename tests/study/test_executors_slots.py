@@ -8,6 +8,11 @@ from mmseg_resample.study.executors import local, slots
 from mmseg_resample.study.executors.slots import Slot
 
 
+@pytest.fixture(autouse=True)
+def _no_wish(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
 def gpus_of(*args, **kwargs):
     return [",".join(slot.gpus) for slot in slots.slots(*args, **kwargs)]
 
@@ -31,6 +36,16 @@ class TestSlots:
         assert slots.slots([], 8, workers=2, processes=2) == [Slot((), 2)] * 2
         assert slots.slots([], 2, processes=4) == [Slot((), 1)]
 
+    @pytest.mark.parametrize(
+        ("wish", "threads", "expected"), [("1", None, 1), ("3,2", None, 3), ("", None, 8), ("a", None, 8), ("1", 2, 2)]
+    )
+    def test_the_wish_of_the_environment_counts_and_that_of_the_command_more(
+        self, monkeypatch, wish, threads, expected
+    ):
+        monkeypatch.setenv("OMP_NUM_THREADS", wish)
+        assert slots.slots([], 8, workers=1, threads=threads) == [Slot((), expected)]
+        assert slots.slots(["0"], 8, threads=threads) == [Slot(("0",), expected)]
+
     def test_a_run_per_gpu(self):
         assert slots.slots(["2", "GPU-5"], 16) == [Slot(("2",), 8), Slot(("GPU-5",), 8)]
 
@@ -52,6 +67,7 @@ class TestSlots:
         ("arguments", "message"),
         [
             (dict(workers=0), "--workers: expected 1 or more, got 0"),
+            (dict(threads=0), "--threads: expected 1 or more, got 0"),
             (dict(runs_per_gpu=0), "--runs-per-gpu: expected 1 or more, got 0"),
             (dict(processes=-1), "--procs-per-run: expected 1 or more, got -1"),
             (dict(workers=5, runs_per_gpu=2), "--workers 5: 2 GPUs hold 4 runs of 1 processes .* Raise it to 3"),

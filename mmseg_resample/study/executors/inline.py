@@ -16,17 +16,18 @@ class Inline:
     Args:
         workers: takes no part, but must be 1 or None.
         processes: the same.
+        threads: that runs compute with; default: see ``slots.slots``.
 
     Raises:
         StudyError: several runs at a time or several processes are asked for.
     """
 
-    def __init__(self, workers: int | None = None, *, processes: int = 1) -> None:
+    def __init__(self, workers: int | None = None, *, processes: int = 1, threads: int | None = None) -> None:
         for name, value in {"--workers": workers, "--procs-per-run": processes}.items():
             if value not in (None, 1):
                 raise StudyError(f"--executor inline: runs in this process alone. Leave out {name} {value}.")
         # As many as a local worker has by default: sums depend on how they are split.
-        self.threads = slots.slots(slots.visible_gpus(), slots.cores())[0].threads
+        self.threads = slots.slots(slots.visible_gpus(), slots.cores(), threads=threads)[0].threads
 
     def perform(self, tasks: Sequence[Task]) -> Iterator[Event]:
         """Perform one run after the other, without progress: nobody could read it while a run has the process."""

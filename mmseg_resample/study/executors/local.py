@@ -35,6 +35,7 @@ class Local:
         gpus: ids of the GPUs to use; default: all that are visible.
         runs_per_gpu: runs that share a GPU.
         processes: of each run.
+        threads: of each process; default: see ``slots.slots``.
 
     Raises:
         StudyError: this machine cannot be divided like that, see ``slots.slots``.
@@ -47,9 +48,15 @@ class Local:
         gpus: Sequence[str] | None = None,
         runs_per_gpu: int | None = None,
         processes: int = 1,
+        threads: int | None = None,
     ) -> None:
         self.slots = slots.slots(
-            slots.visible_gpus(gpus), slots.cores(), workers=workers, runs_per_gpu=runs_per_gpu, processes=processes
+            slots.visible_gpus(gpus),
+            slots.cores(),
+            workers=workers,
+            runs_per_gpu=runs_per_gpu,
+            processes=processes,
+            threads=threads,
         )
         self._workers: list[_Worker] = []
 

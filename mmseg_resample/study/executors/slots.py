@@ -30,6 +30,7 @@ def slots(
     workers: int | None = None,
     runs_per_gpu: int | None = None,
     processes: int = 1,
+    threads: int | None = None,
 ) -> list[Slot]:
     """Divide a machine among runs.
 
@@ -40,6 +41,7 @@ def slots(
             more from several runs at once than from several threads, and 4 bounds the memory.
         runs_per_gpu: runs that share a GPU. By default 1, or as many as ``workers`` needs.
         processes: of each run, one GPU each.
+        threads: of each process. By default what ``OMP_NUM_THREADS`` says, else the cores divided among all processes.
 
     Returns:
         A slot for every run at a time. Successive ones are on different GPUs, as far as there are.
@@ -48,6 +50,7 @@ def slots(
         StudyError: a number is not positive, or they contradict each other.
     """
     named = {"--workers": workers, "--runs-per-gpu": runs_per_gpu, "--procs-per-run": processes}
+    named["--threads"] = threads
     for name, value in named.items():
         if value is not None and value < 1:
             raise StudyError(f"{name}: expected 1 or more, got {value}.")
@@ -55,7 +58,7 @@ def slots(
         if runs_per_gpu is not None:
             raise StudyError(f"--runs-per-gpu {runs_per_gpu}: there is no GPU to share. Use --workers on CPU cores.")
         count = workers or max(1, min(cores // processes, 4))
-        return [Slot((), max(1, cores // (count * processes)))] * count
+        return [Slot((), threads or _threads(cores, count * processes))] * count
     groups = [tuple(gpus[start : start + processes]) for start in range(0, len(gpus) - processes + 1, processes)]
     if not groups:
         raise StudyError(f"--procs-per-run {processes}: each process needs a GPU, and there are {len(gpus)}.")
@@ -65,8 +68,14 @@ def slots(
             f"--workers {count}: {len(gpus)} GPUs hold {len(groups) * runs_per_gpu} runs of {processes} processes at "
             f"--runs-per-gpu {runs_per_gpu}. Raise it to {math.ceil(count / len(groups))}, or leave one of them out."
         )
-    threads = max(1, cores // (count * processes))
+    threads = threads or _threads(cores, count * processes)
     return [Slot(groups[index % len(groups)], threads) for index in range(count)]
+
+
+def _threads(cores: int, processes: int) -> int:
+    """Return the number of threads that the environment asks for, else a share of the cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # one number per level of nesting
+    return int(asked) if asked.isdecimal() and int(asked) else max(1, cores // processes)
 
 
 def cores() -> int:
