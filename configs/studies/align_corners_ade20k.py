@@ -9,8 +9,8 @@ def crop(n):
     return {
         'model.data_preprocessor.size': (n, n),
         'model.test_cfg.crop_size': (n, n),
-        'train_dataloader.dataset.pipeline.3.crop_size': (n, n),
-        'test_dataloader.dataset.pipeline.1.scale': (4 * n, n),
+        'train_dataloader.dataset.pipeline.RandomCrop.crop_size': (n, n),
+        'test_dataloader.dataset.pipeline.Resize.scale': (4 * n, n),
     }
 
 

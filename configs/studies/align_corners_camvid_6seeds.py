@@ -11,7 +11,7 @@ def crop(n, **padding):
         'model.data_preprocessor.size': (n, n),
         'model.data_preprocessor.test_cfg': dict(_delete_=True, **padding),
         'model.test_cfg.crop_size': (n, n),
-        'train_dataloader.dataset.pipeline.3.crop_size': (n, n),
+        'train_dataloader.dataset.pipeline.RandomCrop.crop_size': (n, n),
     }
 
 

@@ -10,7 +10,7 @@ def crop(h, w, **padding):
         'model.data_preprocessor.size': (h, w),
         'model.data_preprocessor.test_cfg': dict(_delete_=True, **padding),
         'model.test_cfg.crop_size': (h, w),
-        'train_dataloader.dataset.pipeline.3.crop_size': (h, w),
+        'train_dataloader.dataset.pipeline.RandomCrop.crop_size': (h, w),
     }
 
 

@@ -147,6 +147,25 @@ def dotted_items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from dotted_items(value, f"{prefix}{key}.")
 
 
+def with_indices(node: Any, key: str) -> str:
+    """Replace the types of list entries in a dotted key by their indices: ``pipeline.RandomCrop.crop_size``.
+
+    A type that several entries have, or none, stays as it is, and is no key of the config.
+    """
+    parts = []
+    for part in key.split("."):
+        if isinstance(node, list | tuple):
+            if not part.isdecimal():
+                found = [i for i, entry in enumerate(node) if isinstance(entry, Mapping) and entry.get("type") == part]
+                part = str(found[0]) if len(found) == 1 else part
+            index = int(part) if part.isdecimal() else len(node)
+            node = node[index] if index < len(node) else None
+        else:
+            node = node.get(part) if isinstance(node, Mapping) else None
+        parts.append(part)
+    return ".".join(parts)
+
+
 def set_policy(cfg: Config, pixel_model: str) -> None:
     """Put every resize of ``cfg.model`` under one pixel model, through ``ResampledSegmentor``.
 

@@ -27,12 +27,15 @@ PROGRAM = "mmseg-resample study"
 DESCRIPTION = """\
 Runs a study: trains the variants of a model under paired seeds, tests them, and reports what changed.
 
-``CONFIG`` runs what is not finished and writes the report; ``report DIR...`` writes it again.
+``CONFIG`` runs what is not finished and writes the report; ``report DIR...`` writes it again; ``--new CONFIG`` writes
+a study of your own model, to be read and changed.
 """
 EXAMPLES = """\
 examples:
   the default study, results in ./work_dirs/align_corners_shapes; the same command goes on after an interruption
     mmseg-resample study configs/studies/align_corners_shapes.py
+  a study of your own model: the flag at the sizes that fit it, and what it would cost
+    mmseg-resample study --new my_config.py
   what it would do, what it has done, and how long the rest takes; --estimate times some iterations for that
     mmseg-resample study configs/studies/align_corners_shapes.py --dry-run --estimate
   more seeds in the same directory: only what is new is run
@@ -57,8 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (default: the arguments of the process), and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EXAMPLES)
+    begins = arguments[:1] == ["--new"]
     rewrites = arguments[:1] == ["report"]
-    if rewrites:
+    if begins:
+        del arguments[0]
+        parser = Parser(
+            prog=f"{PROGRAM} --new",
+            description="Writes a study of a model config: the flag at the sizes that fit it, and exact resizes.",
+        )
+        parser.add_argument("config", help="a config of mmseg, by path or name (mmseg::pspnet/...)")
+        parser.add_argument("--out", type=Path, help="the file to write (default: ./<config>_study.py)")
+    elif rewrites:
         del arguments[0]
         parser = Parser(
             prog=f"{PROGRAM} report",
@@ -77,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         with raised_signals():
-            return (_rewrite_reports if rewrites else _run_study)(args, Console())
+            run = _begin_study if begins else _rewrite_reports if rewrites else _run_study
+            return run(args, Console())
     except (StudyError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -239,6 +252,32 @@ def _perform(console: Console, study: plan.Study, root: Path, total: int, args: 
                 display.show(event)
                 failed |= isinstance(event.what, Done) and event.what.error is not None
     return failed
+
+
+def _begin_study(args: argparse.Namespace, console: Console) -> int:
+    from rich.markup import escape
+
+    from mmseg_resample.launch import require_data
+
+    from . import estimate, loading, new
+    from .executors import slots
+
+    path = new.write(args.config, args.out or Path(f"{Path(args.config.rpartition('::')[2]).stem}_study.py"))
+    study = loading.load(path)
+    runs = study.runs()
+    command = f"mmseg-resample study {path}"
+    console.print(
+        escape(f"{path}: {len(runs)} runs, {len(study.seeds)} seeds of each variant. Read it, then: {command}")
+    )
+    share = slots.slots(slots.visible_gpus(), slots.cores())
+    try:
+        require_data(runs[0].config, "train_dataloader", "test_dataloader")
+    except UsageError as error:
+        console.print(escape(f"What it costs is not known yet: {error} Then: {command} --dry-run --estimate"))
+        return 0
+    found = estimate.from_iterations(runs, len(share), share[0].threads)
+    console.print(escape(f"About {_duration(found.seconds)}, {found.workers} at a time: {found.source}."))
+    return 0
 
 
 def _executor_options(args: argparse.Namespace) -> dict[str, Any]:

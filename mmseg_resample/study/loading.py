@@ -47,6 +47,7 @@ from typing import Any, NoReturn
 from mmengine.config import Config
 
 from mmseg_resample.launch import dotted_keys
+from mmseg_resample.launch.configs import with_indices
 from mmseg_resample.suggest import did_you_mean, did_you_mean_file, did_you_mean_key
 
 from . import hooks, throughput
@@ -414,8 +415,9 @@ class _Loader:
             self.fail("stop_if", f"iteration {iteration} is not reached in {iterations} iterations.", "Write fewer.")
 
     def check_key(self, where: str, key: str, config: Config) -> None:
-        known = [*dotted_keys(config.to_dict()), POLICY]
-        if key not in known:
+        content = config.to_dict()
+        known = [*dotted_keys(content), POLICY]
+        if with_indices(content, key) not in known:
             meant = "If it is meant, set it in the base config too."
             problem = f"{key!r} is not in the base config, and what is misspelt would be read by nothing."
             self.fail(where, problem + did_you_mean_key(key, known), meant)

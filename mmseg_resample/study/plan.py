@@ -12,7 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmseg_resample.launch.configs import set_policy
+from mmseg_resample.launch.configs import set_policy, with_indices
 from mmseg_resample.launch.messages import UsageError
 
 from . import throughput
@@ -218,12 +218,15 @@ def trained_variants(axes: Iterable[str], combinations: Sequence[Variants]) -> d
 def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     """Copy ``config`` and set dotted keys in the copy; ``POLICY`` is what ``--policy`` of the tools is.
 
+    Entries of lists go by index, or by their type: ``train_dataloader.dataset.pipeline.RandomCrop.crop_size``.
+
     Raises:
         StudyError: the config has a resize policy already, or no policy has that name.
     """
     config, values = copy.deepcopy(config), copy.deepcopy(dict(overrides))
     policy = values.pop(POLICY, None)
-    config.merge_from_dict(values)
+    content = config.to_dict()
+    config.merge_from_dict({with_indices(content, key): value for key, value in values.items()})
     if policy is not None:
         try:
             set_policy(config, str(policy))
