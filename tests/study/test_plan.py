@@ -1,10 +1,14 @@
 """What a study expands into, and the errors that a wrong one gets."""
 
+import re
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
 
 from mmseg_resample.study import loading, plan
 
+ROOT = Path(__file__).parents[2]
 SIZES = {
     "s32": {"train_dataloader.dataset.size": (32, 32), "test_dataloader.dataset.size": (32, 32)},
     "s33": {"train_dataloader.dataset.size": (33, 33), "test_dataloader.dataset.size": (33, 33)},
@@ -25,6 +29,20 @@ class TestRuns:
             for size in ("s33", "s32")
         ]
         assert study.runs()[0].label == "align_corners=false size=s33 seed 0"
+
+    def test_policies_and_entries_by_type_on_any_base(self, write_study):
+        axes = {"align_corners": FLAG | {"exact": {"policy": "exact+pad"}}, "step": {
+            "cached": {"train_dataloader.dataset.pipeline.LoadShapes.cache": True},
+            "drawn": {"train_dataloader.dataset.pipeline.LoadShapes.cache": False},
+        }}  # fmt: skip
+        study = loading.load(write_study(axes=axes, train={}, evaluations={"own": {}}, family=None))
+        configs = {tuple(run.variants.values()): run.config for run in study.runs()}
+        policy = configs["exact", "drawn"].model.resize_policy
+        assert policy["exact"] and policy["pad"] == "replicate"
+        assert [configs["true", step].train_dataloader.dataset.pipeline[0].cache for step in ("cached", "drawn")] == [
+            True,
+            False,
+        ]
 
     def test_variants_and_seed_are_in_the_config(self, write_study):
         study = loading.load(write_study(config={"randomness.deterministic": True}))
@@ -350,3 +368,14 @@ def test_the_stored_config_reads_back_equal(write_study, tmp_path):
     config = loading.load(write_study()).runs()[0].config
     (tmp_path / "stored.py").write_text(config.pretty_text)
     assert Config.fromfile(tmp_path / "stored.py").to_dict() == config.to_dict()
+
+
+def test_the_documentation_has_every_key_and_its_example_is_a_study(tmp_path):
+    page = (ROOT / "docs" / "studies.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(loading._KEYS)
+    example = page.split("## An example with every key")[1].split("```python\n")[1].split("```")[0]
+    assert all(re.search(rf"^{key} = ", example, re.MULTILINE) for key in loading._KEYS)
+    path = tmp_path / "example.py"
+    path.write_text(example.replace("'../shapes/", f"'{ROOT}/configs/shapes/"))
+    study = loading.load(path)
+    assert len(study.runs()) == 7 * 5 and [bool(each.along) for each in study.family] == [False, True]
