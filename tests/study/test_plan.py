@@ -32,17 +32,15 @@ class TestRuns:
 
     def test_policies_and_entries_by_type_on_any_base(self, write_study):
         axes = {"align_corners": FLAG | {"exact": {"policy": "exact+pad"}}, "step": {
-            "cached": {"train_dataloader.dataset.pipeline.LoadShapes.cache": True},
-            "drawn": {"train_dataloader.dataset.pipeline.LoadShapes.cache": False},
+            "rare": {"train_dataloader.dataset.pipeline.RandomFlip.prob": 0.25},
+            "often": {"train_dataloader.dataset.pipeline.RandomFlip.prob": 0.75},
         }}  # fmt: skip
         study = loading.load(write_study(axes=axes, train={}, evaluations={"own": {}}, family=None))
         configs = {tuple(run.variants.values()): run.config for run in study.runs()}
-        policy = configs["exact", "drawn"].model.resize_policy
+        policy = configs["exact", "often"].model.resize_policy
         assert policy["exact"] and policy["pad"] == "replicate"
-        assert [configs["true", step].train_dataloader.dataset.pipeline[0].cache for step in ("cached", "drawn")] == [
-            True,
-            False,
-        ]
+        steps = [configs["true", step].train_dataloader.dataset.pipeline[1] for step in ("rare", "often")]
+        assert [step.prob for step in steps] == [0.25, 0.75]
 
     def test_variants_and_seed_are_in_the_config(self, write_study):
         study = loading.load(write_study(config={"randomness.deterministic": True}))
