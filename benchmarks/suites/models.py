@@ -13,7 +13,8 @@ from ._common import largest_difference, times
 
 TITLE = "Policies on whole networks"
 NOTE = (
-    "The forward pass of stock models, the same with a policy that leaves every site as it is, and with exact resizes."
+    "The forward pass of stock models, the same with a policy that leaves every site as it is, with exact resizes, and "
+    "with exact resizes on images padded until features reach their border."
 )
 CONFIGS = {
     "UPerNet-R18": "mmseg::upernet/upernet_r18_4xb2-40k_cityscapes-512x1024.py",
@@ -21,7 +22,11 @@ CONFIGS = {
     "FCN-HRNet-18s": "mmseg::hrnet/fcn_hr18s_4xb2-40k_cityscapes-512x1024.py",
     "SegFormer-B0": "mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py",
 }
-POLICIES = {"unchanged": dict(rules=[dict(coordinates="keep")]), "exact": dict(exact=True)}
+POLICIES = {
+    "unchanged": dict(rules=[dict(coordinates="keep")]),
+    "exact": dict(exact=True),
+    "exact+pad": dict(exact=True, pad="replicate"),
+}
 SIZE, QUICK_SIZE = (256, 512), (64, 64)
 
 

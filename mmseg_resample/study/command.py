@@ -177,7 +177,7 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
 def _run_study(args: argparse.Namespace, console: Console) -> int:
     from rich.markup import escape
 
-    from . import execution, loading, report
+    from . import execution, loading, report, twins
 
     root = args.work_dir or Path("work_dirs") / args.config.stem
     require_folder("--work-dir", root)
@@ -185,6 +185,10 @@ def _run_study(args: argparse.Namespace, console: Console) -> int:
     if args.procs_per_run is not None:
         study = execution.with_processes(study, args.procs_per_run)
     _executor_options(args)  # refused before anything is written
+    study = twins.merged(study)
+    for twin, same in study.twins:
+        words = f"{twins.describe(twin)} is the same network as {twins.describe(same)}, and is not trained again."
+        console.print(escape(words), soft_wrap=True)
     pending = execution.prepare(study, root, overwrite=args.overwrite)
     for path, reason in execution.damaged(pending, root).items():
         console.print(f"[yellow]damaged[/]   {escape(f'{path}: {reason}')}; it is made again", soft_wrap=True)

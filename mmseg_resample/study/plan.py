@@ -123,6 +123,7 @@ class Study:
         stop_if: arguments of ``hooks.DivergenceHook``.
         sequences: regular expression; test images whose names have an equal match are frames of one video. An image
             without a match, and every image for None, is one by itself.
+        twins: variants that are not trained, each beside those that are the same network.
     """
 
     file: Path
@@ -140,6 +141,7 @@ class Study:
     speed: Mapping[str, Any]
     stop_if: Mapping[str, Any]
     sequences: str | None
+    twins: Sequence[tuple[Variants, Variants]] = ()
 
     @property
     def train(self) -> dict[str, list[str]]:
@@ -181,6 +183,7 @@ class Study:
             "speed": dict(self.speed),
             "stop_if": dict(self.stop_if),
             "sequences": self.sequences,
+            "twins": [{"variants": dict(twin), "same_as": dict(same)} for twin, same in self.twins],
         }
 
     def _overrides(self, variants: Variants) -> dict[str, Any]:

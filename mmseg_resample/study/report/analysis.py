@@ -37,6 +37,9 @@ def build(root: Path) -> Report:
     """
     directory = gather.read(root)
     study, missing = directory.study, list(directory.unreadable)
+    for twin in study.get("twins", ()):
+        names = [", ".join(f"{a}={n}" for a, n in twin[key].items()) for key in ("variants", "same_as")]
+        missing.append(f"{names[0]} is the same network as {names[1]}, trained once and shown as the latter.")
     family = gather.family(study)
     comparisons, interactions = _tested(directory, family, missing)
     displaced = displacement.measure_displacement(directory, missing)
