@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..ops import PixelGrid
+from .advice import Advice, advise
 from .coverage import Uncovered, next_covered_size
 from .fake import FakeCopy
 from .forward_pass import ForwardPass, follow_both, follow_exact
@@ -108,6 +109,11 @@ class Audit:
     def unreachable(self) -> list[Resize]:
         """Resizes that no policy can change."""
         return self.now.unreachable
+
+    @property
+    def advice(self) -> list[Advice]:
+        """What to do about the findings at the first size, with the measurements behind it."""
+        return advise(self)
 
     def add_sizes(self, other: "Audit") -> None:
         """Add the forward passes of another audit of the same network, at other sizes."""

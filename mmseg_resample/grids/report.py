@@ -28,6 +28,7 @@ def render(audit: Audit, everything: bool = False) -> Group:
     """
     parts: list[Any] = [
         Panel(describe(audit), title=audit.name, border_style="cyan"),
+        *(Text(f"Advice: {each.text}" + (f" ({each.report})" if each.report else "")) for each in audit.advice),
         _levels(audit.now),
     ]
     parts.append(_variants(audit))
@@ -222,6 +223,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "schema": SCHEMA,
         "config": audit.name,
         "verdict": describe(audit),
+        "advice": [asdict(each) for each in audit.advice],
         "sizes": audit.sizes,
         "hard_coded": audit.hard_coded,
         "covered_at": audit.covering,
