@@ -32,14 +32,14 @@ a study of your own model, to be read and changed.
 """
 EXAMPLES = """\
 examples:
-  the default study, results in ./work_dirs/align_corners_shapes; the same command goes on after an interruption
-    mmseg-resample study configs/studies/align_corners_shapes.py
+  the first study, results in ./work_dirs/flag_and_size_shapes; the same command goes on after an interruption
+    mmseg-resample study configs/studies/flag_and_size_shapes.py
   a study of your own model: the flag at the sizes that fit it, and what it would cost
     mmseg-resample study --new my_config.py
   what it would do, what it has done, and how long the rest takes; --estimate times some iterations for that
-    mmseg-resample study configs/studies/align_corners_shapes.py --dry-run --estimate
+    mmseg-resample study configs/studies/flag_and_size_shapes.py --dry-run --estimate
   more seeds in the same directory: only what is new is run
-    mmseg-resample study configs/studies/align_corners_shapes.py --seeds 0 1 2 3 4 5
+    mmseg-resample study configs/studies/align_corners_shapes.py --seeds 0 1 2 3 4 5 6 7
   small models: three runs on each of two GPUs; large ones: four GPUs for each run
     mmseg-resample study <config> --gpus 0 1 --runs-per-gpu 3
     mmseg-resample study <config> --procs-per-run 4
@@ -49,7 +49,7 @@ examples:
     mmseg-resample study <config> --executor ray --ray-address auto
     mmseg-resample study <config> --executor slurm --slurm partition=gpu time=4:00:00 gpus_per_node=1 cpus_per_task=8
   the report again; of several studies, each of theirs and one across them
-    mmseg-resample study report work_dirs/align_corners_shapes
+    mmseg-resample study report work_dirs/flag_and_size_shapes
     mmseg-resample study report work_dirs/first work_dirs/second --out work_dirs/both
 exit status: 0 done, 1 a run failed, 2 the study or the command line cannot work (one message says why), 130 interrupted
 (143 by SIGTERM, 129 by SIGHUP)
