@@ -95,9 +95,9 @@ def cover(follow: Callable[[Padding], ForwardPass], crops: bool) -> tuple[Paddin
     plain = follow(Padding())
     if not plain.repeats:
         return Padding(), plain
-    levels = [level for level in plain.levels if level is not None]
-    if not levels:
-        raise ValueError("its features have no position, so that nothing is known of where they end")
+    resized = {r.site: r.source for r in plain.trace.resizes if r.source is not None}
+    short = [resized[entry.path, entry.call] for entry in plain.repeats]
+    levels = short + [level for level in plain.levels if level is not None]
     outputs = plain.outputs if crops else {}
     whole = [grid for grid in outputs.values() if grid is not None]
     options = [list(_options(plain.size[axis], axis, levels, whole)) for axis in (0, 1)]
@@ -131,8 +131,8 @@ def _options(
 ) -> Iterator[tuple[int, int]]:
     """Yield paddings (before, after) along one axis that could be enough, the smallest first.
 
-    The coarsest level decides. Its last feature has to lie on the last pixel or beyond. How much of the image that
-    takes depends on the windows: up to its centre (odd kernels), as far as its patch reaches, or a whole stride.
+    The coarsest features decide. Their last one has to lie on the last pixel or beyond. How much of the image that
+    takes depends on the windows: up to its centre (odd kernels), as far as its patch reaches, or whole strides.
     """
     coarsest = max(levels, key=lambda level: level.stride[axis])
     stride, offset = coarsest.stride[axis], max(level.offset[axis] for level in levels)
@@ -144,7 +144,8 @@ def _options(
             continue
         own = coarsest.offset[axis]
         last = own + max(0, math.ceil((pixels - 1 + before - own - _TOLERANCE) / stride)) * stride
-        for total in (last + 1, last + max(own, 0) + 1, math.ceil((last + 1) / stride) * stride):
+        strides = math.ceil((last + 1) / stride) * stride
+        for total in (last + 1, last + max(own, 0) + 1, strides, strides + stride):
             found.add((before, math.ceil(total - _TOLERANCE) - pixels - before))
     # Whole strides, of two that are equally small, keep the phase of patches.
     yield from sorted((p for p in found if p[1] >= 0), key=lambda p: (sum(p), p[0] % stride != 0))
