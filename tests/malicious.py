@@ -11,7 +11,7 @@ import torch
 
 
 class Call:
-    """Pickles as a call of ``function``."""
+    """Object that pickles as a call of ``function``."""
 
     def __init__(self, function, *args, state=None):
         self.call = (function, args) if state is None else (function, args, state)
@@ -21,12 +21,12 @@ class Call:
 
 
 def program(marker: Path) -> str:
-    """A config, or any other text of Python, that makes the marker."""
+    """Write a config, or any other text of Python, that makes the marker."""
     return f"__import__('pathlib').Path({str(marker)!r}).touch()\n"
 
 
 def checkpoint_of(stream: bytes) -> io.BytesIO:
-    """A checkpoint of torch whose pickle is ``stream``."""
+    """Make a checkpoint of torch whose pickle is ``stream``."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("archive/data.pkl", stream)
@@ -36,7 +36,7 @@ def checkpoint_of(stream: bytes) -> io.BytesIO:
 
 
 def stream_of(value: object) -> bytes:
-    """The opcodes that put ``value`` on the stack of a pickle."""
+    """Return the opcodes that put ``value`` on the stack of a pickle."""
     return pickle.dumps(value, protocol=2)[2:-1]
 
 
@@ -55,7 +55,7 @@ def _config(path: Path, marker: Path, content: dict) -> None:
 
 
 def _weights_with_config(path: Path, marker: Path, content: dict) -> None:
-    """As in the report of the fault: nothing but weights, a text and two numbers."""
+    """Save what the report of the fault has: nothing but weights, a text and two numbers."""
     torch.save({"state_dict": content["state_dict"], "meta": {"config": program(marker), "iter": 1, "epoch": 0}}, path)
 
 

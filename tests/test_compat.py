@@ -207,7 +207,7 @@ def test_namespace_packages_are_refused_as_mmengine_does(tmp_path, monkeypatch):
 
 
 def test_mmseg_from_a_distribution_of_another_name_resolves(tmp_path):
-    """As with onedl-mmsegmentation: the module is mmseg, and no distribution is called mmsegmentation."""
+    """Resolve it as with onedl-mmsegmentation: the module is mmseg, and no distribution is called mmsegmentation."""
     site = tmp_path / "site"
     site.mkdir()
     for folder in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
@@ -268,7 +268,7 @@ def test_missing_or_contradicting_packages_are_one_clear_error(before, found):
 
 
 def test_a_torchvision_for_another_torch_is_one_clear_error(tmp_path):
-    """As it raises beside torch 2.13; timm imports it, and mmseg timm."""
+    """Raises what it does beside torch 2.13; timm imports it, and mmseg timm."""
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     (tmp_path / "timm.py").write_text("import torchvision")
     out = python(

@@ -80,7 +80,7 @@ def test_studies_load_and_declare_comparisons(path):
 
 @pytest.mark.parametrize("path", [p for p in STUDIES if p.stem.endswith("_shapes")], ids=lambda p: p.stem)
 def test_everything_that_a_study_tests_predicts(path):
-    """Under every flag, policy and backbone, whole and by sliding windows; not all of them the same."""
+    """Predict under every flag, policy and backbone, whole and by sliding windows; not all of them the same."""
     init_default_scope("mmseg")
     study = loading.load(path, seeds=[0])
     configs = [evaluation.config.model for run in study.runs() for evaluation in run.evaluations]

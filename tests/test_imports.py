@@ -28,11 +28,11 @@ ALLOWED = {
     "ops": {"suggest"},
     "policy": {"derive", "grids", "ops", "suggest"},
     "resamplers": {"ops"},
-    "study": {"evaluation", "files", "grids", "launch", "register", "suggest"},
+    "study": {"datasets", "evaluation", "files", "grids", "launch", "register", "suggest"},
     "suggest": set(),
     "unpickle": set(),
     "version": set(),
-    "visualization": {"resamplers", "suggest"},
+    "visualization": {"datasets", "resamplers", "suggest"},
 }
 # What the parts that serve every network may import from outside, besides the standard library.
 OUTSIDE = {

@@ -110,7 +110,7 @@ def test_a_checkpoint_is_not_run(project, content, tmp_path, monkeypatch, capfd,
 
 
 def test_a_directory_of_results_is_not_run(project, tmp_path, monkeypatch, capsys):
-    """Not by a study that would go on in it, nor by its report."""
+    """Run it neither in a study that would go on in it, nor in its report."""
     monkeypatch.chdir(tmp_path)
     marker, root = tmp_path / "marker", tmp_path / "results"
     plan = loading.load(project / "tiny.py")

@@ -6,7 +6,7 @@ ends a training with an index error, on a GPU without a place.
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
 from .label_offsets import flat_pipeline
+from .wrapped import leaves
 
 MODES = ("all", "sample", "none")
 """How many label maps are read whole; of the others ``"sample"`` reads the headers."""
@@ -103,26 +104,13 @@ def check_labels(
     seen = set()
     for cfg, loader in loaders:
         init_default_scope(cfg.get("default_scope") or "mmseg")
-        for key, dataset in _leaves((cfg.get(loader) or {}).get("dataset"), f"{loader}.dataset"):
+        for key, dataset in leaves((cfg.get(loader) or {}).get("dataset"), f"{loader}.dataset"):
             steps = [step for step in flat_pipeline(dataset.get("pipeline") or []) if _is_loader(step)]
             identity = repr(({**dataset, "pipeline": steps}, _range(cfg)))
             if steps and _is_local(dataset, steps[0]) and identity not in seen:
                 seen.add(identity)
                 found += _check(_open(cfg, key, dataset, steps[0]), mode, on_progress)
     return found
-
-
-def _leaves(dataset: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the data sets that a config wraps, or the one it is, with their keys."""
-    if not isinstance(dataset, Mapping):
-        return
-    if "dataset" in dataset:
-        yield from _leaves(dataset["dataset"], f"{key}.dataset")
-    elif "datasets" in dataset:
-        for index, inner in enumerate(dataset["datasets"]):
-            yield from _leaves(inner, f"{key}.datasets.{index}")
-    else:
-        yield key, dataset
 
 
 def _is_loader(step: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import TRANSFORMS
 
 from ..grids.audit import LabelOffset
+from .wrapped import walk
 
 _DRAWS = 8  # sizes drawn from a random resize
 _RESIZES = ("Resize", "Mosaic")
@@ -37,11 +38,7 @@ def label_offsets(cfg: Config, seed: int = 0) -> list[LabelOffset]:
 
 def _pipelines(dataset: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
     """Yield the pipelines of a data set and of those that it wraps."""
-    wrapped = dataset.get("datasets") or []
-    for inner in [dataset["dataset"], *wrapped] if "dataset" in dataset else wrapped:
-        yield from _pipelines(inner)
-    if dataset.get("pipeline"):
-        yield dataset["pipeline"]
+    return (config["pipeline"] for _, config in walk(dataset) if config.get("pipeline"))
 
 
 def flat_pipeline(entries: Any) -> Iterator[Mapping[str, Any]]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ..ops import AxisMap, Coordinates
+from ..ops._plan import heeded_factors
 from .fake import has_values
 from .layout import ZERO, Atom, Dim, Layout, Taps, Untrackable, Vector
 from .points import Choice, Columns, Numbers
@@ -744,6 +745,8 @@ def _interpolation(name: str) -> Rule:
         if factors is None:
             names = ["scales"] if axes == 1 else ["scales_d", "scales_h", "scales_w"][-axes:]
             factors = [args.get(n) for n in names]
+        plain, antialias = mode.removesuffix(" antialiased"), mode.endswith(" antialiased")
+        factors = heeded_factors(plain, args["self"], out.shape[2:], factors, antialias)
         maps: list[AxisMap] = []
         taps: list[Taps | None] = []
         for axis in range(axes):

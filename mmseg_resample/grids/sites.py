@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode, _pop_mode_temporarily
 
 from ..ops import AxisMap, Coordinates, PixelModel, flow_warp, resize
+from ..ops._plan import heeded_factors
 from ..ops.grid import axis_maps
 
 Size = tuple[int, ...]
@@ -266,7 +267,7 @@ def _read_interpolate(
     factors = _per_axis(scale_factor, axes)
     target = tuple(int(n * float(f)) for n, f in zip(source, factors, strict=True))
     step = None if recompute_scale_factor else tuple(map(float, factors))
-    return ResizeCall(mode, align_corners, source, target, scale_factors=step)
+    return ResizeCall(mode, align_corners, source, target, scale_factors=step and _heeded(mode, input, target, step))
 
 
 def _read_resize(
@@ -286,7 +287,8 @@ def _read_resize(
     if call is None or coordinates is None:
         return call
     model: Any = coordinates if isinstance(coordinates, str) else _per_axis(coordinates, input.ndim - 2)
-    return ResizeCall(call.mode, None, call.source_size, call.size, model, call.scale_factors)
+    step = None if call.scale_factors is None else tuple(map(float, _per_axis(scale_factor, input.ndim - 2)))
+    return ResizeCall(call.mode, None, call.source_size, call.size, model, step)
 
 
 def _reader_of_operator(name: str) -> Callable[..., ResizeCall | None]:
@@ -308,10 +310,16 @@ def _reader_of_operator(name: str) -> Callable[..., ResizeCall | None]:
         if not isinstance(factors, Sequence):
             keys = ["scales"] if axes == 1 else ["scales_d", "scales_h", "scales_w"][-axes:]
             factors = [scales[i] if i < len(scales) else named.get(key) for i, key in enumerate(keys)]
-        known = tuple(factors) if any(f is not None for f in factors) else None
-        return ResizeCall(mode, flag, tuple(input.shape[2:]), _sizes(output_size, axes), scale_factors=known)
+        size = _sizes(output_size, axes)
+        known = _heeded(mode, input, size, factors) if any(f is not None for f in factors) else None
+        return ResizeCall(mode, flag, tuple(input.shape[2:]), size, scale_factors=known)
 
     return read
+
+
+def _heeded(mode: str, input: Tensor, size: Sequence[int], factors: Sequence[float | None]) -> tuple[float | None, ...]:
+    """Leave out factors that the kernel ignores; not of nearest modes, whose calls keep them in another mode."""
+    return tuple(factors) if mode.startswith("nearest") else heeded_factors(mode, input, size, factors)
 
 
 def _read_grid_sample(input: Tensor, grid: Tensor, *_: Any, **named: Any) -> ResizeCall:

@@ -23,6 +23,7 @@ _SAME = 1e-9  # of a source sample: kernels compute in float32
 
 _AXES = {"linear": 1, "bilinear": 2, "trilinear": 3}  # and bicubic: 2, or any number with `coordinates`
 _ANTIALIASED = ("bilinear", "bicubic")
+_SMALL, _CHANNELS = 128, 4  # height plus width up to which, and channels from which on, PyTorch vectorises "nearest"
 
 
 class Native(NamedTuple):
@@ -38,17 +39,44 @@ class Native(NamedTuple):
     def run(self, input: Tensor) -> Tensor:
         if not self.antialias or input.device.type != "cpu":
             return F.interpolate(input, *self)
-        source = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input  # there on GPUs alone
-        if self._width(input) > 1:
-            return F.interpolate(source, *self).to(input.dtype)
-        # To one column, PyTorch's kernel (seen on 2.13) writes whatever; to one row, it is right.
-        turned = self._replace(
-            size=self.size and self.size[::-1], scale_factor=self.scale_factor and self.scale_factor[::-1]
-        )
-        return F.interpolate(source.transpose(2, 3), *turned).transpose(2, 3).to(input.dtype)
+        size = self.size or _floors(input, self.scale_factor)  # type: ignore[arg-type]
+        if size[1] > 1:
+            return F.interpolate(_as_antialiased(input), *self).to(input.dtype)
+        given = None if self.recompute_scale_factor else self.scale_factor
+        return Cropped(size, heeded_factors(self.mode, input, size, given or (None, None), True), self.mode).run(input)
 
-    def _width(self, input: Tensor) -> int:
-        return self.size[-1] if self.size is not None else int(input.shape[-1] * self.scale_factor[-1])  # type: ignore
+
+class Cropped(NamedTuple):
+    """An antialiased resize with one sample more along an axis where PyTorch's kernel goes wrong, to be cut off.
+
+    To one column its kernel for CPUs (seen on 2.13) writes whatever, and an axis whose size stays is copied, whatever
+    its factor.
+    """
+
+    size: tuple[int, ...]
+    scale_factor: tuple[float | None, ...]
+    mode: str
+
+    def run(self, input: Tensor) -> Tensor:
+        size, factors = list(self.size), list(self.scale_factor)
+        for axis, (n, out) in enumerate(zip(input.shape[2:], self.size, strict=True)):
+            if out == 1 or (out == n and factors[axis] is not None):
+                size[axis] += 1
+                factors[axis] = factors[axis] or out / n
+        kernel = getattr(torch.ops.aten, f"_upsample_{self.mode}2d_aa").default
+        out = kernel(_as_antialiased(input), size, False, *(factor and float(factor) for factor in factors))
+        layout = torch.contiguous_format if out.is_contiguous() else torch.channels_last
+        return out[:, :, : self.size[0], : self.size[1]].to(input.dtype).contiguous(memory_format=layout)
+
+
+def _as_antialiased(input: Tensor) -> Tensor:
+    """Convert half precision on CPUs, where PyTorch's antialiased kernels have none."""
+    half = input.device.type == "cpu" and input.dtype in (torch.float16, torch.bfloat16)
+    return input.float() if half else input
+
+
+def _floors(input: Tensor, factors: Sequence[float]) -> tuple[int, ...]:
+    return tuple(int(n * float(f)) for n, f in zip(input.shape[2:], factors, strict=True))
 
 
 class Window(NamedTuple):
@@ -97,7 +125,7 @@ def make(
     antialias: bool,
     recompute_scale_factor: bool | None,
     backend: str,
-) -> Native | Window | Mapped:
+) -> Native | Cropped | Window | Mapped:
     """Check the arguments of ``resize`` and decide what computes it."""
     axes = input.ndim - 2
     _check.one_of("resize", "mode", mode, _MODES)
@@ -110,18 +138,21 @@ def make(
     backend = _backend_of(backend, mode, antialias, input)
     target = _target(size, scale_factor, recompute_scale_factor, axes)
     by_torch = mode in CORNERLESS or _is_left_to_torch(backend, antialias, input)
-    if coordinates is None or antialias:
-        if by_torch:
-            return Native(target.size, target.factors, mode, align_corners, target.recompute, antialias)
+    if by_torch and (coordinates is None or antialias):
+        native = Native(target.size, target.factors, mode, align_corners, target.recompute, antialias)
+        return native if coordinates is None else _by_its_factors(native, input)
+    as_pytorch = coordinates is None
+    if coordinates is None:
         coordinates = "align_corners" if align_corners else "half_pixel"
     source = tuple(input.shape[2:])
-    out, factors = _size_and_factors(source, target, coordinates)
+    out, factors = _size_and_factors(input, target, coordinates)
+    if as_pytorch and factors is not None:
+        factors = heeded_factors(mode, input, out, factors)
     maps = axis_maps(coordinates, source, out, factors)
-    native = (
-        (_native(mode, maps, source, out) or _window(mode, maps, source, out)) if by_torch and input.shape[1] else None
-    )
-    if native is not None:
-        return native
+    if by_torch and input.shape[1] != 0:
+        known = _native(mode, maps, source, out) or _window(mode, maps, source, out)
+        if known is not None:
+            return known
     if mode not in CORNERLESS:
         _check.floating("resize", f"input for mode={mode!r} with these coordinates", input)
     return Mapped(backend, out, maps, _kernel(mode))
@@ -142,9 +173,10 @@ def _target(size: Any, scale_factor: Any, recompute: bool | None, axes: int) -> 
 
 
 def _size_and_factors(
-    source: tuple[int, ...], target: _Target, coordinates: Coordinates | AxisMap | Sequence[AxisMap]
-) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
+    input: Tensor, target: _Target, coordinates: Coordinates | AxisMap | Sequence[AxisMap]
+) -> tuple[tuple[int, ...], Sequence[float | None] | None]:
     """Return the output size, and the factors where they, and not the two sizes, fix the scale."""
+    source = tuple(input.shape[2:])
     if min(source) < 1:
         raise ValueError(f"resize: expected at least one sample along every spatial axis, got spatial size {source}.")
     if target.factors is None:
@@ -152,9 +184,38 @@ def _size_and_factors(
         return target.size, None
     if not isinstance(coordinates, str):
         raise ValueError("resize: explicit AxisMaps fix the scale themselves. Give size instead of scale_factor.")
-    floors = tuple(int(n * float(f)) for n, f in zip(source, target.factors, strict=True))
-    size = _check.spatial_size("resize", "floor(n * scale_factor)", floors, len(source))
+    size = _check.spatial_size("resize", "floor(n * scale_factor)", _floors(input, target.factors), len(source))
     return size, None if target.recompute else target.factors
+
+
+def heeded_factors(
+    mode: str, input: Tensor, size: Sequence[int], factors: Sequence[float | None], antialias: bool = False
+) -> tuple[float | None, ...]:
+    """Return ``factors``, None in place of those that PyTorch's kernel of ``mode`` ignores for the ratio of the sizes.
+
+    On CPUs the linear and antialiased kernels copy an axis whose size stays; a vectorised one of "nearest" does, and
+    repeats each sample of an axis that doubles. On GPUs kernels copy where no size changes (read, not measured).
+    """
+    source = tuple(input.shape[2:])
+    if input.device.type not in ("cpu", "meta"):
+        by_size = [not antialias and source == tuple(size)] * len(source)
+    elif mode == "nearest":
+        vectorised = _is_vectorised(input, size)
+        by_size = [vectorised and out in (n, 2 * n) for n, out in zip(source, size, strict=True)]
+    else:
+        by_size = [(antialias or mode in _AXES) and n == out for n, out in zip(source, size, strict=True)]
+    return tuple(
+        None if skipped and factor is not None and n * factor != out else factor
+        for skipped, n, out, factor in zip(by_size, source, size, factors, strict=True)
+    )
+
+
+def _is_vectorised(input: Tensor, size: Sequence[int]) -> bool:
+    """Tell which of its two kernels for CPUs PyTorch runs (``_use_vectorized_kernel_cond_2d`` of ATen, and 3d)."""
+    if len(size) == 2 and sum(size) <= _SMALL:
+        return True
+    last = {2: torch.channels_last, 3: torch.channels_last_3d}.get(len(size))
+    return last is not None and input.shape[1] >= _CHANNELS and input.is_contiguous(memory_format=last)
 
 
 def _kernel(mode: Mode) -> str:
@@ -253,6 +314,16 @@ def _part(name: Coordinates, wanted: AxisMap, n: int, out: int) -> tuple[int, in
     if not 0 <= start <= whole - out or not own.after(AxisMap(1.0, start)).is_close(wanted, _SAME):
         return None
     return start, whole
+
+
+def _by_its_factors(native: Native, input: Tensor) -> Native | Cropped:
+    """Return what computes an antialiased resize by its factors, where ``native`` may ignore one."""
+    factors = native.scale_factor
+    if factors is None or native.recompute_scale_factor:
+        return native
+    size = _floors(input, factors)
+    stays = [n == out and f != 1 for n, out, f in zip(input.shape[2:], size, factors, strict=True)]
+    return Cropped(size, factors, native.mode) if any(stays) else native
 
 
 def _finds_samples(mode: str, n: int, out: int) -> bool:

@@ -189,9 +189,10 @@ def _run_study(args: argparse.Namespace, console: Console) -> int:
     for twin, same in study.twins:
         words = f"{twins.describe(twin)} is the same network as {twins.describe(same)}, and is not trained again."
         console.print(escape(words), soft_wrap=True)
-    pending = execution.prepare(study, root, overwrite=args.overwrite)
-    for path, reason in execution.damaged(pending, root).items():
+    stored = execution.prepare(study, root, overwrite=args.overwrite)
+    for path, reason in ((path, reason) for each in stored for path, reason in each.damaged.items()):
         console.print(f"[yellow]damaged[/]   {escape(f'{path}: {reason}')}; it is made again", soft_wrap=True)
+    pending = [each.run for each in stored]
     if args.dry_run:
         _print_plan(console, study, pending)
     _warn_of_too_few_seeds(console, study)
@@ -202,7 +203,7 @@ def _run_study(args: argparse.Namespace, console: Console) -> int:
         return 0
     console.print(escape(f"{root}: {len(study.runs())} runs, {len(pending)} to do"), soft_wrap=True)
     try:
-        failed = _perform(console, study, root, len(pending), args)
+        failed = _perform(console, study, root, pending, args)
     except KeyboardInterrupt as error:
         words, status = interruption(error)
         print(f"{words}; finished work is kept in {root}, the same command goes on", file=sys.stderr)
@@ -238,19 +239,21 @@ def _require_data(pending: list[plan.Run], mode: str) -> None:
     check_data([*((run.config, "train_dataloader") for run in pending), *tests], mode)
 
 
-def _perform(console: Console, study: plan.Study, root: Path, total: int, args: argparse.Namespace) -> bool:
+def _perform(
+    console: Console, study: plan.Study, root: Path, pending: list[plan.Run], args: argparse.Namespace
+) -> bool:
     """Perform the runs that are left, and return whether one failed."""
     from . import execution, executors
     from .display import Display
     from .messages import Done
 
-    failed = False
+    failed, total = False, len(pending)
     name = args.executor if total else "inline"  # with nothing to do there is no need for a cluster
     workers, processes = (args.workers, execution.processes(study)) if total else (None, 1)
     with closing(
         executors.create(name, workers, processes=processes, **(_executor_options(args) if total else {}))
     ) as executor:
-        events = execution.execute(study, root, executor=executor, overwrite=args.overwrite)
+        events = execution.execute(study, root, executor=executor, overwrite=args.overwrite, runs=pending)
         with Display(console, study, root, total, live=name != "inline") as display, closing(events):
             for event in events:
                 display.show(event)

@@ -3,7 +3,6 @@
 import copy
 import shutil
 from collections.abc import Generator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,50 +11,34 @@ from .executors import Executor, WorkerError, create
 from .messages import Event, Task
 from .plan import Run, Study, StudyError
 
-__all__ = ["Event", "WorkerError", "damaged", "execute", "prepare", "processes", "with_processes"]
+__all__ = ["Event", "WorkerError", "execute", "prepare", "processes", "with_processes"]
 
 
-def prepare(study: Study, root: Path, *, overwrite: bool = False) -> list[Run]:
-    """Return the unfinished runs, after checking that what is stored belongs to this study. Writes nothing.
+def prepare(
+    study: Study, root: Path, *, overwrite: bool = False, runs: Sequence[Run] | None = None
+) -> list[records.Stored]:
+    """Return what is stored of the unfinished runs, after checking that it belongs to this study. Writes nothing.
 
     Args:
         study: the study.
         root: its directory, which need not exist.
         overwrite: leave out the check, ``execute`` removes the runs that contradict the study.
+        runs: those to look at; default: all runs of the study.
 
     Raises:
         StudyError: a stored run was made from another config.
     """
     pending = []
-    for run in study.runs():
-        difference = _contradiction(run, root)
-        if difference and not overwrite:
+    for run in study.runs() if runs is None else runs:
+        stored = records.look(run, root)
+        if stored.contradiction and not overwrite:
             raise StudyError(
-                f"{root / run.directory}: made by another version of this study. {difference}. "
+                f"{root / run.directory}: made by another version of this study. {stored.contradiction}. "
                 f"Use a new --work-dir, or --overwrite to remove and repeat such runs."
             )
-        if difference or not records.is_finished(run, root):
-            pending.append(run)
+        if not stored.finished:
+            pending.append(stored)
     return pending
-
-
-def damaged(pending: Sequence[Run], root: Path) -> dict[Path, str]:
-    """Map the damaged files of the runs that ``prepare`` returned to what is wrong with them."""
-    found = {}
-    for run in pending:
-        with suppress(records.SchemaError):  # to be overwritten
-            found.update(records.damaged(run, root))
-    return found
-
-
-def _contradiction(run: Run, root: Path) -> str | None:
-    """Describe how what is stored of ``run`` contradicts the study; a damaged config says nothing."""
-    try:
-        if records.RunFiles(root / run.directory).config in records.damaged(run, root):
-            return None
-        return records.conflict(run, root)
-    except records.SchemaError as error:
-        return str(error)
 
 
 def with_processes(study: Study, count: int) -> Study:
@@ -83,6 +66,7 @@ def execute(
     workers: int | None = None,
     executor: Executor | None = None,
     overwrite: bool = False,
+    runs: Sequence[Run] | None = None,
 ) -> Generator[Event, None, None]:
     """Perform the runs of ``study`` that are not finished, and yield what happens.
 
@@ -95,6 +79,7 @@ def execute(
         workers: runs at a time on this machine, where no executor is given.
         executor: performs the runs, and is closed after them; default: worker processes of this machine.
         overwrite: remove and repeat runs that were made from another config.
+        runs: those that ``prepare`` found unfinished; default: all runs of the study are looked at.
 
     Raises:
         StudyError: another process executes in ``root``, or a stored run was made from another config.
@@ -102,15 +87,16 @@ def execute(
     """
     executor = executor or create("local", workers, processes=processes(study))
     with records.exclusive(root / ".lock", wait=False):
-        pending = prepare(study, root, overwrite=overwrite)
+        pending = prepare(study, root, overwrite=overwrite, runs=runs)  # others may have run since the last look
         records.open_study(root, study.describe())
-        for run in pending:
-            if _contradiction(run, root):
-                shutil.rmtree(root / run.directory)
-            elif records.RunFiles(root / run.directory).config in records.damaged(run, root):
-                records.set_aside(run, root)
+        for stored in pending:
+            directory = root / stored.run.directory
+            if stored.contradiction:
+                shutil.rmtree(directory)
+            elif records.RunFiles(directory).config in stored.damaged:
+                records.set_aside(stored.run, root)
         git = records.git_state(study.file.parent)
         try:
-            yield from executor.perform([Task(run, root, git) for run in pending])
+            yield from executor.perform([Task(stored.run, root, git) for stored in pending])
         finally:
             executor.close()

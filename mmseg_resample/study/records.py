@@ -132,12 +132,43 @@ def open_study(root: Path, description: Mapping[str, Any]) -> None:
     write_json(root / "study.json", description)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What is stored of a run, all of it looked at once.
+
+    Attributes:
+        run: the run.
+        damaged: the files that cannot be used, and why.
+        contradiction: how it contradicts the study, or why it cannot be read; None if it does not.
+        finished: nothing is left to do.
+    """
+
+    run: Run
+    damaged: Mapping[Path, str]
+    contradiction: str | None
+    finished: bool
+
+
+def look(run: Run, root: Path) -> Stored:
+    """Look at all that is stored of ``run``; a damaged config contradicts nothing."""
+    try:
+        found = damaged(run, root)
+        contradiction = None if RunFiles(root / run.directory).config in found else conflict(run, root)
+    except SchemaError as error:
+        return Stored(run, {}, str(error), False)
+    return Stored(run, found, contradiction, not found and contradiction is None and _has_all_scores(run, root))
+
+
 def is_finished(run: Run, root: Path) -> bool:
     """Tell whether ``run`` was trained and has every evaluation that the study asks for."""
+    return _has_all_scores(run, root) and not damaged(run, root)
+
+
+def _has_all_scores(run: Run, root: Path) -> bool:
     metrics = read_usable(RunFiles(root / run.directory).metrics)
-    if metrics is None or damaged(run, root):
-        return False
-    return all(_satisfies(metrics["evaluations"].get(evaluation.name), evaluation) for evaluation in run.evaluations)
+    return metrics is not None and all(
+        _satisfies(metrics["evaluations"].get(evaluation.name), evaluation) for evaluation in run.evaluations
+    )
 
 
 def is_trained(files: RunFiles) -> bool:

@@ -20,6 +20,8 @@ from mmseg.models.losses import accuracy
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from mmseg_resample.datasets.wrapped import walk
+
 OPTIONS: Mapping[str, Any] = {"amp": None, "channels_last": False, "compile": False, "cache": True}
 """The options and their defaults, under which every result is that of the plain config, bit for bit."""
 
@@ -105,19 +107,14 @@ def _mix_precision(config: Config, dtype: str) -> None:
 
 def _cache(dataset: Any) -> None:
     """Let ``CachedLoading`` do the first steps of the pipelines in ``dataset``, which may wrap others."""
-    if isinstance(dataset, (list, tuple)):
-        for part in dataset:
-            _cache(part)
-    elif isinstance(dataset, Mapping):
-        for key in ("dataset", "datasets"):
-            _cache(dataset.get(key))
-        pipeline = dataset.get("pipeline") or []
+    for _, config in walk(dataset):
+        pipeline = config.get("pipeline") or []
         count = next((i for i, transform in enumerate(pipeline) if not _loads(transform)), len(pipeline))
         if count:
             # A LoadShapes that keeps its scenes would keep them again, in every process.
             loading = [{key: value for key, value in t.items() if key != "cache"} for t in pipeline[:count]]
             cached = {"type": "CachedLoading", "transforms": loading}
-            dataset["pipeline"] = [cached, *pipeline[count:]]  # type: ignore[index]
+            config["pipeline"] = [cached, *pipeline[count:]]  # type: ignore[index]
 
 
 def _loads(transform: Mapping[str, Any]) -> bool:

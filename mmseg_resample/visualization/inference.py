@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 from torch import Tensor, nn
 
+from ..datasets.wrapped import leaves
 from ..suggest import did_you_mean_file
 from .explain import explanations
 from .pictures import boundary_picture, explanation_pictures
@@ -73,9 +74,7 @@ def load_sample(cfg: Config, image: str, label: str | None = None) -> dict[str, 
 
 def _first_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the config of a data set, or of the first of those that it wraps."""
-    while "dataset" in config or "datasets" in config:
-        config = config["dataset"] if "dataset" in config else config["datasets"][0]
-    return config
+    return next(leaves(config), ("", config))[1]
 
 
 def _first(cfg: Config) -> Any:

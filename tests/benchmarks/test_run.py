@@ -98,7 +98,7 @@ def test_peak_is_that_of_the_call():
 
 
 def test_ratios_are_those_of_the_same_round(monkeypatch):
-    """What slows a round down slows all ways of it, and is not seen in the ratio."""
+    """Slow a round down: that slows all ways of it, and is not seen in the ratio."""
     import measure
 
     calls = itertools.count()

@@ -189,7 +189,7 @@ def test_coverage_is_the_share_of_the_pixel(kind):
 
 
 def test_image_and_labels_are_registered():
-    """Where neighbouring pixels differ in colour, they differ in label, to a small part of a pixel, in both axes."""
+    """Compare edges: neighbours that differ in colour differ in label, to a small part of a pixel, in both axes."""
     correlations = np.zeros((2, 3))
     for index in range(20):
         img, seg = ShapesScene(index=index, noise=0).render()

@@ -14,7 +14,7 @@ from .maps import patches
 
 
 def in_band(x, counted, row, column, radius, frame):
-    """Whether there is another class within ``radius``, looking at every pixel around."""
+    """Tell whether there is another class within ``radius``, looking at every pixel around."""
     h, w = x.shape
     for r in range(row - radius, row + radius + 1):
         for c in range(column - radius, column + radius + 1):

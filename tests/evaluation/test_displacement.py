@@ -50,7 +50,7 @@ class Scene:
 
 
 def source(n, offset, drift):
-    """What a prediction shows at pixels 0 to n - 1 that displaces position u by offset + drift * (u / n - 0.5)."""
+    """Return what a prediction shows at pixels 0 to n - 1 if it displaces u by offset + drift * (u / n - 0.5)."""
     centre = (n - 1) / 2
     return centre + (np.arange(n) - centre - offset) / (1 + drift / n)
 
@@ -210,14 +210,14 @@ class TestDisplacement:
         assert 0.6 < result.found < 0.85
 
     def test_a_slanted_edge_does_not_turn_one_axis_into_the_other(self):
-        """Both sides of the road seem to move outwards when it moves down, if rows alone are looked at."""
+        """Look at more than rows: by these alone, both sides of a road that moves down seem to move outwards."""
         assert_measured(measure(y=(4.6, 0), road=True), y=(4.6, 0))
 
     def test_ignored_pixels(self):
         assert_measured(measure(x=(2.6, 0), y=(-4, 0), ignored=True), x=(2.6, 0), y=(-4, 0))
 
     def test_one_third_alone(self):
-        """What is no line is left to the regions."""
+        """Leave to the regions what is no line."""
         scene = Scene(0)
         y, x = (np.arange(n, dtype=float) for n in SIZE)
         label = scene.render(y, x)

@@ -132,7 +132,7 @@ def test_one_channel_predicts_floating_point(name):
 
 @pytest.mark.parametrize("name", ["ConfusionMatrixMetric", *METRIC_CASES])
 def test_one_row_is_a_map(name):
-    """By itself, and as mmseg's (1, H, W)."""
+    """Takes a row by itself, and as mmseg's (1, H, W)."""
     row = torch.arange(60)[None] % C
     metrics = [METRICS.build({"type": name}) for _ in range(2)]
     for metric, data in zip(metrics, (row, row[None]), strict=True):
@@ -142,7 +142,7 @@ def test_one_row_is_a_map(name):
 
 
 def test_all_in_one_evaluator():
-    """As a config has them: names do not collide, and a prefix is possible."""
+    """Build them as a config has them: names do not collide, and a prefix is possible."""
     init_default_scope("mmseg")
     evaluator = Evaluator([{"type": "ConfusionMatrixMetric"}, *({"type": name} for name in METRIC_CASES)])
     evaluator.dataset_meta = {"classes": CLASSES}

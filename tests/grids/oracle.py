@@ -17,7 +17,7 @@ def image(height, width, axis, channels=1):
 
 
 def measured(function, height, width, axis, channels=1):
-    """Where every output of ``function`` looks along ``axis``."""
+    """Measure where every output of ``function`` looks along ``axis``."""
     moment = function(image(height, width, axis, channels))
     mass = function(torch.ones(1, channels, height, width, dtype=torch.float64))
     return moment / mass

@@ -257,7 +257,7 @@ def test_exact_changes_the_resizes_and_nothing_else():
 
 
 def test_exact_is_what_the_grids_say():
-    """Where a ramp is what the levels hold, exact resizes give it back up to the last sample."""
+    """Give a ramp that the levels hold back, up to the last sample."""
     model = Segmentor().eval()
     with torch.no_grad():
         for conv in (model.backbone.stem, model.backbone.down):

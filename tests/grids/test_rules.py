@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from mmseg_resample.grids.sites import _read_interpolate
 from mmseg_resample.ops import AxisMap, resize
 
 from .oracle import measured, tracked
@@ -189,6 +190,45 @@ def test_transposed_convolution(kernel, stride, padding):
         )
         inner = error[2 * stride : -2 * stride, 2 * stride : -2 * stride]
         assert float(inner.mean()) == pytest.approx(0, abs=1e-6)
+
+
+BY_FACTORS = [
+    *[(mode, 2, False) for mode in ("bilinear", "bicubic", "nearest", "nearest-exact")],
+    *[(mode, 2, True) for mode in ("bilinear", "bicubic")],
+    *[(mode, 1, False) for mode in ("linear", "nearest", "nearest-exact")],
+    *[(mode, 3, False) for mode in ("trilinear", "nearest", "nearest-exact")],
+]
+
+
+@pytest.mark.parametrize(("mode", "axes", "antialias"), BY_FACTORS)
+@pytest.mark.parametrize(("channels", "last"), [(1, False), (4, True)])
+def test_factors_that_pytorch_ignores(mode, axes, antialias, channels, last):
+    """An axis whose size stays may be copied, and one that doubles repeated, whatever the factor: it is measured."""
+    for factors in ((1.02, 1.02), (1.02, 2.02), (2.02, 1.02), (0.5, 1.02), (4.1, 1.02)):
+
+        def function(x, by_axis=(1.0, *factors)[-axes:]):
+            x = {1: x[:, :, 5], 2: x, 3: x[:, :, None]}[axes]
+            if last and axes > 1:
+                x = x.contiguous(memory_format=torch.channels_last if axes == 2 else torch.channels_last_3d)
+            return F.interpolate(x, scale_factor=by_axis, mode=mode, antialias=antialias)
+
+        layout, trace = tracked(function, HEIGHT, WIDTH, channels)
+        assert trace.unknown == []
+        if mode.endswith(("linear", "cubic")) and not antialias:  # a policy reads the call so too
+            x = torch.ones([1, channels, *(1, HEIGHT, WIDTH)[-axes:]])
+            call = _read_interpolate(x, None, (1.0, *factors)[-axes:], mode)
+            assert call.maps() == trace.resizes[0].maps
+        for axis in (0, 1) if axes > 1 else (1,):
+            line = measured(function, HEIGHT, WIDTH, axis, channels).movedim(axis - 2, -1).flatten(0, -2)[0]
+            index = [[0] * len(layout.shape) for _ in line]
+            for i, each in enumerate(index):
+                each[axis - 2] = i
+            error = line - torch.tensor([layout.at(each)[axis] for each in index], dtype=line.dtype)
+            inner = error[3:-3]  # beyond the outermost samples these are repeated
+            assert abs(float(inner.mean())) < (0.05 if mode == "bicubic" or "nearest" in mode else 1e-3), (
+                factors,
+                axis,
+            )
 
 
 def test_pixel_shuffle_and_nearest_on_average_over_the_phases():

@@ -113,7 +113,7 @@ def finish(process: subprocess.Popen, status: int = 0) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def trained(folder):
-    """What training printed; its results are in the folder ``trained``."""
+    """Output of a training; its results are in the folder ``trained``."""
     out, _ = finish(start(folder, TOOLS / "train.py", "tiny.py", "--work-dir", "trained"))
     return out
 
@@ -472,7 +472,7 @@ def test_exit_status(capsys, monkeypatch, outcome, status, said):
 
 
 def test_a_signal_that_is_ignored_stays_so(monkeypatch):
-    """As under nohup."""
+    """Ignore it as nohup does."""
     monkeypatch.delenv("RANK", raising=False)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -8,7 +8,7 @@ from mmseg_resample.ops import AxisMap, PixelGrid, resize
 
 
 def centroid_of_gradient(layer, size, index):
-    """Where in the input, on average, output ``index`` of a linear 1-D layer looks."""
+    """Return where in the input, on average, output ``index`` of a linear 1-D layer looks."""
     x = torch.zeros(1, 1, size, dtype=torch.float64, requires_grad=True)
     layer(x)[0, 0, index].backward()
     weight = x.grad[0, 0]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmseg_resample.ops import AxisMap, reference, resize
+from mmseg_resample.ops import AxisMap, _plan, reference, resize
 from mmseg_resample.ops.grid import Coordinates, axis_maps
 from tests.conftest import ONE_GRAPH, TOLERANCE, assert_close
 
@@ -268,6 +268,66 @@ def test_conventions_with_a_given_scale_factor(name, kernel):
     assert_close(actual, oracle(x, size, kernel, axis_maps(name, (10, 7), size, factors)), torch.float32)
     recomputed = resize(x, scale_factor=factors, mode=mode_of(kernel, 2), coordinates=name, recompute_scale_factor=True)
     assert torch.equal(recomputed, resize(x, size, mode=mode_of(kernel, 2), coordinates=name))
+
+
+def antialias_matrix(kernel, n, size, scale):
+    """Fill (size, n) with weights of the filter, as wide as a step if that is wider, cut at the edge, normalised."""
+    width = max(scale, 1.0)
+    matrix = torch.zeros(size, n, dtype=torch.float64)
+    for x in range(size):
+        for i in range(n):
+            t = abs(i - scale * (x + 0.5) + 0.5) / width
+            tail = -0.5 * (t**3 - 5 * t**2 + 8 * t - 4) if t < 2 else 0.0
+            cubic = 1.5 * t**3 - 2.5 * t**2 + 1 if t <= 1 else tail  # a = -0.5 here
+            matrix[x, i] = max(1 - t, 0.0) if kernel == "linear" else cubic
+    return matrix / matrix.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "antialias", "axes"),
+    [
+        *[(kernel, False, axes) for kernel in ("nearest", "nearest-exact", "linear") for axes in (1, 2, 3)],
+        ("cubic", False, 2),
+        ("linear", True, 2),
+        ("cubic", True, 2),
+    ],
+)
+@pytest.mark.parametrize(
+    "factors", [(1.09,) * 3, (1.09, 2.06, 1.02), (0.55, 1.1, 2.1), (0.12, 1.1, 1.0), (1.1, 0.12, 1)]
+)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_factor_holds_where_the_size_stays(kernel, antialias, axes, factors, memory_format):
+    """PyTorch's kernels ignore some factors of axes that keep their size, or double."""
+    if axes != 2 and memory_format is torch.channels_last:
+        pytest.skip("images have channels last")
+    factors, source = factors[:axes], (10, 9, 8)[:axes]
+    x = x_of(source, channels=5).to(memory_format=memory_format).requires_grad_()
+    mode, size = mode_of(kernel, axes), [int(n * f) for n, f in zip(source, factors, strict=True)]
+    name = "asymmetric" if kernel == "nearest" else "half_pixel"
+    if antialias:
+        pairs = zip(source, size, factors, strict=True)
+        matrices = [antialias_matrix(kernel, n, out, 1 / factor) for n, out, factor in pairs]
+    else:
+        maps = zip(axis_maps(name, source, size, factors), source, size, strict=True)
+        matrices = [reference.kernel_matrix(kernel, m, n, out) for m, n, out in maps]
+    actual = resize(x, scale_factor=factors, mode=mode, coordinates=name, antialias=antialias)
+    assert_close(actual, reference.resample(x.detach(), matrices))
+    assert actual.is_contiguous(memory_format=memory_format)
+    weight = torch.randn_like(actual)
+    (actual * weight).sum().backward()
+    assert_close(x.grad, reference.resample(weight, [matrix.T for matrix in matrices]))
+    options = dict(mode=mode, antialias=antialias, recompute_scale_factor=True)
+    recomputed = resize(x, scale_factor=factors, coordinates=name, **options)
+    assert_close(recomputed, resize(x, size, mode=mode, antialias=antialias, coordinates=name))
+
+
+@pytest.mark.parametrize(("mode", "backend"), [("bilinear", "triton"), ("bicubic", "triton"), ("bicubic", "banded")])
+@pytest.mark.parametrize("factors", [(1.09, 2.06), (1.09, 1.1), (0.5, 1.1)])
+def test_other_backends_ignore_the_factors_that_pytorch_ignores(mode, backend, factors):
+    x = x_of((10, 9))
+    plan = _plan.make(x, None, factors, mode, None, None, False, None, backend)
+    actual = plan._replace(backend="torch").run(x)  # a GPU's kernel reads the same maps
+    assert_close(actual, F.interpolate(x, scale_factor=factors, mode=mode), torch.float32)
 
 
 @pytest.mark.parametrize(("kernel", "name"), [("nearest", "asymmetric"), ("nearest-exact", "half_pixel")])

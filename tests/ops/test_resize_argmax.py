@@ -55,7 +55,7 @@ def bilinear(x, size, align_corners=False):
 
 
 def two_steps(logits, size, align_corners=False, crop=(0, 0, 0, 0), flip=None, first_size=None):
-    """What mmseg computes, with full-resolution logits."""
+    """Compute what mmseg does, with full-resolution logits."""
     x = logits
     if first_size is not None:
         x = bilinear(x, first_size, align_corners)

@@ -23,7 +23,7 @@ aten = torch.ops.aten
 
 @dataclass
 class Log:
-    """What networks called since it was last cleared: reachable resizes, and operands of meetings."""
+    """Record of what networks called since it was last cleared: reachable resizes, and operands of meetings."""
 
     calls: list = field(default_factory=list)
     unreachable: list = field(default_factory=list)

@@ -266,7 +266,7 @@ def test_init_model_of_mmseg(tmp_path):
 
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_the_step_to_the_original_image_undoes_the_resize_of_the_pipeline(align_corners):
-    """Which has half-pixel centres, whatever the network has."""
+    """Undo half-pixel centres, which the pipeline has whatever the network has."""
     model = build(dict(exact=True), decode_head=dict(HEAD, type="FCNHead", in_index=-1, in_channels=64)).eval()
     model.align_corners = align_corners
     logits = torch.randn(1, 4, 40, 60)
@@ -411,7 +411,7 @@ def odd_model():
 @torch.no_grad()
 def test_audits_every_size_where_maps_depend_on_it(odd_model, monkeypatch):
     def positions(x):
-        """What odd kernels make of an image of columns: every sample holds its column."""
+        """Make of an image of columns what odd kernels do: every sample holds its column."""
         return [s * torch.arange(-(-x.shape[3] // s)).float().expand(1, 4, 64 // s, -1) for s in (4, 8, 16, 32)]
 
     assert ("neck", 0) in odd_model.resize_policy.size_dependent

@@ -24,7 +24,7 @@ def randomised(module):
 
 
 def test_parameters_are_those_of_the_description():
-    """At 256 channels: selection 2 * C^2, offsets 2 * C^2 + 216 (9 C + 1), convolution 9 C^2 + C."""
+    """Count at 256 channels: selection 2 * C^2, offsets 2 * C^2 + 216 (9 C + 1), convolution 9 C^2 + C."""
     module = DeformAlign(256, 256, align_corners=False)
     c = 256
     expected = 4 * c * c + 216 * (9 * c + 1) + 9 * c * c + c
@@ -38,7 +38,7 @@ def pointwise(x, weight):
 @pytest.mark.parametrize("flag", FLAGS)
 @pytest.mark.parametrize(("source", "size"), SIZES)
 def test_against_the_definition(flag, source, size):
-    """From the paper's figures, the deformable convolution by loops."""
+    """Compute it from the paper's figures, the deformable convolution by loops."""
     module = randomised(build(align_corners=flag))
     x, like = torch.randn(2, 4, *source).double(), torch.randn(2, 6, *size).double()
     with torch.no_grad():

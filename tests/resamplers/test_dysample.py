@@ -93,7 +93,7 @@ def test_zero_offsets_are_bilinear_resize(variant, flag, size):
 
 @pytest.mark.parametrize("flag", [False, True])
 def test_a_constant_offset_is_in_source_pixels(flag):
-    """On a ramp, one source pixel to the right reads one more, whatever the ratio."""
+    """Read one more on a ramp, one source pixel to the right, whatever the ratio."""
     module = build(4, 1, std=0.0, align_corners=flag)
     torch.nn.init.constant_(module.offset.bias[:4], 4.0)  # dx of the four cells; a quarter of it is applied
     x = torch.arange(12.0, dtype=torch.float64).expand(1, 4, 3, 12).contiguous()
@@ -108,7 +108,7 @@ def test_a_constant_offset_is_in_source_pixels(flag):
 
 
 def test_coordinates_are_float32_in_half_precision():
-    """In bfloat16 coordinates, a map 512 wide would be sampled whole pixels off."""
+    """Keep coordinates out of bfloat16, where a map 512 wide would be sampled whole pixels off."""
     module = build(8, 1, std=0.0).bfloat16()
     x = torch.rand(1, 8, 1, 512).bfloat16()
     expected = resize(x.float(), (2, 1024), mode="bilinear", align_corners=False)
@@ -119,7 +119,7 @@ def test_coordinates_are_float32_in_half_precision():
     ("variant", "published"), [(VARIANTS[0], 49152), (VARIANTS[1], 98304), (VARIANTS[2], 6144), (VARIANTS[3], 12288)]
 )
 def test_parameters_are_the_published_ones(variant, published):
-    """For six at 256 channels: 49.2K, 98.3K, 6.1K, 12.3K, which leave out the biases."""
+    """Count six at 256 channels: 49.2K, 98.3K, 6.1K, 12.3K, which leave out the biases."""
     module = DySample(256, **variant)
     assert 6 * sum(p.numel() for name, p in module.named_parameters() if name.endswith("weight")) == published
     assert module.offset.bias.numel() == 2 * module.groups * (4 if module.style == "lp" else 1)

@@ -24,7 +24,7 @@ each_flag = pytest.mark.parametrize("flag", [False, True])
 
 
 def build(config, flag=False):
-    """With weights that make the module do something."""
+    """Build it with weights that make the module do something."""
     module = build_resampler(config, in_channels=16, guide_channels=16, align_corners=flag)
     for p in module.parameters():
         torch.nn.init.normal_(p, std=0.2)

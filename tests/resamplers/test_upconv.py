@@ -21,7 +21,7 @@ MODULES = {
 
 
 def fine_samples(module, x):
-    """What is computed per sample of ``x``, by loops, and how many of them one sample of ``x`` is wide."""
+    """Compute by loops what there is per sample of ``x``, and how many of them one sample of ``x`` is wide."""
     h, w = x.shape[2:]
     if isinstance(module, Deconv):
         conv = module.deconv

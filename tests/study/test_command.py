@@ -24,7 +24,7 @@ def command(monkeypatch, tmp_path):
 
 
 def test_nothing_heavy_is_imported_for_help():
-    """What the package itself imports is left out: a bare module takes its place."""
+    """Leave out what the package itself imports: a bare module takes its place."""
     root = Path(mmseg_resample.__file__).parent
     code = f"""
 import sys, types

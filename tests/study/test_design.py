@@ -85,7 +85,7 @@ def test_detectable_effect_has_the_power(n, family, power):
 
 
 def test_detectable_effects():
-    """In standard deviations; the facts every plan starts from. With 6 seeds, all must agree: 0.8**(1 / 6) each."""
+    """Holds in standard deviations. Every plan starts from these. With 6 seeds, all must agree: 0.8**(1 / 6) each."""
     assert [round(minimal_detectable_effect(1, n), 2) for n in (6, 7, 10)] == [1.79, 1.27, 1.0]
     assert minimal_detectable_effect(1, 6) == pytest.approx(stats.norm.ppf(0.8 ** (1 / 6)))
     assert math.isnan(minimal_detectable_effect(1, 5))

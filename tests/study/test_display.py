@@ -49,7 +49,7 @@ def test_a_line_for_every_run_that_ends(study, runs, tmp_path):
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_the_difference_to_the_reference_of_the_same_seed(study, runs, tmp_path, order):
-    """When the second one of a pair ends, whichever it is."""
+    """Appears when the second one of a pair ends, whichever it is."""
     scores = [dict(own=71.0, larger=60.0), dict(own=68.5, larger=None)]
     finish(runs[2], tmp_path, own=10.0)  # another seed
     on = console(terminal=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmseg_resample.study import execution, loading, plan, records, report
+from mmseg_resample.study import command, execution, loading, plan, records, report
 from mmseg_resample.study.executors import base
 from mmseg_resample.study.messages import Done, Progress
 
@@ -199,10 +199,21 @@ def test_a_damaged_file_is_named_and_its_run_alone_is_to_do(undisturbed, tmp_pat
         root = shutil.copytree(original, tmp_path / str(index))
         damage(root / run.directory / name)
         pending = execution.prepare(study, root)
-        assert [each.directory for each in pending] == [run.directory]
-        (reason,) = execution.damaged(pending, root).items()
+        assert [each.run.directory for each in pending] == [run.directory]
+        (reason,) = pending[0].damaged.items()
         assert reason[0] == root / run.directory / name
         assert len(reason[1]) > 5
+
+
+def test_the_counts_of_a_finished_study_are_read_through_once(undisturbed, tmp_path, monkeypatch):
+    study, original, _ = undisturbed
+    root = shutil.copytree(original, tmp_path / "runs")
+    reads, read = Counter(), records._damage_of_counts
+    monkeypatch.setattr(records, "_damage_of_counts", lambda path: reads.update([path]) or read(path))
+    monkeypatch.setattr(report, "build", lambda root: sys.exit("done"))  # which reads them for the numbers
+    with pytest.raises(SystemExit, match="done"):
+        command.main([str(study.file), "--work-dir", str(root)])
+    assert reads == Counter(root.glob("*/*/evaluations/*/*.npz")) and len(reads) == 4 * 2 * 4
 
 
 @pytest.mark.slow
@@ -243,7 +254,7 @@ def test_records_of_another_version_are_refused_or_overwritten(undisturbed, tmp_
     path.write_text(path.read_text().replace(f'"schema": {records.SCHEMA}', '"schema": 1'))
     with pytest.raises(plan.StudyError, match=r"seed-1: made by .* expected schema 2, got 1: another .* --overwrite"):
         execution.prepare(study, root)
-    assert [each.directory for each in execution.prepare(study, root, overwrite=True)] == [run.directory]
+    assert [each.run.directory for each in execution.prepare(study, root, overwrite=True)] == [run.directory]
     result = report.build(root)
     assert [failure["error"].partition(",")[0] for failure in result.failures] == ["metrics.json: expected schema 2"]
     assert [(run["variants"], run["seed"]) for run in result.failures] == [(run.variants, run.seed)]

@@ -33,7 +33,7 @@ def without_times(content):
 
 
 def contents(run, root):
-    """What a finished run leaves that does not depend on when and where: file -> content, arrays as bytes."""
+    """Read what a finished run leaves that does not depend on when and where: file -> content, arrays as bytes."""
     files = records.RunFiles(root / run.directory)
     found = {"config.py": files.config.read_text()}
     for path in (files.metrics, files.training, *files.evaluations.glob("*.json")):
@@ -142,7 +142,7 @@ class Scripted(PollingExecutor):
 
 
 class TestPolling:
-    """What Ray and Slurm have in common: the order of things, without either."""
+    """Tests of what Ray and Slurm have in common: the order of things, without either."""
 
     @pytest.fixture
     def tasks(self, write_study, tmp_path):

@@ -101,7 +101,7 @@ def test_a_family_needs_more_seeds(n, family, words):
 
 
 def test_identical_differences_are_noticed():
-    """To the rounding of the scores: 50.2 - 50.1 and 70.2 - 70.1 are not equal floats."""
+    """Rounds as the scores do: 50.2 - 50.1 and 70.2 - 70.1 are not equal floats."""
     value, reference = {0: 50.2, 1: 70.2, 2: 33.3}, {0: 50.1, 1: 70.1, 2: 33.2}
     assert len(set(paired_difference(value, reference).values)) > 1
     assert paired_difference(value, reference).identical
@@ -137,7 +137,7 @@ def test_interaction_of_three_axes_compares_interactions():
 
 
 def test_interaction_removes_main_effects():
-    """What flag and parity do by themselves, and what seeds share, is no interaction."""
+    """Take what flag and parity do by themselves, and what seeds share: it is no interaction."""
     rng = np.random.default_rng(0)
     of_seed, of_flag, of_parity = rng.normal(size=(3, 5))
     scores = {

@@ -28,7 +28,7 @@ Study = Callable[[np.random.Generator, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Rate:
-    """How many of so many simulated studies did something."""
+    """Count of the simulated studies, of so many, that did something."""
 
     hits: int
     studies: int
@@ -42,7 +42,7 @@ class Rate:
         return math.sqrt(expected * (1 - expected) / self.studies)
 
     def is_near(self, expected: float, expected_from: float = math.inf) -> bool:
-        """Within four standard errors of a rate that is known, or was itself measured from so many studies."""
+        """Tell whether four standard errors reach a rate that is known, or was itself measured from so many studies."""
         error = math.hypot(self.error(expected), math.sqrt(expected * (1 - expected) / expected_from))
         # Counts are whole, and the document has a tenth of a percent.
         return abs(self.value - expected) <= 4 * error + 1 / self.studies + 0.0005
@@ -86,12 +86,12 @@ def finds_effect(method: str, n: int, rng: np.random.Generator) -> bool:
 
 
 def claims_equivalence(margin: float, n: int, rng: np.random.Generator) -> bool:
-    """In a study whose true difference is the margin."""
+    """Draw a study whose true difference is the margin, and test it."""
     return significance.equivalence_test(rng.normal(margin, 1, n), margin).equivalent
 
 
 def errs_in_family(method: str, real: int, n: int, rng: np.random.Generator) -> bool:
-    """Whether Holm's correction of four comparisons with one reference lets a true null through.
+    """Tell whether Holm's correction of four comparisons with one reference lets a true null through.
 
     ``real`` of them differ by 3 sd; the others do not. All are correlated by their reference.
     """
@@ -126,7 +126,7 @@ class Population:
     SHARED_SEED, SHARED_IMAGE = 0.2, 0.5
 
     def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        """(2, n, images, C, C) confusion matrices."""
+        """Draw (2, n, images, C, C) confusion matrices."""
         classes = len(self.BASE)
         labels = np.floor(rng.dirichlet(self.PROPORTIONS, self.IMAGES) * self.PIXELS).astype(np.int64)
         logit = self.BASE + np.array([self.EFFECT, 0])[:, None, None, None]
@@ -170,7 +170,7 @@ NESTED = ("student", "percentile", "t_interval")
 
 
 def nested_coverage(population: str, n: int, studies: int) -> dict[str, Rate]:
-    """How often each interval for both sources, and Student's for seeds alone, covers the true effect."""
+    """Count how often each interval for both sources, and Student's for seeds alone, covers the true effect."""
     rng = np.random.default_rng(zlib.crc32(f"{population} {n}".encode()))
     truth = POPULATIONS[population].effect
     hits = dict.fromkeys(NESTED, 0)
@@ -307,7 +307,7 @@ def test_adding_seeds_until_significant_finds_what_is_not_there():
 
 
 def test_a_cautious_plan_reaches_its_power_in_four_studies_of_five():
-    """From 3 pilot seeds, effect = sd / 2 given: Browne's guarantee. The plan with the observed sd has none."""
+    """Plan from 3 pilot seeds, effect = sd / 2 given: Browne's guarantee. The plan with the observed sd has none."""
 
     def reaches(cautious, rng):
         sd = rng.normal(0.5, 1, 3).std(ddof=1)

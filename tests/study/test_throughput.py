@@ -55,7 +55,7 @@ def build(tmp_path):
 
 
 class Spy(Hook):
-    """What the log had to show, and how many losses had been read when."""
+    """Hook that keeps what the log had to show, and how many losses had been read when."""
 
     priority = "LOWEST"
 

@@ -104,7 +104,7 @@ class TestResume:
         assert any(not torch.equal(actual[name], expected[name]) for name in actual)
 
     def test_from_the_newest_complete_checkpoint(self, fast_write, tmp_path):
-        """What a kill leaves while mmengine writes ``iter_6.pth`` in place, having removed ``iter_2.pth`` before."""
+        """Go on from what a kill leaves while mmengine writes ``iter_6.pth``, having removed ``iter_2.pth``."""
         expected, _ = results(perform(only_run(fast_write()), tmp_path / "undisturbed"))
         run = only_run(fast_write(FAULT))
         files = interrupted(run, tmp_path / "disturbed")
@@ -299,7 +299,7 @@ class TestFinishedRun:
 
 
 def test_a_metric_that_no_evaluator_returns(write_study, tmp_path):
-    """What mmseg's own metrics return is known only afterwards; then the message says what to write."""
+    """Says what to write, and only afterwards: what mmseg's own metrics return is not known before."""
     evaluators = {"stock": {"type": "IoUMetric", "iou_metrics": ["mDice"], "prefix": "stock"}}
     with pytest.raises(ValueError, match=r"metric: 'stock/mdice' is no scalar .* stock/mDice.* Name one of these"):
         perform(only_run(write_study(evaluators=evaluators, metric="stock/mdice")), tmp_path)

@@ -57,7 +57,7 @@ def dataset(folder, **changes):
 
 
 def pictures(folder, tmp_path, dataset, image, label=None, kind="EncoderDecoder", head=FCN, **model):
-    """What ``draw`` writes for a network of random weights."""
+    """Return what ``draw`` writes for a network of random weights."""
     preprocessor = dict(type="SegDataPreProcessor", size_divisor=1, test_cfg=dict(size_divisor=1))
     cfg = Config(
         dict(

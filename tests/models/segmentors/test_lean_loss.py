@@ -36,7 +36,7 @@ def fused(monkeypatch):
 
 @pytest.fixture
 def said(monkeypatch):
-    """What has been logged."""
+    """Return what has been logged."""
     lean_heads._say.cache_clear()
     messages = []
     monkeypatch.setattr(lean_heads, "print_log", lambda message, logger, level: messages.append(message))
@@ -68,7 +68,7 @@ def assert_same(stock, model, *data, atol=1e-5):
 
 @pytest.mark.parametrize("head", ["UPerHead", "PSPHead", "SegformerHead"])
 def test_twenty_steps_are_those_of_mmseg(head):
-    """In float64: training of a thin model on noise multiplies float32's rounding errors a hundred times."""
+    """Train in float64: training of a thin model on noise multiplies float32's rounding errors a hundred times."""
     models = [model.double() for model in pair(head, auxiliary_head=AUXILIARY)]
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9) for model in models]
     for step in range(20):
@@ -126,7 +126,7 @@ def test_every_cross_entropy(kind, sampler, fused, said):
 
 
 def test_class_weights_beside_ignored_pixels(fused):
-    """Where mmseg has no answer: those pixels have no weight."""
+    """Take pixels that mmseg has no answer for: they have no weight."""
     model = build(dict(FCN, loss_decode=dict(CE, class_weight=[0.5, 1.0, 2.0, 1.5, 0.25])), lean={})
     stock = build(dict(FCN, loss_decode=dict(CE, class_weight=[0.5, 1.0, 2.0, 1.5, 0.25])))
     with pytest.raises(IndexError):
