@@ -661,12 +661,15 @@ def _varies(companion, dim):
 
 
 def _step(companion, dim):
-    """Return the spacing of samples along one dimension."""
-    position = companion[1:] / companion[:1].clamp(min=1e-12)
-    d = position.narrow(1 + dim, 1, companion.shape[1 + dim] - 1) - position.narrow(
-        1 + dim, 0, companion.shape[1 + dim] - 1
-    )
-    return max(float(line[torch.isfinite(line)].abs().median()) for line in d) if d.numel() else 0.0
+    """Return the spacing of samples along one dimension, of those that have a position."""
+    lines = _steps(companion[1:] / companion[:1].where(companion[:1] > 1e-9, torch.nan), dim)
+    return max((float(line[line.isfinite()].abs().median()) for line in lines if line.isfinite().any()), default=0.0)
+
+
+def _steps(position, dim):
+    """Return from one sample to the next along one dimension."""
+    n = position.shape[1 + dim]
+    return position.narrow(1 + dim, 1, n - 1) - position.narrow(1 + dim, 0, n - 1)
 
 
 def _ripple(companion, dim):
