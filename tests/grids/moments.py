@@ -92,6 +92,7 @@ class Moments(TorchDispatchMode):
         self._weights = WeakIdKeyDictionary()
         self._chosen = {}
         self._slack = 0.0
+        self._uneven = 0.0  # of samples that are repeated, where they are compared on average
         self._count = 0
 
     def start(self, image):
@@ -298,7 +299,7 @@ class Moments(TorchDispatchMode):
                 if Fraction(n, size).limit_denominator(2) != Fraction(n, size) or scale != n / size:
                     # No short window of outputs repeats the same samples equally often.
                     part = 0.5 if size < 16 or n < 8 else 0.6 * scale
-                    self._slack = max(self._slack, part * _step(companions[id(source)], 2 + axis))
+                    self._uneven = max(self._uneven, part * _step(companions[id(source)], 2 + axis))
             cut = (reads < reach - 1e-6) | (reads > n - 1 - reach + 1e-6)
             # Scaling leaves the position as it is and tells that a sample was repeated.
             companion = companion * torch.where(cut, 0.5, 1.0).reshape(-1, *[1] * (axes - 1 - axis))
@@ -443,10 +444,10 @@ class Moments(TorchDispatchMode):
                 if not all(any(d.moves_along(axis) for d in x.dims) for x in (layout, own)):
                     matching &= offset is None
                     continue
-                tolerance = self._tolerance(layout, axis)
+                tolerance = self._tolerance(layout, axis) + self._uneven
                 found = _profile(piece, expected[axis], axis, whole=True)
                 if found is None:
-                    tolerance = self._tolerance(layout, axis, loose=True)
+                    tolerance = self._tolerance(layout, axis, loose=True) + self._uneven
                     found = _middle(piece, expected[axis], axis, self.size)
                     if found is None:
                         continue
@@ -465,7 +466,7 @@ class Moments(TorchDispatchMode):
             self.findings.meetings += 1
             if meeting is not None and not any(matches):
                 self._error(f"meeting:{name}", f"no operand lies at {meeting.y} {meeting.x}", out)
-        if not any(agrees) and not self._slack:
+        if not any(agrees) and not self._slack and not self._uneven:
             self._error(f"meeting:{name}", "the result is at none of its operands", out)
         return agrees if any(agrees) else matches if name == "cat" else [True] * len(agrees)
 
@@ -730,7 +731,10 @@ def _line(dim, axis, smooth):
             lines.append(part[0].origin[axis] + part[0].step[axis] * at)
             continue
         for atom in part:
-            own = atom.origin[axis] + atom.step[axis] * torch.arange(atom.size, dtype=torch.float64)
+            at = torch.arange(atom.size, dtype=torch.float64)
+            if atom.phases and not smooth:
+                at += torch.tensor(atom.phases, dtype=torch.float64)[torch.arange(atom.size) % len(atom.phases)]
+            own = atom.origin[axis] + atom.step[axis] * at
             line = (line[:, None] + own).flatten()
         lines.append(line if not moves or any(atom.step[axis] for atom in part) else line * torch.nan)
     return torch.cat(lines)
