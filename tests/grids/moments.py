@@ -495,7 +495,7 @@ class Moments(TorchDispatchMode):
                 if found is None:
                     continue
             offsets = found[0]
-            off = _off(*found)
+            off = float(found[0].abs().max()) + found[1]
             if axis == 0:
                 self.findings.tensors += 1
                 self.findings.loose += loose
