@@ -242,6 +242,10 @@ class Dim:
         axis_map = AxisMap(1 / times, (1 / times - 1) / 2)
         return Dim.of(part[0].resampled(self.size, axis_map, [[(0, 1.0)]] * times))
 
+    def without_phases(self) -> "Dim":
+        """Say of samples that are repeated where they lie on average alone."""
+        return replace(self, parts=tuple(tuple(replace(atom, phases=()) for atom in part) for part in self.parts))
+
     def single(self, what: str) -> Atom:
         """Return the only atom of a dimension along which an op moves a window."""
         self.refuse_choice(what)

@@ -324,15 +324,24 @@ def cat(t: "Tracker", args: Args, out: Tensor) -> Layout:
         return _batch(layouts)
     phases = _phases(layouts, index)
     if phases is not None:
-        return layouts[0].with_dim(index, phases)
+        return _evened(layouts[0], layouts).with_dim(index, phases)
     if not any(layout.dims[index].spatial for layout in layouts):
         unsized = [layout.with_dim(index, Dim.plain(1)) for layout in layouts]
-        return t.meet("cat", unsized).with_dim(index, Dim.plain(out.shape[index]))
+        return _evened(t.meet("cat", unsized), layouts).with_dim(index, Dim.plain(out.shape[index]))
     dims = [layout.dims[index] for layout in layouts]
     for dim in dims:
         dim.refuse_choice("a concatenation")
     base = next(layout for layout in layouts if layout.spatial)
     return base.with_dim(index, _continued(dims) or Dim(tuple(part for dim in dims for part in dim.parts)))
+
+
+def _evened(result: Layout, layouts: Sequence[Layout]) -> Layout:
+    """Forget which samples are repeated where that differs between the tensors that make ``result``."""
+    for i, dim in enumerate(result.dims):
+        placed = [layout.dims[i] for layout in layouts if layout.dims[i].spatial]
+        if len({atom.phases for own in placed for part in own.parts for atom in part}) > 1:
+            result = result.with_dim(i, dim.without_phases())
+    return result
 
 
 def _is_batch(layouts: Sequence[Layout], index: int) -> bool:
@@ -660,6 +669,7 @@ def im2col(t: "Tracker", args: Args, out: Tensor) -> Layout:
             step = dim.single("an unfolding").step
             taps[-1] = _around_zero(k, (step[0] * d, step[1] * d))
         layout = layout.window(index, counts[i], k, s, p, d)
+        layout = layout.with_dim(index, layout.dims[index].without_phases())  # each tap has its own
     return layout.with_dim(len(layout.dims) - 3, Dim.of(*taps)).reshape(out.shape)
 
 
