@@ -73,22 +73,27 @@ class Atom:
             reads = [axis_map(i) for i in range(scale.denominator)]
             taps = [((math.floor(r), 1 - r % 1), (math.floor(r) + 1, r % 1)) for r in reads]
         phases: list[float] = []
-        if taps and exact and len(taps) * max(len(self.phases), 1) <= _LONGEST:
+        period = len(taps or ()) * max(len(self.phases), 1)
+        if taps and (exact or len(taps) >= size) and min(period, size) <= _LONGEST:
             further = round(axis_map.scale * len(taps))  # samples per period
-            for i in range(len(taps) * max(len(self.phases), 1)):
+            for i in range(min(period, size)):
                 samples = [(x + i // len(taps) * further, weight) for x, weight in taps[i % len(taps)]]
                 reads_at = sum(weight * (x + self.phase(x)) for x, weight in samples)
                 phases.append((reads_at - axis_map(i)) / axis_map.scale)
         step = (self.step[0] * axis_map.scale, self.step[1] * axis_map.scale)
-        return self._placed(size, step, axis_map.offset, phases, axis_map.scale)
+        return self._placed(size, step, axis_map.offset, phases, axis_map.scale, part=period > size)
 
-    def _placed(self, size: int, step: Vector, first: float, phases: Sequence[float], stride: float) -> "Atom":
+    def _placed(
+        self, size: int, step: Vector, first: float, phases: Sequence[float], stride: float, part: bool = False
+    ) -> "Atom":
         """Return a loop that starts at sample ``first``; what all phases share is its own."""
         slope = 1.0
-        if len(phases) > size > 1:  # a part of a period: where its own samples lie on average, and how far apart
-            part, middle = phases[:size], (size - 1) / 2
-            slope += sum((i - middle) * phase for i, phase in enumerate(part)) * 12 / (size * (size * size - 1))
-            phases = [(phase - (slope - 1) * i) / slope for i, phase in enumerate(part)]
+        if (
+            (part or len(phases) > size) and phases and size > 1
+        ):  # where its own samples lie on average, and how far apart
+            own, middle = phases[:size], (size - 1) / 2
+            slope += sum((i - middle) * phase for i, phase in enumerate(own)) * 12 / (size * (size * size - 1))
+            phases = [(phase - (slope - 1) * i) / slope for i, phase in enumerate(own)]
         mean = sum(phases) / max(len(phases), 1)
         apart = tuple(phase - mean for phase in phases)
         return Atom(
@@ -236,6 +241,10 @@ class Dim:
         times = part[1].size
         axis_map = AxisMap(1 / times, (1 / times - 1) / 2)
         return Dim.of(part[0].resampled(self.size, axis_map, [[(0, 1.0)]] * times))
+
+    def without_phases(self) -> "Dim":
+        """Say of samples that are repeated where they lie on average alone."""
+        return replace(self, parts=tuple(tuple(replace(atom, phases=()) for atom in part) for part in self.parts))
 
     def single(self, what: str) -> Atom:
         """Return the only atom of a dimension along which an op moves a window."""

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ..ops import AxisMap, Coordinates
 from ..ops._plan import heeded_factors
+from ..ops._torch import SNAP
 from .fake import has_values
 from .layout import ZERO, Atom, Dim, Layout, Taps, Untrackable, Vector
 from .points import Choice, Columns, Numbers
@@ -324,15 +325,24 @@ def cat(t: "Tracker", args: Args, out: Tensor) -> Layout:
         return _batch(layouts)
     phases = _phases(layouts, index)
     if phases is not None:
-        return layouts[0].with_dim(index, phases)
+        return _evened(layouts[0], layouts).with_dim(index, phases)
     if not any(layout.dims[index].spatial for layout in layouts):
         unsized = [layout.with_dim(index, Dim.plain(1)) for layout in layouts]
-        return t.meet("cat", unsized).with_dim(index, Dim.plain(out.shape[index]))
+        return _evened(t.meet("cat", unsized), layouts).with_dim(index, Dim.plain(out.shape[index]))
     dims = [layout.dims[index] for layout in layouts]
     for dim in dims:
         dim.refuse_choice("a concatenation")
     base = next(layout for layout in layouts if layout.spatial)
     return base.with_dim(index, _continued(dims) or Dim(tuple(part for dim in dims for part in dim.parts)))
+
+
+def _evened(result: Layout, layouts: Sequence[Layout]) -> Layout:
+    """Forget which samples are repeated where that differs between the tensors that make ``result``."""
+    for i, dim in enumerate(result.dims):
+        placed = [layout.dims[i] for layout in layouts if layout.dims[i].spatial]
+        if len({atom.phases for own in placed for part in own.parts for atom in part}) > 1:
+            result = result.with_dim(i, dim.without_phases())
+    return result
 
 
 def _is_batch(layouts: Sequence[Layout], index: int) -> bool:
@@ -613,7 +623,8 @@ def adaptive_pool(t: "Tracker", args: Args, out: Any) -> Any:
                 t.note(
                     f"bins end on whole samples: their centres are nominal, up to {off:.2g} samples off", args["self"]
                 )
-            layout = layout.resample(index, bins, axis_map)
+            each = [(i, bins / n) for i in range(n // bins)]
+            layout = layout.resample(index, bins, axis_map, [each] if n % bins == 0 else None)
             layout = _coarsened(layout, index)
     return [layout] * len(out) if isinstance(out, (list, tuple)) else layout
 
@@ -659,6 +670,7 @@ def im2col(t: "Tracker", args: Args, out: Tensor) -> Layout:
             step = dim.single("an unfolding").step
             taps[-1] = _around_zero(k, (step[0] * d, step[1] * d))
         layout = layout.window(index, counts[i], k, s, p, d)
+        layout = layout.with_dim(index, layout.dims[index].without_phases())  # each tap has its own
     return layout.with_dim(len(layout.dims) - 3, Dim.of(*taps)).reshape(out.shape)
 
 
@@ -752,7 +764,7 @@ def _interpolation(name: str) -> Rule:
         for axis in range(axes):
             n, size = source.shape[2 + axis], out.shape[2 + axis]
             if mode.startswith("nearest"):
-                axis_map, reads = _mean_nearest(mode, n, size, factors[axis])
+                axis_map, reads = _nearest(mode, n, size, factors[axis], out.device.type == "cpu")
                 maps.append(axis_map)
                 taps.append(reads)
             else:
@@ -764,39 +776,39 @@ def _interpolation(name: str) -> Rule:
     return interpolation
 
 
-def _mean_nearest(mode: str, n: int, size: int, factor: float | None) -> tuple[AxisMap, Taps]:
-    """Return where the nearest samples lie on average over the outputs, and which ones a period of them reads.
+def _nearest(mode: str, n: int, size: int, factor: float | None, cpu: bool) -> tuple[AxisMap, Taps]:
+    """Return where the samples that ``F.interpolate`` takes lie on average, and which ones a period of outputs reads.
 
-    The simplest ratio p / q that reads the same samples tells it: 17 samples resized to 33 are read at floor(j / 2).
-    What floor() cuts off takes the values 0, 1/q, ... for ``nearest``, and for ``nearest-exact`` the same or, for odd
-    p, the values halfway between.
+    The simplest ratio that reads the same samples tells it: 17 samples resized to 33 are read at floor(j / 2).
     """
+    if cpu and mode == "nearest" and size in (n, 2 * n):  # CPUs copy and repeat, whatever the factor
+        factor = None
     scale = np.float32(n / size) if factor is None else np.float32(1 / factor)  # as PyTorch's kernels have it
-    start = np.float32(0 if mode == "nearest" else 0.5)
-    index = np.arange(size, dtype=np.float32) + start
-    reads = np.minimum(np.floor(index * scale), n - 1).astype(np.int64)
-    ratio = _simplest_ratio(index, reads, n) or Fraction(n, size)
-    step = float(ratio)
     first = Fraction(0 if mode == "nearest" else 1, 2)
-    taps = [[(math.floor((i + first) * ratio), 1.0)] for i in range(ratio.denominator)]
-    if mode == "nearest":
-        return AxisMap(step, -(1 - 1 / ratio.denominator) / 2), taps
-    return AxisMap(step, step / 2 - 0.5 + (0 if ratio.numerator % 2 else 0.5 / ratio.denominator)), taps
+    index = np.arange(size, dtype=np.float32) + np.float32(first)
+    reads = np.minimum(np.floor(index * scale), n - 1).astype(np.int64).tolist()
+    ratio = _simplest_ratio(index, reads)
+    if ratio is None:  # a tie that was rounded either way
+        return _on_average(reads, float(scale))
+    return _on_average([math.floor((i + first) * ratio) for i in range(ratio.denominator)], float(ratio))
 
 
-def _simplest_ratio(index: np.ndarray, reads: np.ndarray, n: int) -> Fraction | None:
-    """Return the fraction s of least denominator with floor(index * s) = reads; None if none is simple.
+def _on_average(reads: Sequence[int], step: float) -> tuple[AxisMap, Taps]:
+    """Return the map ``step`` apart that goes through the samples of a period on average, and these as taps."""
+    offset = (sum(reads) - step * sum(range(len(reads)))) / max(len(reads), 1)
+    return AxisMap(step, offset), [[(read, 1.0)] for read in reads]
 
-    The last of ``n`` samples is also what lies behind it reads.
-    """
+
+def _simplest_ratio(index: np.ndarray, reads: Sequence[int]) -> Fraction | None:
+    """Return the fraction s of least denominator with floor(index * s) = reads; None if none is simple."""
     twice = [(round(2 * float(i)), int(r)) for i, r in zip(index, reads, strict=True) if i > 0]
     low = max((Fraction(2 * r, i) for i, r in twice), default=Fraction(0))
-    high = min((Fraction(2 * r + 2, i) for i, r in twice if r < n - 1), default=None)
-    if high is None or low >= high:
+    high = min((Fraction(2 * r + 2, i) for i, r in twice), default=Fraction(1))
+    if low >= high:
         return None
     for denominator in range(1, _SIMPLE + 1):
-        numerator = -(-low.numerator * denominator // low.denominator)
-        if numerator > 0 and Fraction(numerator, denominator) < high:
+        numerator = max(-(-low.numerator * denominator // low.denominator), 1)
+        if Fraction(numerator, denominator) < high:
             return Fraction(numerator, denominator)
     return None
 
@@ -817,7 +829,18 @@ def resample(t: "Tracker", args: Args, out: Tensor) -> Layout:
     axes = out.ndim - 2
     names = {"linear": ("linear", "bilinear", "trilinear")[axes - 1], "cubic": "bicubic", "cubic-banded": "bicubic"}
     kernel: str = args["kernel"]
-    return t.resize(args["input"], out, names.get(kernel, kernel), None, maps)
+    taps: list[Taps] | None = None
+    if kernel.startswith("nearest"):
+        found = [_nearest_at(kernel, axis_map, out.shape[2 + i]) for i, axis_map in enumerate(maps)]
+        maps, taps = [axis_map for axis_map, _ in found], [reads for _, reads in found]
+    return t.resize(args["input"], out, names.get(kernel, kernel), None, maps, taps)
+
+
+def _nearest_at(kernel: str, axis_map: AxisMap, size: int) -> tuple[AxisMap, Taps]:
+    """Return the same of the samples that ``ops.resize`` takes at ``axis_map``, those beyond the border too."""
+    period = min(Fraction(axis_map.scale).limit_denominator(_SIMPLE).denominator, size)
+    half = 0.5 if kernel == "nearest-exact" else 0.0
+    return _on_average([math.floor(axis_map(i) + half + SNAP) for i in range(period)], axis_map.scale)
 
 
 @rule("grid_sampler_2d", "grid_sampler", "cudnn_grid_sampler", "_grid_sampler_2d_cpu_fallback", ends=True)

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils.weak import WeakIdKeyDictionary
 
 TIGHT = 1e-3  # input pixels, where no border was read
+MANY = 16  # channels, or other entries that no position depends on, that are compared
 LOOSE = 0.3  # of the spacing of evidence, in the middle of an axis of which no sample is free of the border
 
 
@@ -58,7 +59,6 @@ class Findings:
 
     networks: int = 0
     tensors: int = 0
-    elements: int = 0
     loose: int = 0
     meetings: int = 0
     finals: int = 0
@@ -69,7 +69,7 @@ class Findings:
     def __str__(self):
         return (
             f"{self.networks} networks, {self.tensors} tensors ({self.loose} of them in the middle alone), "
-            f"{self.elements} elements, {self.meetings} meetings, {self.finals} predictions; "
+            f"{self.meetings} meetings, {self.finals} predictions; "
             f"{len(self.errors)} silent errors; said: {dict(self.said)}; behind what was said: {dict(self.excused)}"
         )
 
@@ -92,6 +92,7 @@ class Moments(TorchDispatchMode):
         self._weights = WeakIdKeyDictionary()
         self._chosen = {}
         self._slack = 0.0
+        self._uneven = 0.0  # of samples that are repeated, where they are compared on average
         self._count = 0
 
     def start(self, image):
@@ -127,10 +128,11 @@ class Moments(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         tensors = list(_tensors((args, kwargs)))
-        companions = {id(x): self.of(x) for x in tensors}
-        carried = [x for x in tensors if companions[id(x)] is not None and _alive(companions[id(x)])]
-        # What a write in place reads is there before it runs.
-        before = {id(x): companions[id(x)].clone() for x in carried} if func._schema.is_mutable else companions
+        with _disable_current_modes():  # the tracker follows the network alone
+            companions = {id(x): self.of(x) for x in tensors}
+            carried = [x for x in tensors if companions[id(x)] is not None and _alive(companions[id(x)])]
+            # What a write in place reads is there before it runs.
+            before = {id(x): companions[id(x)].clone() for x in carried} if func._schema.is_mutable else companions
         met = len(self.tracker.trace.meetings)
         said = self._said()
         out = func(*args, **kwargs)
@@ -188,6 +190,7 @@ class Moments(TorchDispatchMode):
             companion = _mean(companions[id(carried[0])], named.get("dim"), out)
         elif name == "roll":
             companion = _rolled(companions[id(carried[0])], named["shifts"], named["dims"])
+            self._slack = max(self._slack, self._uneven)  # how long an axis of repeated samples is
         elif name in ("topk", "sort", "median", "kthvalue", "cummax", "cummin"):
             if len(outputs) < 2:
                 return
@@ -298,7 +301,7 @@ class Moments(TorchDispatchMode):
                 if Fraction(n, size).limit_denominator(2) != Fraction(n, size) or scale != n / size:
                     # No short window of outputs repeats the same samples equally often.
                     part = 0.5 if size < 16 or n < 8 else 0.6 * scale
-                    self._slack = max(self._slack, part * _step(companions[id(source)], 2 + axis))
+                    self._uneven = max(self._uneven, part * _step(companions[id(source)], 2 + axis))
             cut = (reads < reach - 1e-6) | (reads > n - 1 - reach + 1e-6)
             # Scaling leaves the position as it is and tells that a sample was repeated.
             companion = companion * torch.where(cut, 0.5, 1.0).reshape(-1, *[1] * (axes - 1 - axis))
@@ -443,10 +446,10 @@ class Moments(TorchDispatchMode):
                 if not all(any(d.moves_along(axis) for d in x.dims) for x in (layout, own)):
                     matching &= offset is None
                     continue
-                tolerance = self._tolerance(layout, axis)
+                tolerance = self._tolerance(layout, axis) + self._uneven
                 found = _profile(piece, expected[axis], axis, whole=True)
                 if found is None:
-                    tolerance = self._tolerance(layout, axis, loose=True)
+                    tolerance = self._tolerance(layout, axis, loose=True) + self._uneven
                     found = _middle(piece, expected[axis], axis, self.size)
                     if found is None:
                         continue
@@ -465,7 +468,7 @@ class Moments(TorchDispatchMode):
             self.findings.meetings += 1
             if meeting is not None and not any(matches):
                 self._error(f"meeting:{name}", f"no operand lies at {meeting.y} {meeting.x}", out)
-        if not any(agrees) and not self._slack:
+        if not any(agrees) and not self._slack and not self._uneven:
             self._error(f"meeting:{name}", "the result is at none of its operands", out)
         return agrees if any(agrees) else matches if name == "cat" else [True] * len(agrees)
 
@@ -480,13 +483,15 @@ class Moments(TorchDispatchMode):
         if companion is None or not _alive(companion) or out.ndim == 0:
             return
         layout = self.tracker.of(out)
+        every = _expected(layout, self._chosen)
+        companion = _some(companion, layout)
         for axis in (0, 1):
             moving = [d for d in layout.dims if d.moves_along(axis)]
             if not moving:
                 if self._moves(companion, axis):
                     self._error(f"lost:{name}", f"axis {axis} of {tuple(out.shape)}", out)
                 continue
-            expected = _expected(layout, self._chosen)[axis]
+            expected = every[axis]
             found = _profile(companion, expected, axis)
             loose = found is None
             if loose:
@@ -494,12 +499,12 @@ class Moments(TorchDispatchMode):
                 if found is None:
                     continue
             offsets = found[0]
-            off = _off(*found)
+            phased = any(atom.phases for d in moving for part in d.parts for atom in part)
+            off = float(found[0].abs().max()) + found[1] if phased else _off(*found)  # one by one, or on average
             if axis == 0:
                 self.findings.tensors += 1
                 self.findings.loose += loose
-            self.findings.elements += len(offsets)
-            if off > self._tolerance(layout, axis, loose):
+            if off > self._tolerance(layout, axis, loose) + (0.0 if phased and not loose else self._uneven):
                 few = [round(float(v), 3) for v in offsets[:4]]
                 self._error(f"position:{name}", f"axis {axis} of {tuple(out.shape)}: off by {off:.3f} {few}", out)
                 # Everything behind it would be off, too.
@@ -574,6 +579,15 @@ def _free(mass):
 
 def _alive(companion):
     return companion[0].numel() > 0 and float(companion[0].max()) > 1e-12
+
+
+def _some(companion, layout):
+    """Leave out entries of long dimensions that no position depends on, as channels; the first and the last stay."""
+    for i, dim in enumerate(layout.dims):
+        if not dim.placed and dim.size > MANY:
+            index = torch.linspace(0, dim.size - 1, MANY).round().long()
+            companion = companion.index_select(1 + i, index)
+    return companion
 
 
 def _mean(companion, dims, out=None, keepdim=None):
@@ -661,12 +675,15 @@ def _varies(companion, dim):
 
 
 def _step(companion, dim):
-    """Return the spacing of samples along one dimension."""
-    position = companion[1:] / companion[:1].clamp(min=1e-12)
-    d = position.narrow(1 + dim, 1, companion.shape[1 + dim] - 1) - position.narrow(
-        1 + dim, 0, companion.shape[1 + dim] - 1
-    )
-    return max(float(line[torch.isfinite(line)].abs().median()) for line in d) if d.numel() else 0.0
+    """Return the spacing of samples along one dimension, of those that have a position."""
+    lines = _steps(companion[1:] / companion[:1].where(companion[:1] > 1e-9, torch.nan), dim)
+    return max((float(line[line.isfinite()].abs().median()) for line in lines if line.isfinite().any()), default=0.0)
+
+
+def _steps(position, dim):
+    """Return from one sample to the next along one dimension."""
+    n = position.shape[1 + dim]
+    return position.narrow(1 + dim, 1, n - 1) - position.narrow(1 + dim, 0, n - 1)
 
 
 def _ripple(companion, dim):
@@ -727,7 +744,10 @@ def _line(dim, axis, smooth):
             lines.append(part[0].origin[axis] + part[0].step[axis] * at)
             continue
         for atom in part:
-            own = atom.origin[axis] + atom.step[axis] * torch.arange(atom.size, dtype=torch.float64)
+            at = torch.arange(atom.size, dtype=torch.float64)
+            if atom.phases and not smooth:
+                at += torch.tensor(atom.phases, dtype=torch.float64)[torch.arange(atom.size) % len(atom.phases)]
+            own = atom.origin[axis] + atom.step[axis] * at
             line = (line[:, None] + own).flatten()
         lines.append(line if not moves or any(atom.step[axis] for atom in part) else line * torch.nan)
     return torch.cat(lines)
@@ -747,6 +767,9 @@ def _profile(companion, expected, axis, whole=False):
     mass, moment = (t.reshape(t.shape[0], -1) for t in rows)
     free = _free(mass) & ~where.isnan()
     off = torch.where(free, moment / mass.clamp(min=0.1) - where, 0.0)
+    if not whole and float(off.abs().max()) < TIGHT / 2:
+        at = where[0, free.any(0)]
+        return (off.amax(0)[free.any(0)], 0.0) if len(at) > 1 and float(at.max() - at.min()) > 1e-4 else None
     total, count = off.sum(0), free.sum(0)
     values, inverse = torch.unique((where[0].nan_to_num() * 1e4).round(), return_inverse=True)
     if len(values) < len(inverse):

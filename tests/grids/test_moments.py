@@ -22,6 +22,7 @@ from .random_networks import RandomNetwork
 
 HEAVY = {"san"}
 EXACT = {"beit", "bisenetv2", "ddrnet", "mae", "pidnet", "pspnet", "segformer", "sem_fpn", "stdc", "swin", "unet"}
+ODD = (557, 565, 977, 1177, 1940, 1965)  # seeds of samples that are repeated unevenly, cut, unfolded and put together
 SIZES = [32, 32, 32, 32, 33, 33, 40, 40, 48, 48, 64, 65, 128]
 
 
@@ -49,7 +50,7 @@ def compare(seed, findings, registered=False):
 def test_random_networks():
     findings, start = Findings(), time.process_time()
     drawn = set()
-    for seed in range(500):
+    for seed in (*range(500), *ODD):
         drawn.update(compare(seed, findings).drawn)
     print(f"\n{findings}; {len(drawn)} idioms; {time.process_time() - start:.0f} s")
     assert findings.errors == []

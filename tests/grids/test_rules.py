@@ -231,20 +231,73 @@ def test_factors_that_pytorch_ignores(mode, axes, antialias, channels, last):
             )
 
 
-def test_pixel_shuffle_and_nearest_on_average_over_the_phases():
-    for function in (
-        lambda x: F.pixel_shuffle(x.expand(1, 4, HEIGHT, WIDTH), 2),
-        lambda x: F.interpolate(x, scale_factor=2, mode="nearest"),
-        lambda x: F.interpolate(x, scale_factor=4, mode="nearest-exact"),
-        lambda x: F.interpolate(x, (HEIGHT, 48), mode="nearest"),
-        lambda x: F.interpolate(x, (HEIGHT, 24), mode="nearest"),
-        lambda x: F.interpolate(x, (HEIGHT, 18), mode="nearest-exact"),
-        lambda x: F.interpolate(x, (HEIGHT, 24), mode="nearest-exact"),
-    ):
-        layout, _ = tracked(function, HEIGHT, WIDTH)
-        values = measured(function, HEIGHT, WIDTH, 1)[0, 0]
-        error = values[0] - torch.tensor([layout.at((0, 0, 0, j))[1] for j in range(layout.shape[3])])
-        assert float(error.mean()) == pytest.approx(0, abs=1e-9)
+def test_pixel_shuffle_on_average_over_the_phases():
+    def function(x):
+        return F.pixel_shuffle(x.expand(1, 4, HEIGHT, WIDTH), 2)
+
+    layout, _ = tracked(function, HEIGHT, WIDTH)
+    error = measured(function, HEIGHT, WIDTH, 1)[0, 0, 0] - torch.tensor([at[1] for at in places(layout.dims[3])])
+    assert float(error.mean()) == pytest.approx(0, abs=1e-9)
+
+
+def places(dim, phases=False):
+    return [dim.at(i, phases) for i in range(dim.size)]
+
+
+def assert_samples(function, width):
+    """Every output along x is the very sample that the layout tells; on average they lie where its grid says."""
+    layout, trace = tracked(function, 3, width)
+    assert not trace.notes and not trace.unknown
+    dim, values = layout.dims[3], measured(function, 3, width, 1)[0, 0, 0]
+    claimed = torch.tensor([[at[1] for at in places(dim, phases)] for phases in (False, True)], dtype=torch.float64)
+    free = (claimed[1] >= 0) & (claimed[1] <= width - 1)  # what lies behind the border reads the last sample
+    assert float((claimed[1] - values)[free].abs().max()) < 1e-6
+    whole = dim.size // max(len(dim.parts[0][0].phases), 1) * len(dim.parts[0][0].phases)
+    if whole:
+        assert float((claimed[0] - claimed[1])[:whole].mean()) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
+def test_nearest_samples(mode):
+    for n, size in itertools.product((2, 3, 8, 20), (1, 2, 3, 5, 8, 9, 12, 16, 17, 31, 46)):
+        assert_samples(lambda x, size=size: F.interpolate(x, (3, size), mode=mode), n)
+    for n, factor in itertools.product((2, 3, 17, 20), (0.3, 0.75, 1.3, 1.7, 2.3, 2 / 3, 4)):
+        for new in (None, True):
+            if int(n * factor):
+                assert_samples(
+                    lambda x, factor=factor, new=new: F.interpolate(
+                        x, scale_factor=(1, factor), mode=mode, recompute_scale_factor=new
+                    ),
+                    n,
+                )
+    maps = ["half_pixel", "align_corners", "asymmetric", (AxisMap(1, 0), AxisMap(0.53, 1.4))]
+    for n, size, coordinates in itertools.product((4, 7), (3, 5, 8), maps):
+        assert_samples(
+            lambda x, size=size, coordinates=coordinates: resize(x, (3, size), mode=mode, coordinates=coordinates), n
+        )
+
+
+@pytest.mark.parametrize(
+    ("width", "sizes"), [(17, (33, 59)), (29, (42, 55, 18)), (27, (41, 57, 14)), (25, (46, 53, 27))]
+)
+def test_nearest_samples_of_nearest_samples(width, sizes):
+    for mode in ("nearest", "nearest-exact"):
+
+        def function(x, mode=mode):
+            for size in sizes:
+                x = F.interpolate(x, (3, size), mode=mode)
+            return x
+
+        assert_samples(function, width)
+
+
+def test_bins_of_nearest_samples():
+    for size, bins in ((12, 4), (18, 6), (15, 3)):
+
+        def function(x, size=size, bins=bins):
+            return F.adaptive_avg_pool2d(F.interpolate(x, (3, size), mode="nearest"), (3, bins))
+
+        assert_samples(function, 6)
 
 
 def test_fold_is_the_inverse_of_unfold():

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
 from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from torch.nn.functional import interpolate
 
 from mmseg_resample.grids import audit, fake_tensors, follow, network_of
@@ -103,6 +105,63 @@ class Recorder(ResizePolicy):
 
 
 ASKED = []
+
+
+RESNET = dict(type="ResNetV1c", depth=18, stem_channels=8, base_channels=8, norm_cfg=BN)
+CE = dict(type="CrossEntropyLoss")
+OHEM = dict(type="OhemCrossEntropy", thres=0.9, min_kept=10)
+UPDATE = dict(
+    type="KernelUpdateHead", num_classes=4, num_ffn_fcs=2, num_heads=1, num_mask_fcs=1, feedforward_channels=8
+)
+UPDATE |= dict(in_channels=8, out_channels=8, conv_kernel_size=1, ffn_act_cfg=dict(type="ReLU", inplace=True))
+UPDATE |= dict(feat_transform_cfg=dict(conv_cfg=dict(type="Conv2d"), act_cfg=None))
+UPDATE |= dict(kernel_updator_cfg=dict(type="KernelUpdator", in_channels=8, feat_channels=8, out_channels=8))
+FCN = dict(type="FCNHead", in_channels=64, channels=8, num_convs=1, num_classes=4, norm_cfg=BN)
+SEVERAL = {
+    "pidnet": (
+        dict(type="PIDNet", channels=8, ppm_channels=8, num_stem_blocks=1, num_branch_blocks=1, norm_cfg=BN),
+        dict(type="PIDHead", in_channels=32, loss_decode=[CE, OHEM, dict(type="BoundaryLoss"), OHEM]),
+        3,
+    ),
+    "ddrnet": (
+        dict(type="DDRNet", channels=8, ppm_channels=8, norm_cfg=BN),
+        dict(type="DDRHead", in_channels=32, loss_decode=[OHEM, OHEM]),
+        2,
+    ),
+    "danet": (RESNET, dict(type="DAHead", in_channels=64, pam_channels=4), 3),
+    "knet": (
+        RESNET,
+        dict(type="IterativeDecodeHead", num_stages=2, kernel_generate_head=FCN, kernel_update_head=[UPDATE, UPDATE]),
+        3,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEVERAL)
+def test_all_logits_of_training_are_audited_and_exact(name, caplog):
+    backbone, head, count = SEVERAL[name]
+    init_default_scope("mmseg")
+    if name != "knet":
+        head = dict(head, channels=8, num_classes=4, norm_cfg=BN)
+    cfg = dict(type="EncoderDecoder", data_preprocessor=dict(type="SegDataPreProcessor"), backbone=backbone)
+    model = MODELS.build(ConfigDict(cfg, decode_head=head, auxiliary_head=dict(FCN, in_channels=32, in_index=2)
+                                    if backbone is RESNET else None))  # fmt: skip
+    size, labels = (64, 96), torch.zeros(1, 64, 96, dtype=torch.int64)
+    sample = SegDataSample(gt_sem_seg=PixelData(data=labels), gt_edge_map=PixelData(data=labels))
+    policy = Recorder(exact=True, sizes=[size])
+    policy.install(model.train())
+    assert not caplog.messages
+    ASKED.clear()
+    model(torch.rand(2, 3, *size), [sample, sample], mode="loss")
+    assert set(ASKED) == policy._in_training.calls
+    logits = {site: maps for site, maps in policy._in_training.exact.items() if site[0].endswith("head.logits")}
+    assert len([site for site in logits if "auxiliary" not in site[0]]) == count
+    assert {m for maps in logits.values() for m in maps} <= {
+        AxisMap(1 / 8, 0.0),
+        AxisMap(1 / 16, 0.0),
+        AxisMap(1 / 32, 0.0),
+    }
 
 
 @pytest.mark.slow

@@ -1,13 +1,14 @@
 """How mmseg's segmentors are run for an audit: heads resize their logits to the labels outside of ``forward``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.segmentors import BaseSegmentor
+from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from torch import Tensor, nn
 
 from ...grids import Network, network_of
+from ...grids.network import named_tensors
 from ...grids.sites import Site, Size
 from ...ops import PixelGrid, PixelModel
 
@@ -16,7 +17,8 @@ class SegmentorNetwork(Network):
     """mmseg's segmentors: features by ``extract_feat``, logits at the size of the image by ``encode_decode``.
 
     A head's resize of its logits to the labels goes by the head's path and ``.logits``, the step to the original image
-    by ``postprocess``.
+    by ``postprocess``. In training mode a head resizes all the logits that it returns then, as its loss does: branches
+    of PIDNet, DDRNet and DANet, stages of K-Net.
     """
 
     entrances = ("forward", "loss", "predict", "extract_feat", "encode_decode")
@@ -59,6 +61,9 @@ class SegmentorNetwork(Network):
     def run(self, model: Any, image: Tensor) -> Iterator[tuple[str, Tensor]]:
         size = tuple(image.shape[2:])
         meta = dict(img_shape=size, ori_shape=size, pad_shape=size, padding_size=[0, 0, 0, 0])
+        if model.training and isinstance(model, EncoderDecoder) and _judges_what_it_returns(model.decode_head):
+            yield from _run_in_training(model, image, meta)
+            return
         features = model.extract_feat(image)
         model.extract_feat = lambda _: features
         try:
@@ -91,3 +96,36 @@ def _auxiliary_heads(model: Any) -> list[Any]:
         return []
     heads = model.auxiliary_head
     return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+
+
+def _judges_what_it_returns(head: nn.Module) -> bool:
+    """Tell whether the head's loss takes whatever ``forward`` returns, several branches or stages too."""
+    return isinstance(head, BaseDecodeHead) and type(head).loss is BaseDecodeHead.loss
+
+
+def _run_in_training(model: Any, image: Tensor, meta: dict[str, Any]) -> list[tuple[str, Tensor]]:
+    """Run ``model.loss`` without labels: heads resize all their logits to the image, and compare them with nothing."""
+    outputs: list[tuple[str, Tensor]] = []
+
+    def without_labels(name: str, head: Any) -> Callable[..., dict[str, Tensor]]:
+        by = getattr(head, "kernel_generate_head", head)  # whose loss K-Net's is
+
+        def loss(features: Any, *_: Any) -> dict[str, Tensor]:
+            if _judges_what_it_returns(head):
+                maps = [logits for _, logits in named_tensors(head.forward(features)) if logits.ndim == 4]
+                outputs.extend((name, by.predict_by_feat(logits, [meta])) for logits in maps)
+            else:
+                outputs.append((name, head.predict(features, [meta], model.test_cfg)))
+            return {}
+
+        return loss
+
+    heads = [model.decode_head, *_auxiliary_heads(model)]
+    for i, head in enumerate(heads):
+        head.loss = without_labels("auxiliary_head" if i else "decode_head", head)
+    try:
+        model.loss(image, [])
+    finally:
+        for head in heads:
+            del head.loss
+    return outputs
