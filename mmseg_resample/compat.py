@@ -211,8 +211,9 @@ def find_packages_by_module() -> None:
     """Let mmengine resolve ``mmseg::`` (and ``mmdet::`` ...) in configs by importable module.
 
     Needed by mmengine up to 0.10.7, which asks ``pkg_resources``, until mmengine 0.11: setuptools no longer has it from
-    82 on, and warns of it and takes a tenth of a second where it does; and by every mmengine where mmseg comes from a distribution that is not called
-    ``mmsegmentation`` (onedl-mmsegmentation, a folder on PYTHONPATH), because mmengine looks for that name.
+    82 on, and where it does it warns of it and takes a tenth of a second; and by every mmengine where mmseg comes from
+    a distribution that is not called ``mmsegmentation`` (onedl-mmsegmentation, a folder on PYTHONPATH), because
+    mmengine looks for that name.
     """
     from mmengine.utils import package_utils
 

@@ -41,14 +41,33 @@ def _normalised(input: FakeTensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return _like(input), statistics, statistics
 
 
-def _convolved(input: FakeTensor, weight: Tensor, *args: Any) -> Tensor:
-    convolution = torch.ops.aten.convolution.default
-    plain = isinstance(weight, FakeTensor) and input.is_contiguous() and weight.is_contiguous()
-    if not plain or input.fake_device != weight.fake_device:
-        return convolution(input, weight, *args)
-    with in_kernel_invocation_manager(input.fake_mode):
-        out = convolution(input, weight, *args)
-    return FakeTensor(input.fake_mode, out, input.fake_device)
+def _convolved(
+    input: FakeTensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Tensor:
+    windows = zip(input.shape[2:], weight.shape[2:], stride, padding, dilation, strict=False)
+    size = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in windows]
+    plain = (
+        (not transposed and len(size) == input.ndim - 2 == weight.ndim - 2 and min(size) > 0)
+        and (input.shape[1] == weight.shape[1] * groups and (bias is None or bias.shape == weight.shape[:1]))
+        and all(
+            isinstance(x, FakeTensor) and x.fake_device == input.fake_device for x in (weight, bias) if x is not None
+        )
+        and input.dtype == weight.dtype
+        and input.is_contiguous()
+        and weight.is_contiguous()
+    )
+    if plain:
+        return _like(input, [input.shape[0], weight.shape[0], *size])
+    arguments = bias, stride, padding, dilation, transposed, output_padding, groups
+    return torch.ops.aten.convolution.default(input, weight, *arguments)
 
 
 def _detached(input: FakeTensor) -> Tensor:
@@ -73,7 +92,7 @@ _CPU = torch.device("cpu")
 
 class _Shortcuts(TorchDispatchMode):
     """Exceptions to fake tensors: small tables (drop rates, indices) stay real, since constructors read numbers off
-    them; and operators whose output has a known shape skip the decompositions and the bookkeeping that would find it."""
+    them; and operators whose output has a known shape skip the decompositions and bookkeeping that would find it."""
 
     def __init__(self, mode: FakeTensorMode) -> None:
         super().__init__()
