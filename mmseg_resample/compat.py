@@ -7,6 +7,8 @@ need it and until when, and does nothing where it is not needed. ``apply`` calls
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -30,6 +32,7 @@ __all__ = [
     "read_checkpoints_as_data",
     "require_mmseg",
     "require_mmseg_models",
+    "scripting_postponed",
 ]
 
 
@@ -114,6 +117,23 @@ def _describe(module: str) -> str:
     return f"{module} from " + (" and ".join(f"{name} {metadata.version(name)}" for name in names) or "a bare folder")
 
 
+@contextmanager
+def scripting_postponed() -> Iterator[None]:
+    """Leave in Python what is imported inside and asks to be compiled by TorchScript. ``PYTORCH_JIT`` goes before.
+
+    Needed as long as mmengine imports ``torch.distributed.optim``, which compiles eight optimizers as it is imported:
+    half a second, for a command that trains nothing.
+    """
+    if not torch.jit._state._enabled or "PYTORCH_JIT" in os.environ:
+        yield
+        return
+    torch.jit._state.disable()
+    try:
+        yield
+    finally:
+        torch.jit._state.enable()
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # mmcv without compiled operators
 
@@ -190,17 +210,17 @@ _IN_PYTORCH: dict[str, Any] = {"psamask_forward": _psamask_forward, "psamask_bac
 def find_packages_by_module() -> None:
     """Let mmengine resolve ``mmseg::`` (and ``mmdet::`` ...) in configs by importable module.
 
-    Needed by mmengine up to 0.10.7, which asks ``pkg_resources``, where setuptools no longer has it (82 and later),
-    until mmengine 0.11; and by every mmengine where mmseg comes from a distribution that is not called
-    ``mmsegmentation`` (onedl-mmsegmentation, a folder on PYTHONPATH), because mmengine looks for that name.
+    Needed by mmengine up to 0.10.7, which asks ``pkg_resources``, until mmengine 0.11: setuptools no longer has it from
+    82 on, and where it does it warns of it and takes a tenth of a second; and by every mmengine where mmseg comes from
+    a distribution that is not called ``mmsegmentation`` (onedl-mmsegmentation, a folder on PYTHONPATH), because
+    mmengine looks for that name.
     """
     from mmengine.utils import package_utils
 
     if package_utils.is_installed is _is_installed:
         return
     asks_pkg_resources = "pkg_resources" in package_utils.is_installed.__code__.co_names
-    can_ask = not asks_pkg_resources or importlib.util.find_spec("pkg_resources") is not None
-    if can_ask and _distribution("mmsegmentation") is not None:
+    if not asks_pkg_resources and _distribution("mmsegmentation") is not None:
         return
     for name, replacement in {
         "is_installed": _is_installed,

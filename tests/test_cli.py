@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 import mmseg_resample
 from mmseg_resample import __version__, cli
@@ -80,6 +81,25 @@ SHOW = "print('torch' in sys.modules and 'SFNetHead' in __import__('mmseg.regist
 def test_everybody_but_our_commands_registers_on_import(start, said):
     done = python(*start)
     assert done.stdout.split() == said, done.stderr
+
+
+@pytest.mark.skipif(torch.__version__ < "2.6", reason="`resize` is under torch.compiler.disable there")
+def test_importing_the_package_imports_no_compiler():
+    """It takes as long as half of torch."""
+    done = python("-c", "import sys, mmseg_resample\nprint('torch._dynamo' in sys.modules)")
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_functions_are_opaque_and_constant_to_compilers_as_pytorch_makes_them():
+    from mmseg_resample.ops import _check
+
+    def function() -> None: ...
+
+    def constant() -> None: ...
+
+    assert vars(_check.constant(function)) == vars(torch.compiler.assume_constant_result(constant)) != {}
+    seen = _check.opaque(lambda: _check.is_compiling())
+    assert torch.compile(lambda: seen(), backend="eager")() is False
 
 
 @pytest.mark.parametrize(

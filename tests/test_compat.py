@@ -90,6 +90,21 @@ def test_apply_twice_changes_nothing():
     assert state() == before
 
 
+# TorchScript
+
+
+@pytest.mark.parametrize(("wish", "inside"), [(None, False), ("1", True), ("0", False)])
+def test_scripting_is_postponed_unless_the_user_says_otherwise(wish, inside, monkeypatch):
+    if wish is not None:
+        monkeypatch.setenv("PYTORCH_JIT", wish)
+    out = python(
+        "import torch\nfrom mmseg_resample.compat import scripting_postponed\n"
+        "def script(): return isinstance(torch.jit.script(torch.nn.ReLU()), torch.jit.ScriptModule)\n"
+        "with scripting_postponed(): print(script())\nprint(script())"
+    )
+    assert out.split()[-2:] == [str(inside), str(wish != "0")]
+
+
 # mmcv.ops
 
 

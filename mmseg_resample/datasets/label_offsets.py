@@ -16,7 +16,7 @@ from .wrapped import walk
 _DRAWS = 8  # sizes drawn from a random resize
 _RESIZES = ("Resize", "Mosaic")
 _BORDER = 0.1  # share of each side left out: edges repeat there
-_STEP = 7  # of the lines along which positions grow, all the same but for mosaics
+_STEP = 29  # of the lines along which positions grow, all the same but for mosaics
 
 
 def label_offsets(cfg: Config, seed: int = 0) -> list[LabelOffset]:

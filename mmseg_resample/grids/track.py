@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -459,6 +459,7 @@ def _grid(layout: Layout) -> PixelGrid | None:
         return None
 
 
+@cache
 def _is_pointwise(func: Any) -> bool:
     """Tagged as such, or the in-place form of one that is."""
     if torch.Tag.pointwise in func.tags:
@@ -470,15 +471,16 @@ def _is_pointwise(func: Any) -> bool:
 
 def _named(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the operator's arguments by name, defaults included."""
-    named = {}
-    for i, argument in enumerate(func._schema.arguments):
-        if i < len(args):
-            named[argument.name] = args[i]
-        elif argument.name in kwargs:
-            named[argument.name] = kwargs[argument.name]
-        elif argument.has_default_value():
-            named[argument.name] = argument.default_value
-    return named
+    names, defaults = _signature(func)
+    given = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+    return {name: given[name] for name in names if name in given}
+
+
+@cache
+def _signature(func: Any) -> tuple[list[str], dict[str, Any]]:
+    """Return the names of an operator's arguments, and the defaults of those that have one."""
+    arguments = func._schema.arguments
+    return [a.name for a in arguments], {a.name: a.default_value for a in arguments if a.has_default_value()}
 
 
 def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:

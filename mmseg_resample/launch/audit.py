@@ -125,7 +125,10 @@ def _audit_config(args: argparse.Namespace) -> "Audit":
             f"{' '.join(args.arguments)}: a config takes no arguments. Use --cfg-options, or name a network by "
             f"module:callable."
         )
-    register()
+    from mmseg_resample.compat import scripting_postponed
+
+    with scripting_postponed():
+        register()
     from .auditing import audit_config, input_size
 
     cfg = launch.load_config(args.config, options=args.cfg_options)

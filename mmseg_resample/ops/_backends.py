@@ -106,7 +106,7 @@ def named(op: str, backend: str, input: Tensor | None) -> str:
     return wish if wish in kernels and (input is None or _runs_on(wish, input.device.type)) else "auto"
 
 
-@torch.compiler.assume_constant_result  # torch 2.1 cannot compile a look into the environment
+@_check.constant  # torch 2.1 cannot compile a look into the environment
 def _wish() -> str:
     return os.environ.get("MMSEG_RESAMPLE_BACKEND", "")
 

@@ -1,6 +1,6 @@
 """Argument checks shared by the public ops, and the wording of their errors: ``op: expected X, got Y`` and the fix.
 
-Checks of what is installed are made ``once``.
+Checks of what is installed are made ``once``. ``opaque`` and ``constant`` tell compilers what to look into.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,6 +15,9 @@ from ..suggest import did_you_mean
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # there from torch 2.2 on
+
+# `torch.compiler.disable`, but the compiler, which takes a second, is imported with the first call. Optimizers have it.
+opaque = torch._disable_dynamo
 
 
 def one_of(op: str, name: str, value: Any, names: tuple[str, ...]) -> None:
@@ -57,11 +60,17 @@ def floating(op: str, name: str, tensor: Tensor) -> None:
         raise TypeError(f"{op}: expected {name} of a floating dtype, got {tensor.dtype}. Convert it with .float().")
 
 
+def constant(function: _Function) -> _Function:
+    """Mark ``function`` as ``torch.compiler.assume_constant_result`` does, without importing the compiler for it."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 def once(function: _Function) -> _Function:
     """Keep the result; a compiler that traces an op calls ``function`` and goes on with the value that it returns."""
     cached = lru_cache(function)
 
-    @torch.compiler.assume_constant_result
+    @constant
     @wraps(function)
     def call(*args: Any) -> Any:
         return cached(*args)

@@ -30,7 +30,7 @@ class Segmentation(NamedTuple):
     confusion: Tensor | None
 
 
-@torch.compiler.disable  # a loop over rows: compiled, it would be unrolled
+@_check.opaque  # a loop over rows: compiled, it would be unrolled
 def resize_argmax(
     logits: Tensor,
     size: int | Sequence[int],

@@ -16,7 +16,7 @@ _REDUCTIONS = get_args(Reduction)
 _EPS = torch.finfo(torch.float32).eps  # mmseg adds it to divisors
 
 
-@torch.compiler.disable  # a loop over rows: compiled, it would be unrolled
+@_check.opaque  # a loop over rows: compiled, it would be unrolled
 def resize_cross_entropy(
     logits: Tensor,
     target: Tensor,

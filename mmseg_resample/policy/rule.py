@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
-import torch
-
 from ..grids import Site
 from ..ops import Coordinates, Mode, _check
 
@@ -74,7 +72,7 @@ class Rule:
         return by_path and by_size and _matches(mode, self.mode)
 
 
-@torch.compiler.assume_constant_result  # compilers cannot see through fnmatch
+@_check.constant  # compilers cannot see through fnmatch
 def _matches(name: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern)
 

@@ -178,7 +178,7 @@ def is_plain(x: Any) -> bool:
     return type(x) is Tensor and not torch.jit.is_tracing()
 
 
-@torch.compiler.disable  # a compiled call would be traced past the cache
+@torch._disable_dynamo  # a compiled call would be traced past the cache
 def say_once(message: str) -> None:
     _say(message)
 
