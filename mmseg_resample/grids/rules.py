@@ -764,7 +764,7 @@ def _interpolation(name: str) -> Rule:
         for axis in range(axes):
             n, size = source.shape[2 + axis], out.shape[2 + axis]
             if mode.startswith("nearest"):
-                axis_map, reads = _nearest(mode, n, size, factors[axis], out.device.type == "cpu")
+                axis_map, reads = _nearest(mode, n, size, factors[axis])
                 maps.append(axis_map)
                 taps.append(reads)
             else:
@@ -776,13 +776,11 @@ def _interpolation(name: str) -> Rule:
     return interpolation
 
 
-def _nearest(mode: str, n: int, size: int, factor: float | None, cpu: bool) -> tuple[AxisMap, Taps]:
+def _nearest(mode: str, n: int, size: int, factor: float | None) -> tuple[AxisMap, Taps]:
     """Return where the samples that ``F.interpolate`` takes lie on average, and which ones a period of outputs reads.
 
     The simplest ratio that reads the same samples tells it: 17 samples resized to 33 are read at floor(j / 2).
     """
-    if cpu and mode == "nearest" and size in (n, 2 * n):  # CPUs copy and repeat, whatever the factor
-        factor = None
     scale = np.float32(n / size) if factor is None else np.float32(1 / factor)  # as PyTorch's kernels have it
     first = Fraction(0 if mode == "nearest" else 1, 2)
     index = np.arange(size, dtype=np.float32) + np.float32(first)

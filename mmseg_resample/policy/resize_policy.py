@@ -212,7 +212,7 @@ class ResizePolicy:
         found = self._paddings.get((height, width))
         return self._find_padding((height, width)) if found is None else found
 
-    @torch.compiler.disable
+    @_check.opaque
     def _find_padding(self, size: Size) -> Padding:
         if self.pad is None or self._audit is None:
             return Padding()

@@ -134,7 +134,7 @@ def open_study(root: Path, description: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Stored:
-    """What is stored of a run, all of it looked at once.
+    """Files stored of a run, all of them looked at once.
 
     Attributes:
         run: the run.

@@ -111,7 +111,7 @@ class Interaction:
 
 @dataclass(frozen=True)
 class Declared:
-    """What came of a declared comparison.
+    """Result of a declared comparison.
 
     Attributes:
         subject: what is compared, and how it was tested.
