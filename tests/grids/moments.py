@@ -385,10 +385,11 @@ class Moments(TorchDispatchMode):
             layout = self.tracker.of(out)
             expected = _expected(layout, self._chosen, smooth=True)
             narrow = [e.select(index, 0).unsqueeze(index) for e in expected]
-            ok = self._judge_meeting("cat", pieces, layout, narrow, tensors, out)
+            ok = self._judge_meeting("cat", [_some(p, layout) for p in pieces], layout, narrow, tensors, out)
             pieces = [p if keep else p * 0 for p, keep in zip(pieces, ok, strict=True)]
             self._sources = [x for x, keep in zip(tensors, ok, strict=True) if keep and self.tracker.of(x).spatial]
-        ripples = [max(_ripple(p, i) for i in range(out.ndim)) for p in pieces if _alive(p)]
+        some = [_some(p, self.tracker.of(out)) for p in pieces]
+        ripples = [max(_ripple(p, i) for i in range(out.ndim)) for p in some if _alive(p)]
         if ripples and max(ripples) - min(ripples) > TIGHT:  # how much of each the next layer takes is for it to learn
             self._slack = max(self._slack, max(ripples) / 4)
         return torch.cat(pieces, 1 + index)
@@ -409,15 +410,16 @@ class Moments(TorchDispatchMode):
         recorded = len(self.tracker.trace.meetings) > met
         claims = _expected(layout, self._chosen, smooth=True)
         operands = [carried[i] for i in placed]
-        ok = self._judge_meeting(name, [shaped[i] for i in placed], layout, claims, operands, out, recorded)
+        some = {i: _some(shaped[i], layout) for i in placed}
+        ok = self._judge_meeting(name, list(some.values()), layout, claims, operands, out, recorded)
         good = [i for i, keep in zip(placed, ok, strict=True) if keep] or placed[:1]
         # Of those that agree, the one that has read the border least.
 
         def off(i):
-            found = [_profile(shaped[i], claims[axis], axis) for axis in (0, 1)]
+            found = [_profile(some[i], claims[axis], axis) for axis in (0, 1)]
             return round(sum(_off(*f) for f in found if f is not None), 3)
 
-        best = min(good, key=lambda i: (self._is_tainted(carried[i]), off(i), -float(shaped[i][0].sum())))
+        best = min(good, key=lambda i: (self._is_tainted(carried[i]), off(i), -float(some[i][0].sum())))
         self._sources = [carried[best]]
         result = shaped[best]
         for axis in (0, 1):  # rows of one operand and columns of another span a plane
@@ -584,8 +586,8 @@ def _alive(companion):
 def _some(companion, layout):
     """Leave out entries of long dimensions that no position depends on, as channels; the first and the last stay."""
     for i, dim in enumerate(layout.dims):
-        if not dim.placed and dim.size > MANY:
-            index = torch.linspace(0, dim.size - 1, MANY).round().long()
+        if not dim.placed and companion.shape[1 + i] > MANY:
+            index = torch.linspace(0, companion.shape[1 + i] - 1, MANY).round().long()
             companion = companion.index_select(1 + i, index)
     return companion
 
@@ -759,6 +761,12 @@ def _profile(companion, expected, axis, whole=False):
     None where less than two positions are free of the border. ``whole``: where everything at a position is.
     """
     mass, moment = companion[0], companion[1 + axis]
+    if not whole:
+        free = _free(mass) & ~expected.isnan()
+        worst = torch.where(free, moment / mass - expected, 0.0).abs().max()
+        if float(worst) < TIGHT / 2:
+            low, high = (torch.where(free, expected, end) for end in (torch.inf, -torch.inf))
+            return (worst[None], 0.0) if float(high.max() - low.min()) > 1e-4 else None
     kept = [i for i in range(mass.ndim) if expected.shape[i] > 1 or mass.ndim == 1]
     order = [i for i in range(mass.ndim) if i not in kept] + kept
     rows = [t.permute(order).reshape(-1, *(mass.shape[i] for i in kept)) for t in (mass, moment)]
@@ -767,9 +775,10 @@ def _profile(companion, expected, axis, whole=False):
     mass, moment = (t.reshape(t.shape[0], -1) for t in rows)
     free = _free(mass) & ~where.isnan()
     off = torch.where(free, moment / mass.clamp(min=0.1) - where, 0.0)
-    if not whole and float(off.abs().max()) < TIGHT / 2:
-        at = where[0, free.any(0)]
-        return (off.amax(0)[free.any(0)], 0.0) if len(at) > 1 and float(at.max() - at.min()) > 1e-4 else None
+    if whole and float(off.abs().max()) < TIGHT / 2:
+        count = free.sum(0)
+        at = where[0, (count == count.max()) & (count > 0)]
+        return (off.abs().amax()[None], 0.0) if len(at) > 1 and float(at.max() - at.min()) > 1e-4 else None
     total, count = off.sum(0), free.sum(0)
     values, inverse = torch.unique((where[0].nan_to_num() * 1e4).round(), return_inverse=True)
     if len(values) < len(inverse):

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from torch.overrides import TorchFunctionMode
 
 from mmseg_resample import exact
 from mmseg_resample.grids import Tracker, network_of
@@ -21,7 +22,8 @@ from .moments import Findings, Moments, Silent
 from .random_networks import RandomNetwork
 
 HEAVY = {"san"}
-EXACT = {"beit", "bisenetv2", "ddrnet", "mae", "pidnet", "pspnet", "segformer", "sem_fpn", "stdc", "swin", "unet"}
+# In swin the head is that of upernet and samples lie as in beit; mae has the neck and the head of beit.
+EXACT = {"beit", "bisenetv2", "ddrnet", "pidnet", "pspnet", "segformer", "sem_fpn", "stdc", "unet", "upernet"}
 ODD = (557, 565, 977, 1177, 1940, 1965)  # seeds of samples that are repeated unevenly, cut, unfolded and put together
 SIZES = [32, 32, 32, 32, 33, 33, 40, 40, 48, 48, 64, 65, 128]
 
@@ -33,7 +35,7 @@ def compare(seed, findings, registered=False):
     torch.manual_seed(seed)
     network = RandomNetwork(seed)
     if registered:
-        network = exact(network)
+        network = exact(network, sizes=[size])
     findings.networks += 1
     image = torch.rand(1, 3, *size, dtype=torch.float64)
     with torch.no_grad(), Tracker() as tracker, Moments(tracker, findings, f"{seed} {network.drawn}") as moments:
@@ -85,6 +87,15 @@ def test_the_oracle_notices_rules_that_are_wrong(monkeypatch, rule):
     assert len(findings.errors) > 3
 
 
+class Unweighted(TorchFunctionMode):
+    """Draws no random weights, which take a tenth of the time and move nothing."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.Tensor.uniform_, torch.Tensor.normal_):
+            return args[0].fill_(0.01)
+        return func(*args, **(kwargs or {}))
+
+
 def family(folder, size=(96, 128)):
     """Build the plainest config of a family, at a size that the config's fixed embeddings are made for."""
     cfg = Config.fromfile(representative(folder))
@@ -96,17 +107,14 @@ def family(folder, size=(96, 128)):
     backbone.pop("init_cfg", None)
     if backbone.get("type") in ("BEiT", "MAE"):
         backbone["img_size"] = size
-    return MODELS.build(model).eval()
+    with Unweighted():
+        return MODELS.build(model).eval()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("folder", "registered"),
-    [pytest.param(folder, False, id=folder.name) for folder in FAMILIES]
-    + [pytest.param(folder, True, id=f"{folder.name}-exact") for folder in FAMILIES if folder.name in EXACT],
-)
-def test_families(folder, registered):
-    size = (416, 416) if folder.name == "mobilenet_v3" else (96, 128)  # pools of 49 x 49
+@pytest.mark.parametrize("folder", FAMILIES, ids=lambda folder: folder.name)
+def test_families(folder):
+    size = (392, 400) if folder.name == "mobilenet_v3" else (96, 128)  # pools of 49 x 49
     if folder.name in HEAVY:
         pytest.skip("runs longer than all others together")
     torch.manual_seed(0)
@@ -114,16 +122,20 @@ def test_families(folder, registered):
         model = family(folder, size)
     except (AssertionError, ImportError, TypeError, KeyError) as error:  # packages that are not here
         pytest.skip(f"{type(error).__name__}: {error}")
+    compare_family(folder.name, model, size)
+    if folder.name in EXACT:
+        compare_family(f"{folder.name}, exact", exact(model, sizes=[size]), size)
+
+
+def compare_family(name, model, size):
     network, findings = network_of(model), Findings(networks=1)
-    if registered:
-        model = exact(model, sizes=[size])
     tracker = Tracker()
-    moments = Moments(tracker, findings, folder.name)
+    moments = Moments(tracker, findings, name)
     with torch.no_grad(), tracker, tracker.modules(model, network), moments, suppress(Silent):
         channels = next(m.in_channels for m in model.modules() if isinstance(m, torch.nn.Conv2d))
         image = torch.rand(1, channels, *size)
         moments.start(image)
         list(network.run(model, image))
-    print(f"\n{folder.name}: {findings}")
+    print(f"\n{name}: {findings}")
     assert findings.errors == []
     assert findings.tensors > 50
