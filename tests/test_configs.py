@@ -15,7 +15,7 @@ from mmseg_resample.study import loading
 CONFIGS = Path(__file__).parent.parent / "configs"
 STUDIES = sorted((CONFIGS / "studies").glob("*.py"))
 MODEL_CONFIGS = sorted(p for p in CONFIGS.rglob("*.py") if p.relative_to(CONFIGS).parts[0] not in ("_base_", "studies"))
-SIZE = (73, 91)
+SIZE = (41, 53)
 
 
 def sample(num_classes):

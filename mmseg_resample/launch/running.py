@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import init_dist, is_main_process
+from mmengine.dist import init_dist, is_distributed, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
@@ -186,7 +186,8 @@ def build_runner(cfg: Config) -> Runner:
     """Build the ``Runner`` of a config, or what its ``runner_type`` names, and log what changes its resizes."""
     if cfg.launcher == "pytorch" and get_device() not in ACCELERATORS:
         set_wrapper_for_cpu(cfg)
-        init_processes()
+        if not is_distributed():  # by an earlier runner of this process, as mmengine has it
+            init_processes()
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     for line in _in_force(runner.model):
         runner.logger.info(line)

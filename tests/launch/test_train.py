@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import mmseg
 import numpy as np
 import pytest
 import torch
@@ -22,12 +21,13 @@ from mmengine.logging import MMLogger
 from PIL import Image
 
 from mmseg_resample import launch
+from mmseg_resample.cli import main
 from mmseg_resample.launch import train
+from mmseg_resample.study.training import _isolated
 from mmseg_resample.unpickle import load
 
 REPOSITORY = Path(__file__).parents[2]
 TOOLS = REPOSITORY / "tools"
-STOCK = Path(mmseg.__file__).parent / ".mim" / "tools"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 CONFIG = """
@@ -111,6 +111,22 @@ def finish(process: subprocess.Popen, status: int = 0) -> tuple[str, str]:
     return out, err
 
 
+@pytest.fixture
+def command(folder, monkeypatch, capsys):
+    """Runs a command in the folder, in this process, as if it were alone there; returns what it printed."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("LOCAL_RANK", "0")  # which commands set
+
+    def command(*arguments: object) -> tuple[str, str]:
+        with _isolated():
+            status = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert status == 0, out[-2000:] + err[-4000:]
+        return out, err
+
+    return command
+
+
 @pytest.fixture(scope="module")
 def trained(folder):
     """Output of a training; its results are in the folder ``trained``."""
@@ -147,26 +163,32 @@ def test_testing_the_checkpoint_reproduces_the_validation(folder, trained):
     assert np.asarray(Image.open(folder / "predicted" / "0.png")).shape == (32, 40)
 
 
+TWO = """
+from mmseg_resample.cli import main
+
+options = ["--launcher", "pytorch", "--work-dir"]
+assert main(["test", "tiny.py", "trained/iter_4.pth", *options, "tested"]) == 0
+assert main(["train", "tiny.py", *options, "trained_by_two"]) == 0
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a GPU for each process where there are any")
 def test_two_processes_on_the_cpu(folder, trained):
+    (folder / "two.py").write_text(TWO)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=localhost"]
-
-    def run(*tool):
-        command = [*torchrun, "--nproc-per-node=2", *tool, "--launcher", "pytorch"]
-        done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return metrics(done.stdout)
-
+    command = [*torchrun, "--nproc-per-node=2", "two.py"]
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     expected = metrics(trained)
     del expected["iter"]
-    assert run(str(TOOLS / "test.py"), "tiny.py", "trained/iter_4.pth", "--work-dir", "tested") == expected
-    assert run(str(TOOLS / "train.py"), "tiny.py", "--work-dir", "trained_by_two")["iter"] == 4
+    tested, trained_by_two = (metrics(line) for line in done.stdout.splitlines() if line.startswith("metrics: "))
+    assert tested == expected and trained_by_two["iter"] == 4
 
 
 @pytest.mark.slow
-def test_test_time_augmentation_loads_the_weights(folder, trained):
-    out, _ = finish(start(folder, TOOLS / "test.py", "tiny.py", "trained/iter_4.pth", "--work-dir", "tested", "--tta"))
+def test_test_time_augmentation_loads_the_weights(folder, trained, command):
+    out, _ = command("test", "tiny.py", "trained/iter_4.pth", "--work-dir", "tested", "--tta")
     assert metrics(out)["mIoU"] > 0
     cfg = launch.load_config(str(folder / "tiny.py"))
     launch.prepare_test(cfg, str(folder / "trained" / "iter_4.pth"), tta=True)
@@ -174,7 +196,7 @@ def test_test_time_augmentation_loads_the_weights(folder, trained):
 
 
 @pytest.mark.slow
-def test_an_interrupted_and_a_killed_training_go_on(folder):
+def test_an_interrupted_and_a_killed_training_go_on(folder, command):
     arguments = ("tiny.py", "--work-dir", "killed", "--cfg-options", "default_hooks.checkpoint.interval=20")
     arguments += ("train_cfg.max_iters=100000", "train_cfg.val_interval=100000")
     last = folder / "killed" / "last_checkpoint"
@@ -191,7 +213,7 @@ def test_an_interrupted_and_a_killed_training_go_on(folder):
     finish(process, status=-signal.SIGKILL)
 
     reached = int(re.search(r"iter_(\d+)", second)[1])
-    out, err = finish(start(folder, TOOLS / "train.py", *arguments, f"train_cfg.max_iters={reached + 2}", "--resume"))
+    out, err = command("train", *arguments, f"train_cfg.max_iters={reached + 2}", "--resume")
     assert f"resumed epoch: 0, iter: {reached}" in out and "nothing to resume" not in err
     assert load(folder / "killed" / f"iter_{reached + 2}.pth")["meta"]["iter"] == reached + 2
 
@@ -207,37 +229,14 @@ def wait_for_checkpoint(last: Path, before: str | None, process: subprocess.Pope
 
 
 @pytest.mark.slow
-def test_everything_mmengine_stores_is_resumed(folder):
-    finish(start(folder, TOOLS / "train.py", "by_epoch.py", "--work-dir", "epochs"))
-    out, _ = finish(
-        start(
-            folder,
-            TOOLS / "train.py",
-            "by_epoch.py",
-            "--work-dir",
-            "epochs",
-            "--resume",
-            "--cfg-options",
-            "train_cfg.max_epochs=2",
-        )
-    )
+def test_everything_mmengine_stores_is_resumed(folder, command):
+    arguments = ("train", "by_epoch.py", "--work-dir", "epochs")
+    command(*arguments)
+    out, _ = command(*arguments, "--resume", "--cfg-options", "train_cfg.max_epochs=2")
     assert "resumed epoch: 1, iter: 2" in out
     checkpoint = load(folder / "epochs" / "epoch_2.pth")
     assert {"optimizer", "param_schedulers", "ema_state_dict", "message_hub"} <= checkpoint.keys()
-    assert len(checkpoint["message_hub"]["log_scalars"]["train/loss"].data[0]) == 4  # two iterations of each process
-
-
-@pytest.mark.slow
-def test_stock_tools_train_resume_and_test_our_configs(folder, trained):
-    shutil.copytree(folder / "trained", folder / "stock")
-    (folder / "stock" / "last_checkpoint").write_text(str(folder / "stock" / "iter_4.pth"))
-    arguments = ("tiny.py", "--work-dir", "stock", "--resume", "--cfg-options", "train_cfg.max_iters=6")
-    out, _ = finish(start(folder, STOCK / "train.py", *arguments))
-    assert "resumed epoch: 0, iter: 4" in out
-    flat = folder / "trained" / "tiny.py"  # as mmengine saved it: no bases, only custom_imports names this package
-    assert "_base_" not in flat.read_text() and "custom_imports" in flat.read_text()
-    out, _ = finish(start(folder, STOCK / "test.py", flat, "stock/iter_6.pth", "--work-dir", "stock"))
-    assert re.search(r"Iter\(test\) \[4/4\].*mIoU: ", out)
+    assert len(checkpoint["message_hub"]["log_scalars"]["train/loss"].data[0]) == 4  # two iterations of each training
 
 
 # Refusals, in this process

@@ -11,16 +11,12 @@ import pytest
 
 from mmseg_resample.cli import main
 from mmseg_resample.datasets import ShapesScene
+from mmseg_resample.study.training import _isolated
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = REPOSITORY / "configs" / "shapes" / "sfnet_r18-tiny_1xb8-400_shapes-128x128.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 STEPS = [f"decode_head.top_down.{level}" for level in range(3)]
-
-
-def tool(name, *arguments):
-    command = [sys.executable, str(REPOSITORY / "tools" / f"{name}.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +32,8 @@ def trained(tmp_path_factory):
         "val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(length=2))\n"
         "default_hooks = dict(logger=dict(interval=2), checkpoint=dict(interval=2))\n"
     )
-    done = tool("train", config, "--work-dir", folder / "work")
-    assert done.returncode == 0, done.stderr[-2000:]
+    with _isolated():
+        assert main(["train", str(config), "--work-dir", str(folder / "work")]) == 0
     return config, folder / "work" / "iter_2.pth", folder
 
 
@@ -54,7 +50,9 @@ def test_flows_are_logged_beside_the_losses(trained):
 def test_pictures_of_a_test_image(trained):
     config, checkpoint, folder = trained
     out = folder / "pictures"
-    done = tool("visualize", config, checkpoint, "test:1", "--out-dir", out, "--policy", "exact")
+    tool = str(REPOSITORY / "tools" / "visualize.py")
+    command = [sys.executable, tool, config, checkpoint, "test:1", "--out-dir", out, "--policy", "exact"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "trained with model.resize_policy=None (now {'exact': True})" in done.stderr
     pictures = {path.name.removesuffix("_0.png"): cv2.imread(str(path)) for path in out.rglob("vis_image/*.png")}
@@ -62,16 +60,17 @@ def test_pictures_of_a_test_image(trained):
     assert all(picture.std() > 10 for picture in pictures.values())
 
 
-def test_any_image_with_and_without_its_label(trained):
+def test_any_image_with_and_without_its_label(trained, capsys):
     config, checkpoint, folder = trained
     scene = ShapesScene(seed=5, index=0, size=(100, 141))
     image, label = scene.render()
     cv2.imwrite(str(folder / "scene.png"), image)
     cv2.imwrite(str(folder / "label.png"), label)
     for name, options in (("with", ["--label", folder / "label.png"]), ("without", [])):
-        done = tool("visualize", config, checkpoint, folder / "scene.png", "--out-dir", folder / name, *options)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert ("scene_boundaries" in done.stdout) is bool(options)
+        arguments = [config, checkpoint, folder / "scene.png", "--out-dir", folder / name, *options]
+        with _isolated():
+            assert main(["visualize", *map(str, arguments)]) == 0
+        assert ("scene_boundaries" in capsys.readouterr().out) is bool(options)
 
 
 @pytest.mark.parametrize(
