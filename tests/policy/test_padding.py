@@ -264,7 +264,15 @@ class Wrapped(Net):
         return self.wrap(super().forward(x)["out"])
 
 
-@pytest.mark.parametrize("wrap", [Outputs, lambda x: (x, [x]), lambda x: {"a": {"b": x}, "n": 3}, lambda x: x], ids=str)
+WRAPPERS = {
+    "dataclass": Outputs,
+    "tuple": lambda x: (x, [x]),
+    "dict": lambda x: {"a": {"b": x}, "n": 3},
+    "tensor": lambda x: x,
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 def test_outputs_of_any_kind_are_cropped(wrap):
     model = mmseg_resample.exact(Wrapped(wrap).eval(), pad="constant")
     output = model(x=torch.rand(1, 3, 64, 64))
