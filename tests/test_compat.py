@@ -292,5 +292,8 @@ def test_a_torchvision_for_another_torch_is_one_clear_error(tmp_path):
     )
     problem, found, rule, fix = out.splitlines()
     assert problem.endswith("mmseg.models cannot be imported: operator torchvision::nms does not exist")
-    assert f"torch from torch {torch.__version__}, torchvision from a bare folder, timm from a bare folder" in found
+    assert (
+        f"torch from torch {metadata.version('torch')}, torchvision from a bare folder, timm from a bare folder"
+        in found
+    )
     assert "torchvision is built for one torch" in rule and "pip uninstall torchvision timm" in fix

@@ -28,6 +28,11 @@ BAND = 2**19  # values of a band on a CPU: the band and its intermediate results
 _LARGE_BAND = 2**24  # elsewhere, where a few such bands are small beside a GPU's memory: not tuned
 _CONFUSION_PIXELS = 2**18
 
+_LINE = torch.tensor([[[0.0, 1.0]]], dtype=torch.float32, device="cpu")
+_ROUNDS_ONCE = bool(F.interpolate(_LINE, 6, mode="linear")[0, 0, 1])
+"""Tells whether PyTorch's kernels for CPUs subtract the half pixel from a coordinate before it is rounded: those of
+2.1 to 2.13 were compiled so, those of 2.15 were not. The second of these six pixels is then at 1.5e-8, and not at 0."""
+
 
 class Axis(NamedTuple):
     """The resize of one axis: by PyTorch's coordinates (``rule`` is its align_corners), or by an ``AxisMap``."""
@@ -40,8 +45,8 @@ class Axis(NamedTuple):
     def is_identity(self) -> bool:
         return self.source_size == self.size and self.rule in (False, True, AxisMap(1.0, 0.0))
 
-    def table(self, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """Return index and weight of the second and of the first neighbour, (2, size) each."""
+    def table(self, dtype: torch.dtype, on_cpu: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Return index and weight of the second and of the first neighbour, (2, size) each, as PyTorch rounds them."""
         if isinstance(self.rule, AxisMap):
             index, weight = _table("linear", self.rule.scale, self.rule.offset, self.source_size, self.size)
             return index[::-1].copy(), weight[::-1].copy()
@@ -51,8 +56,11 @@ class Axis(NamedTuple):
             ratio = real(n - 1) / real(out - 1) if out > 1 else real(0)
             u = (np.float64(ratio) * x).astype(real)
         else:
-            # float64 holds the product of two float32 numbers: one rounding, as in a fused multiply-subtract.
-            u = np.maximum((np.float64(real(n) / real(out)) * (x + 0.5) - 0.5).astype(real), real(0))
+            # float64 holds the product of two float32 numbers: rounded once, as in a fused multiply-subtract.
+            scaled = np.float64(real(n) / real(out)) * (x + 0.5)
+            if on_cpu and not _ROUNDS_ONCE:
+                scaled = scaled.astype(real)
+            u = np.maximum((scaled - 0.5).astype(real), real(0))
         first = np.minimum(u.astype(np.int64), n - 1)
         far = np.clip(u - first.astype(real), real(0), real(1))
         return np.stack([np.minimum(first + 1, n - 1), first]), np.stack([far, real(1) - far])
@@ -93,18 +101,21 @@ class Stage:
     ) -> None:
         self.rows, self.columns, self.dtype, self.device = rows, columns, dtype, device
         kept = np.arange(*keep[0])
-        self.neighbours, self.shares = (array[:, kept] for array in rows.table(dtype))
+        self.neighbours, self.shares = (array[:, kept] for array in self._table(rows))
         self.weights = torch.from_numpy(self.shares).to(device, dtype)
         self.kept_columns = keep[1]
         self.height, self.width = len(kept), len(range(*keep[1]))
 
     @cached_property
     def _column_table(self) -> tuple[Tensor, Tensor]:
-        return self._on_device(self.columns.table(self.dtype))
+        return self._on_device(self._table(self.columns))
 
     @cached_property
     def _column_adjoint(self) -> tuple[Tensor, Tensor]:
-        return self._on_device(_transpose(self.columns.table(self.dtype), self.columns.source_size))
+        return self._on_device(_transpose(self._table(self.columns), self.columns.source_size))
+
+    def _table(self, axis: Axis) -> tuple[np.ndarray, np.ndarray]:
+        return axis.table(self.dtype, on_cpu=self.device.type == "cpu")
 
     def _on_device(self, table: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor]:
         index, weight = table

@@ -86,14 +86,15 @@ def _on_device(table: _torch.Table, dtype: torch.dtype, device: torch.device, wi
 
 @lru_cache(maxsize=512)
 def _linear_table(axis: Axis, kept: Range, dtype: torch.dtype, device: torch.device, wide: bool) -> _Table:
-    index, weight = (array[:, np.arange(*kept)] for array in axis.table(dtype))
+    index, weight = (array[:, np.arange(*kept)] for array in axis.table(dtype, on_cpu=device.type == "cpu"))
     return _on_device((index, weight), dtype, device, wide)
 
 
 @lru_cache(maxsize=512)
 def _received_table(axis: Axis, dtype: torch.dtype, device: torch.device, wide: bool) -> _Table:
     """Tabulate what each sample of ``axis`` receives in the backward pass."""
-    return _on_device(_padded(_torch._transpose(axis.table(dtype), axis.source_size)), dtype, device, wide)
+    table = axis.table(dtype, on_cpu=device.type == "cpu")
+    return _on_device(_padded(_torch._transpose(table, axis.source_size)), dtype, device, wide)
 
 
 @lru_cache(maxsize=512)

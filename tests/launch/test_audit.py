@@ -29,7 +29,8 @@ def test_a_name_of_mmseg_with_all_outputs(tmp_path):
 def test_the_exit_status_is_a_check():
     common = (CONFIG, "--size", "128", "--compare", "none", "--max-shift")
     assert audit(*common, "3").returncode == 1
-    assert audit(*common, "4").returncode == 0
+    passed = audit(*common, "4")
+    assert passed.returncode == 0 and passed.stderr == ""
 
 
 @pytest.mark.parametrize(
