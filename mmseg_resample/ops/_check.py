@@ -17,7 +17,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # there from torch 2.2 on
 
 # `torch.compiler.disable`, but the compiler, which takes a second, is imported with the first call. Optimizers have it.
-opaque = torch._disable_dynamo
+opaque: Any = torch._disable_dynamo
 
 
 def one_of(op: str, name: str, value: Any, names: tuple[str, ...]) -> None:
