@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg_resample.study import distributed, execution, loading, plan, records
+from mmseg_resample.study import distributed, execution, loading, plan, records, training
 from mmseg_resample.study.hooks import RandomStateHook
-from mmseg_resample.study.messages import Done, Task
+from mmseg_resample.study.messages import Done, Progress, Task
 from mmseg_resample.unpickle import load
 
 from .test_executors import attempts, ends
+from .tiny import STUDY
+from .tiny import write_study as write
 
 DIFFERENT = {"randomness": {"diff_rank_seed": True}}  # so that no process could take the state of another one
 
@@ -22,9 +24,8 @@ def two_processes(path, **kwargs):
 
 def perform(study, root):
     run = study.runs()[0]
-    progress = []
-    distributed.perform(Task(run, root, None, threads=1), 2, progress.append)
-    return records.RunFiles(root / run.directory), progress
+    distributed.perform(Task(run, root, None, threads=1), 2, lambda progress: None)
+    return records.RunFiles(root / run.directory)
 
 
 def result(files):
@@ -63,22 +64,43 @@ class TestProcesses:
             RandomStateHook().after_load_checkpoint(None, {"random_states": [{}, {}]})
 
 
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """The events and the directory of two runs by an executor, of which the second one fails."""
+    folder = tmp_path_factory.mktemp("executed")
+    fault = {"type": "Fault", "iteration": 3, "where": "align_corners=true"}
+    study = two_processes(write(folder, {**DIFFERENT, "custom_hooks": [fault]}, evaluations={"own": {}}))
+    return list(execution.execute(study, folder / "runs", workers=1)), folder / "runs"
+
+
 @pytest.mark.slow
-def test_a_killed_run_resumes_exactly(write_study, tmp_path):
-    one_evaluation = {"evaluations": {"own": {}}}
-    files, progress = perform(two_processes(write_study(DIFFERENT, **one_evaluation)), tmp_path / "undisturbed")
+def test_by_an_executor(executed):
+    """A failure names the process and is recorded; the ledger has one attempt."""
+    events, root = executed
+    errors = ends(events)
+    failed = "align_corners=true,size=s32/seed-3"
+    assert errors["align_corners=false,size=s32/seed-3"] is None
+    assert "process" in errors[failed]
+    assert "RuntimeError: a fault after iteration 3" in errors[failed]
+    assert [len(each) for each in attempts(root).values()] == [1, 1]
+    assert sum(isinstance(event.what, Done) for event in events) == 2
+    assert "train" in {event.what.phase for event in events if isinstance(event.what, Progress)}
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_exactly(executed, write_study, tmp_path):
+    files = records.RunFiles(executed[1] / "align_corners=false,size=s32" / "seed-3")
     expected, expected_states = result(files)
     assert records.read_json(files.training)["iterations"] == 8
-    assert {each.phase for each in progress} >= {"train"}
     assert not files.progress.exists()
     assert len(expected_states) == 2
     assert not torch.equal(expected_states[0]["torch"], expected_states[1]["torch"])
 
     fault = {"type": "Fault", "iteration": 7, "kill": True}  # after the checkpoints at 2, 4 and 6 of 8 iterations
-    study = two_processes(write_study({**DIFFERENT, "custom_hooks": [fault]}, **one_evaluation))
+    study = two_processes(write_study({**DIFFERENT, "custom_hooks": [fault]}, evaluations={"own": {}}))
     with pytest.raises(RuntimeError, match=r"process [01] of 2: was ended by SIGKILL"):
-        perform(study, tmp_path / "disturbed")
-    files, _ = perform(study, tmp_path / "disturbed")
+        perform(study, tmp_path)
+    files = perform(study, tmp_path)
     assert "resumed epoch: 0, iter: 6" in "".join(path.read_text() for path in files.work_dir.glob("*/*.log"))
     actual, actual_states = result(files)
     assert actual.keys() == expected.keys()
@@ -90,26 +112,27 @@ def test_a_killed_run_resumes_exactly(write_study, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("length", [3, 4])
-def test_the_counts_of_one_process(undisturbed, write_study, tmp_path, length):
-    """The same weights tested by two processes: an uneven number of images leaves one of them a repeated image."""
-    _, original, _ = undisturbed
+def test_the_counts_of_one_process(executed, write_study, tmp_path):
+    """Test the same weights in two processes: an odd number of images leaves one of them a repeated image."""
+    sizes = {**STUDY["axes"]["size"], "s48": {**STUDY["axes"]["size"]["s48"], "test_dataloader.dataset.length": 4}}
+    run = two_processes(write_study(axes={**STUDY["axes"], "size": sizes})).runs()[0]  # the others have 3 images
     counts = {}
     for processes in (1, 2):
-        root = shutil.copytree(original, tmp_path / str(processes))
-        study = loading.load(write_study({"test_dataloader.dataset.length": length}), seeds=[0])
-        run = study.runs()[0]
+        root = shutil.copytree(executed[1], tmp_path / str(processes))
         files = records.RunFiles(root / run.directory)
         shutil.rmtree(files.evaluations)
         files.metrics.unlink()
         trained = files.training.read_bytes()
-        distributed.perform(Task(run, root, None, threads=1), processes, lambda progress: None)
+        if processes == 1:
+            training.perform(run, root, lambda progress: None)
+        else:
+            distributed.perform(Task(run, root, None, threads=1), processes, lambda progress: None)
         assert files.training.read_bytes() == trained
         counts[processes] = {}
         assert {path.suffix for path in files.evaluations.glob("*/*")} == {".npz"}  # what was collected is gone
         for path in sorted(files.evaluations.glob("*/*.npz")):
             with np.load(path) as stored:
-                counts[processes][path.relative_to(files.path)] = {name: stored[name] for name in stored}
+                counts[processes][str(path.relative_to(files.evaluations))] = {name: stored[name] for name in stored}
         scores = [records.read_json(files.evaluation(name))["metrics"] for name in ("own", "larger")]
         counts[processes]["scores"] = {"scores": np.array([list(each.values()) for each in scores], dtype=float)}
     assert len(counts[1]) == 2 * 4 + 1  # two evaluations with four evaluators
@@ -117,20 +140,4 @@ def test_the_counts_of_one_process(undisturbed, write_study, tmp_path, length):
     for name, arrays in counts[1].items():
         for key, expected in arrays.items():
             np.testing.assert_array_equal(counts[2][name][key], expected, err_msg=f"{name} {key}")
-            assert key != "confusion" or len(expected) == length
-
-
-@pytest.mark.slow
-def test_by_an_executor(write_study, tmp_path):
-    """A failure names the process and is recorded; the ledger has one attempt."""
-    fault = {"type": "Fault", "iteration": 3, "where": "align_corners=true"}
-    study = loading.load(write_study({"custom_hooks": [fault]}, evaluations={"own": {}}), seeds=[0])
-    study = execution.with_processes(study, 2)
-    events = list(execution.execute(study, tmp_path / "runs", workers=1))
-    errors = ends(events)
-    failed = "align_corners=true,size=s32/seed-0"
-    assert errors["align_corners=false,size=s32/seed-0"] is None
-    assert "process" in errors[failed]
-    assert "RuntimeError: a fault after iteration 3" in errors[failed]
-    assert [len(each) for each in attempts(tmp_path / "runs").values()] == [1, 1]
-    assert sum(isinstance(event.what, Done) for event in events) == 2
+    assert [len(counts[2][f"{name}/confusion.npz"]["confusion"]) for name in ("own", "larger")] == [3, 4]
