@@ -286,7 +286,7 @@ class ResizePolicy:
             if not rule.matches(site, call.mode, site not in known.unpositioned, call.source_size, call.size):
                 continue
             if rule.coordinates == "keep":
-                return None
+                break
             if rule.coordinates == "exact":
                 return self._make_exact(known, site, call, rule.set_mode, input_size)
             change: dict[str, Any] = {}
@@ -324,13 +324,13 @@ class ResizePolicy:
             padded = call.size if input_size is None else self._paddings.get(input_size, Padding()).size(call.size)
             pixel_model = self._network.pixel_model(site, call.source_size, padded, known.levels)
         if pixel_model is None:
-            return None
+            return self._within_padding(call, {}, input_size) or None
         maps = axis_maps(pixel_model, call.source_size, call.size)
         audited = (site, call.source_size, call.size) in known.calls
         if not audited and not all(covers(m, n, o) for m, n, o in zip(maps, call.source_size, call.size, strict=True)):
             what = f"the resize {call.source_size} -> {call.size} at {site}"
             self._warn(site, f"{what} is not the one that was audited there; it stays as it is.")
-            return None
+            return self._within_padding(call, {}, input_size) or None
         if set_mode is None and interpolates and close(maps, call.maps()):
             return None
         # The nearest sample is up to half a sample off whatever the map: features are interpolated instead. Constant

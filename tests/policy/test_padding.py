@@ -231,6 +231,11 @@ def test_padding_alone_is_stock_false_on_whole_strides_more(lean):
         expected = F.interpolate(logits, (72, 88), mode="bilinear")[..., :64, :77]
         (result,) = padded.predict(x, [labelled(64, 77)])
     torch.testing.assert_close(result.seg_logits.data, expected[0])
+    kept = dict(exact=True, pad="replicate", rules=[dict(path="decode_head.logits", coordinates="keep")])
+    with ResizePolicy(**kept).applied(stock), torch.no_grad():  # one row and column more, under the flag that it has
+        logits = stock.decode_head(stock.backbone(F.pad(x, (0, 4, 0, 1), mode="replicate")))
+        own = F.interpolate(logits, (65, 81), mode="bilinear")[..., :64, :77]
+        torch.testing.assert_close(stock.predict(x, [labelled(64, 77)])[0].seg_logits.data, own[0])
     generic = Net(convs(3, padding=1)).eval()
     expected = generic(F.pad(x, (0, 11, 0, 8), mode="replicate"))["out"][..., :64, :77]
     with ResizePolicy(pad="replicate").applied(generic):
