@@ -437,6 +437,15 @@ class Layout:
         dims[index] = other.dims[index].along(axes).moved(by)
         return self.with_dims(dims)
 
+    def evened(self, others: Sequence["Layout"]) -> "Layout":
+        """Forget which samples are repeated where that differs between the tensors that are put together here."""
+        result = self
+        for i, dim in enumerate(self.dims):
+            aligned = [other.dims[j] for other in others if (j := i + len(other.dims) - len(self.dims)) >= 0]
+            if len({atom.phases for own in aligned if own.spatial for part in own.parts for atom in part}) > 1:
+                result = result.with_dim(i, dim.without_phases())
+        return result
+
     def insert(self, index: int, size: int = 1) -> "Layout":
         return self.with_dims([*self.dims[:index], Dim.plain(size), *self.dims[index:]])
 

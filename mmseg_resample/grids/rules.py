@@ -325,24 +325,15 @@ def cat(t: "Tracker", args: Args, out: Tensor) -> Layout:
         return _batch(layouts)
     phases = _phases(layouts, index)
     if phases is not None:
-        return _evened(layouts[0], layouts).with_dim(index, phases)
+        return layouts[0].evened(layouts).with_dim(index, phases)
     if not any(layout.dims[index].spatial for layout in layouts):
         unsized = [layout.with_dim(index, Dim.plain(1)) for layout in layouts]
-        return _evened(t.meet("cat", unsized), layouts).with_dim(index, Dim.plain(out.shape[index]))
+        return t.meet("cat", unsized).with_dim(index, Dim.plain(out.shape[index]))
     dims = [layout.dims[index] for layout in layouts]
     for dim in dims:
         dim.refuse_choice("a concatenation")
     base = next(layout for layout in layouts if layout.spatial)
     return base.with_dim(index, _continued(dims) or Dim(tuple(part for dim in dims for part in dim.parts)))
-
-
-def _evened(result: Layout, layouts: Sequence[Layout]) -> Layout:
-    """Forget which samples are repeated where that differs between the tensors that make ``result``."""
-    for i, dim in enumerate(result.dims):
-        placed = [layout.dims[i] for layout in layouts if layout.dims[i].spatial]
-        if len({atom.phases for own in placed for part in own.parts for atom in part}) > 1:
-            result = result.with_dim(i, dim.without_phases())
-    return result
 
 
 def _is_batch(layouts: Sequence[Layout], index: int) -> bool:

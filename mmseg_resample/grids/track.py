@@ -291,7 +291,7 @@ class Tracker(TorchDispatchMode):
                 worst = meeting
         if worst is not None:
             self.trace.meetings.append(worst)
-        result = base.expand(shape)
+        result = base.expand(shape).evened(placed)
         for layout in placed:  # a row of one operand and a column of another span a plane
             if len(layout.dims) < rank:
                 continue
