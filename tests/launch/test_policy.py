@@ -132,7 +132,7 @@ def test_the_log_says_what_is_in_force(tmp_path, model, lines):
 
 
 def test_the_command_line_refuses():
-    with pytest.raises(launch.UsageError, match="expected exact, exact\+pad, True, False or one of half_pixel"):
+    with pytest.raises(launch.UsageError, match=r"expected exact, exact\+pad, True, False or one of half_pixel"):
         launch.set_policy(Config(dict(model=dict(type="EncoderDecoder"))), "exakt")
     cfg = Config(dict(model=dict(type="ResampledSegmentor", resize_policy=dict(exact=True))))
     with pytest.raises(launch.UsageError, match="Keep one"):
