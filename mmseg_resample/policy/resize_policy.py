@@ -200,7 +200,7 @@ class ResizePolicy:
                 kept.pop(next(iter(kept)), None)  # type: ignore[attr-defined]
         try:
             self._at[size] = ExactMaps.of([audited(size)])
-            self._paddings[size] = audited.paddings[size]
+            self._paddings[size] = audited.paddings.get(size, Padding())
         except Exception as error:
             stays = "resizes whose maps depend on it stay" + (", without padding" if self.pad is not None else "")
             self._warn(size, f"{size} could not be audited ({error}); {stays}.")
@@ -321,7 +321,8 @@ class ResizePolicy:
         elif not interpolates or site in known.varying:
             return None  # labels and masks are not what the audit saw; other sizes have other maps
         else:
-            padded = call.size if input_size is None else self._paddings.get(input_size, Padding()).size(call.size)
+            padding = None if input_size is None else self._paddings.get(input_size)
+            padded = padding.size(call.size) if padding else call.size
             pixel_model = self._network.pixel_model(site, call.source_size, padded, known.levels)
         if pixel_model is None:
             return self._within_padding(call, {}, input_size) or None
