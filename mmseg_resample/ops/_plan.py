@@ -151,7 +151,8 @@ def make(
     maps = axis_maps(coordinates, source, out, factors)
     if by_torch and input.shape[1] != 0:
         known: Native | Window | None = _native(mode, maps, source, out)
-        if known is None and type(input) is Tensor:  # audits on fake tensors see the resize that was asked for
+        # Audits on fake tensors see the resize that was asked for; while tracing, sizes are tensors.
+        if known is None and type(input) is Tensor and not torch.jit.is_tracing():
             known = _window(mode, maps, source, out)
         if known is not None:
             return known
