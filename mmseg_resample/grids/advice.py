@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .track import TOLERANCE, Meeting
+from .track import TOLERANCE, Trace
 
 if TYPE_CHECKING:
     from .audit import Audit
@@ -51,7 +51,7 @@ def advise(audit: "Audit") -> list[Advice]:
     if not meetings:
         return []
     found = []
-    if any(map(_drifts, wrong)):
+    if any(meeting.drifts for meeting in wrong):
         found.append(Advice("change", f"{_remedy(audit)}: {_DRIFT}.", SHAPES))
     elif wrong:
         found.append(Advice("leave", f"Leave it as it is: {_CONSTANT}.", SHAPES))
@@ -68,7 +68,7 @@ def advise(audit: "Audit") -> list[Advice]:
 
 def _remedy(audit: "Audit") -> str:
     remedies = []
-    constant = [key for key in ("False", "True") if key in audit.passes and not any(map(_drifts, _inner(audit, key)))]
+    constant = [key for key in ("False", "True") if key in audit.passes and not _drifts(audit.passes[key][0].trace)]
     if constant:
         remedies.append(f"align_corners={constant[0]}")
     if audit.fitting is not None and audit.fitting[0] != audit.sizes[0]:
@@ -77,9 +77,5 @@ def _remedy(audit: "Audit") -> str:
     return "Change to " + " or ".join(remedies)
 
 
-def _inner(audit: "Audit", key: str) -> list[Meeting]:
-    return [meeting for meeting in audit.passes[key][0].trace.meetings if not meeting.pooled]
-
-
-def _drifts(meeting: Meeting) -> bool:
-    return any(abs(offset.drift) >= TOLERANCE for offset in (meeting.y, meeting.x) if offset is not None)
+def _drifts(trace: Trace) -> bool:
+    return any(meeting.drifts for meeting in trace.meetings if not meeting.pooled)

@@ -112,7 +112,7 @@ class Audit:
 
     @property
     def advice(self) -> list[Advice]:
-        """What to do about the findings at the first size, with the measurements behind it."""
+        """Things to do about the findings at the first size, with the measurements behind them."""
         return advise(self)
 
     def add_sizes(self, other: "Audit") -> None:

@@ -88,9 +88,8 @@ class Atom:
     ) -> "Atom":
         """Return a loop that starts at sample ``first``; what all phases share is its own."""
         slope = 1.0
-        if (
-            (part or len(phases) > size) and phases and size > 1
-        ):  # where its own samples lie on average, and how far apart
+        part = part or len(phases) > size
+        if part and phases and size > 1:  # where its own samples lie on average, and how far apart
             own, middle = phases[:size], (size - 1) / 2
             slope += sum((i - middle) * phase for i, phase in enumerate(own)) * 12 / (size * (size * size - 1))
             phases = [(phase - (slope - 1) * i) / slope for i, phase in enumerate(own)]

@@ -131,39 +131,40 @@ def network_of(model: nn.Module) -> Network:
     return Network()
 
 
-def replace_tensors(output: Any, function: Callable[[str, Tensor], Tensor], name: str = "") -> Any:
-    """Copy an output with ``function(name, tensor)`` in place of every tensor that ``named_tensors`` yields."""
-    if isinstance(output, Tensor):
-        return function(name, output)
-
-    def inside(key: Any, value: Any) -> Any:
-        return replace_tensors(value, function, f"{name}.{key}" if name else str(key))
-
-    if isinstance(output, Mapping):
-        copied = dict(output) if type(output) is dict else copy.copy(output)  # compilers know the former
-        for key, value in output.items():
-            copied[key] = inside(key, value)  # type: ignore[index]  # of outputs, all are mutable
-        return copied
-    if isinstance(output, (list, tuple)):
-        values = [inside(i, value) for i, value in enumerate(output)]
-        return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
-    if is_dataclass(output) and not isinstance(output, type):
-        return replace(output, **{f.name: inside(f.name, getattr(output, f.name)) for f in fields(output)})
-    return output
-
-
 def named_tensors(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of an output, a tensor, list, tuple, dict or dataclass, each with its key or index."""
     if isinstance(output, Tensor):
         yield name, output
         return
+    for key, value in _entries(output):
+        yield from named_tensors(value, _inside(name, key))
+
+
+def replace_tensors(output: Any, function: Callable[[str, Tensor], Tensor], name: str = "") -> Any:
+    """Copy an output with ``function(name, tensor)`` in place of every tensor that ``named_tensors`` yields."""
+    if isinstance(output, Tensor):
+        return function(name, output)
+    new = {key: replace_tensors(value, function, _inside(name, key)) for key, value in _entries(output)}
     if isinstance(output, Mapping):
-        entries = list(output.items())
-    elif isinstance(output, (list, tuple)):
-        entries = list(enumerate(output))
-    elif is_dataclass(output):
-        entries = [(f.name, getattr(output, f.name)) for f in fields(output)]
-    else:
-        return
-    for key, value in entries:
-        yield from named_tensors(value, f"{name}.{key}" if name else str(key))
+        copied = dict(output) if type(output) is dict else copy.copy(output)  # compilers know the former
+        for key, value in new.items():
+            copied[key] = value  # type: ignore[index]  # of outputs, all are mutable
+        return copied
+    if isinstance(output, (list, tuple)):
+        return type(output)(*new.values()) if hasattr(output, "_fields") else type(output)(new.values())
+    return replace(output, **new) if new else output
+
+
+def _entries(output: Any) -> list[tuple[Any, Any]]:
+    """List what an output holds, by key, index or field; nothing of what holds no outputs."""
+    if isinstance(output, Mapping):
+        return list(output.items())
+    if isinstance(output, (list, tuple)):
+        return list(enumerate(output))
+    if is_dataclass(output) and not isinstance(output, type):
+        return [(f.name, getattr(output, f.name)) for f in fields(output)]
+    return []
+
+
+def _inside(name: str, key: Any) -> str:
+    return f"{name}.{key}" if name else str(key)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode, _pop_mode_temporarily
 
 from ..ops import AxisMap, Coordinates, PixelModel, flow_warp, resize
-from ..ops._plan import heeded_factors
+from ..ops._plan import floors, heeded_factors
 from ..ops.grid import axis_maps
 
 Size = tuple[int, ...]
@@ -265,7 +265,7 @@ def _read_interpolate(
     if size is not None:
         return ResizeCall(mode, align_corners, source, _sizes(size, axes))
     factors = _per_axis(scale_factor, axes)
-    target = tuple(int(n * float(f)) for n, f in zip(source, factors, strict=True))
+    target = floors(source, factors)
     step = None if recompute_scale_factor else tuple(map(float, factors))
     return ResizeCall(mode, align_corners, source, target, scale_factors=step and _heeded(mode, input, target, step))
 

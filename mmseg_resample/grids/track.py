@@ -113,6 +113,11 @@ class Meeting:
         """Largest misregistration along either axis, in input pixels."""
         return max((abs(o.largest) for o in (self.y, self.x) if o is not None), default=0.0)
 
+    @property
+    def drifts(self) -> bool:
+        """Tell whether the first and the last position are apart by different amounts along an axis."""
+        return any(abs(o.drift) >= TOLERANCE for o in (self.y, self.x) if o is not None)
+
 
 @dataclass
 class Trace:

@@ -130,8 +130,7 @@ def _final_in_words(final: Meeting | None) -> str:
             parts.append(f"{abs(offset.shift):.4g} px {before if offset.shift < 0 else after}")
         else:
             parts.append(f"from {offset.first:+.3g} to {offset.last:+.3g} px along {axis}")
-    drifts = any(o is not None and abs(o.drift) >= TOLERANCE for o in (final.y, final.x))
-    return f"{'drifts' if drifts else 'reads'} {' and '.join(parts)}"
+    return f"{'drifts' if final.drifts else 'reads'} {' and '.join(parts)}"
 
 
 def in_pixels(offset: Offset | None) -> str:

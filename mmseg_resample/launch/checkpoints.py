@@ -9,6 +9,7 @@ import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner
 
+from ..policy import is_active
 from ..suggest import did_you_mean_file
 from ..unpickle import RefusedError
 from .configs import dotted_items, type_name
@@ -92,10 +93,7 @@ def _geometry(model: Mapping[str, Any]) -> dict[str, Any]:
     if segmentor == "ResampledSegmentor":
         segmentor, policy = model.get("segmentor", "EncoderDecoder"), model.pop("resize_policy", {})
     active = {key: _as_lists(value) for key, value in policy.items() if value}
-    found = {
-        "model.type": segmentor,
-        "model.resize_policy": active if active.keys() & {"exact", "rules", "pad"} else None,
-    }
+    found = {"model.type": segmentor, "model.resize_policy": active if is_active(active) else None}
     settings = {f"model.{key}": value for key, value in dotted_items(model)}
     return found | {
         key: settings[key] for key in settings if key.rpartition(".")[2] in ("align_corners", "coordinates")

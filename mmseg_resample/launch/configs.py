@@ -21,7 +21,7 @@ from mmseg.registry import DATASETS
 
 from ..compat import own_files
 from ..ops import Coordinates
-from ..policy import PADDING_MODES
+from ..policy import PADDING_MODES, is_active
 from ..suggest import did_you_mean, did_you_mean_file, did_you_mean_key
 from .messages import UsageError, say
 
@@ -184,24 +184,20 @@ def set_policy(cfg: Config, pixel_model: str) -> None:
     if isinstance(wrapped, str) or wrapped is None:
         wrapped = dict(type=wrapped or "EncoderDecoder")
     for given in (cfg.model.get("resize_policy", {}), wrapped.get("resize_policy", {})):
-        if any(given.get(key) for key in ("exact", "rules", "pad")):
+        if is_active(given):
             raise UsageError(f"--policy {pixel_model}: the config has resize_policy={given}. Keep one of them.")
-    flags = {"True": True, "False": False}
-    exact: dict[str, dict[str, Any]] = {
+    conventions = get_args(Coordinates)
+    policies: dict[str, dict[str, Any]] = {
         "exact": dict(exact=True),
         "exact+pad": dict(exact=True, pad="replicate"),
         **{f"exact+{mode}": dict(exact=True, pad=mode) for mode in PADDING_MODES},
         "pad": dict(pad="replicate"),
+        **{str(flag): dict(rules=[dict(align_corners=flag)]) for flag in (True, False)},
+        **{name: dict(rules=[dict(coordinates=name)]) for name in conventions},
     }
-    if pixel_model in exact:
-        policy = exact[pixel_model]
-    elif pixel_model in flags:
-        policy = dict(rules=[dict(align_corners=flags[pixel_model])])
-    elif pixel_model in get_args(Coordinates):
-        policy = dict(rules=[dict(coordinates=pixel_model)])
-    else:
-        known = ", ".join(get_args(Coordinates))
-        hint = did_you_mean(pixel_model, [*exact, *flags, *get_args(Coordinates)])
+    policy = policies.get(pixel_model)
+    if policy is None:
+        known, hint = ", ".join(conventions), did_you_mean(pixel_model, policies)
         raise UsageError(f"--policy {pixel_model}: expected exact, exact+pad, True, False or one of {known}.{hint}")
     if cfg.model.type == "LeanSegmentor":
         cfg.model.pop("resize_policy", None)

@@ -39,7 +39,7 @@ class Native(NamedTuple):
     def run(self, input: Tensor) -> Tensor:
         if not self.antialias or input.device.type != "cpu":
             return F.interpolate(input, *self)
-        size = self.size or _floors(input, self.scale_factor)  # type: ignore[arg-type]
+        size = self.size or floors(input.shape[2:], self.scale_factor)  # type: ignore[arg-type]
         if size[1] > 1:
             return F.interpolate(_as_antialiased(input), *self).to(input.dtype)
         given = None if self.recompute_scale_factor else self.scale_factor
@@ -75,8 +75,9 @@ def _as_antialiased(input: Tensor) -> Tensor:
     return input.float() if half else input
 
 
-def _floors(input: Tensor, factors: Sequence[float]) -> tuple[int, ...]:
-    return tuple(int(n * float(f)) for n, f in zip(input.shape[2:], factors, strict=True))
+def floors(source_size: Sequence[int], factors: Sequence[Any]) -> tuple[int, ...]:
+    """Return the sizes that follow from factors, as PyTorch rounds them."""
+    return tuple(int(n * float(f)) for n, f in zip(source_size, factors, strict=True))
 
 
 class Window(NamedTuple):
@@ -187,7 +188,7 @@ def _size_and_factors(
         return target.size, None
     if not isinstance(coordinates, str):
         raise ValueError("resize: explicit AxisMaps fix the scale themselves. Give size instead of scale_factor.")
-    size = _check.spatial_size("resize", "floor(n * scale_factor)", _floors(input, target.factors), len(source))
+    size = _check.spatial_size("resize", "floor(n * scale_factor)", floors(source, target.factors), len(source))
     return size, None if target.recompute else target.factors
 
 
@@ -324,7 +325,7 @@ def _by_its_factors(native: Native, input: Tensor) -> Native | Cropped:
     factors = native.scale_factor
     if factors is None or native.recompute_scale_factor:
         return native
-    size = _floors(input, factors)
+    size = floors(input.shape[2:], factors)
     stays = [n == out and f != 1 for n, out, f in zip(input.shape[2:], size, factors, strict=True)]
     return Cropped(size, factors, native.mode) if any(stays) else native
 

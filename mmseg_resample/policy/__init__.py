@@ -2,7 +2,7 @@
 
 from .intercept import claim_bilinear_site, installed_on
 from .padding import MODES as PADDING_MODES
-from .resize_policy import ResizePolicy
+from .resize_policy import ResizePolicy, is_active
 from .rule import Rule
 
-__all__ = ["PADDING_MODES", "ResizePolicy", "Rule", "claim_bilinear_site", "installed_on"]
+__all__ = ["PADDING_MODES", "ResizePolicy", "Rule", "claim_bilinear_site", "installed_on", "is_active"]

@@ -17,6 +17,7 @@ from ..derive import derived, make, recipe
 from ..grids.network import Network
 from ..grids.sites import ResizeCall, Site, are_seen, at_path, current_pass, new_pass, resizes_seen, resizes_unseen
 from ..ops import AxisMap, PixelModel, _check, resize
+from ..ops._plan import floors
 from .recomputation import count_on_when_recomputed
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _follows(call: ResizeCall) -> bool:
     factors = call.scale_factors or ()
     if any(f is None for f in factors):
         return False
-    return call.size == tuple(int(n * float(f)) for n, f in zip(call.source_size, factors, strict=True))  # type: ignore
+    return call.size == floors(call.source_size, factors)
 
 
 def claim_bilinear_site(

@@ -42,6 +42,11 @@ class Padding:
     def __bool__(self) -> bool:
         return any((*self.y, *self.x))
 
+    @property
+    def before(self) -> tuple[int, int]:
+        """Rows above and columns at the left."""
+        return self.y[0], self.x[0]
+
     def size(self, image: Sequence[int]) -> Size:
         """Return the size (h, w) of an image with the padding."""
         height, width = image
@@ -69,7 +74,7 @@ class Padding:
             grid = self.outputs.get(name)
             if grid is None:
                 return tensor
-            for axis, (before, _) in enumerate((self.y, self.x)):
+            for axis, before in enumerate(self.before):
                 tensor = tensor.narrow(2 + axis, round(before / grid.stride[axis]), grid.size[axis])
             return tensor
 
@@ -168,12 +173,12 @@ def cover_by_strides(follow: Callable[[Padding], ForwardPass], crops: bool) -> t
         total = math.ceil((pixels - 1 + before - offset) / stride - _TOLERANCE) * round(stride) + round(stride)
         sides.append((before, max(0, total - before - pixels)))
     padding = Padding(sides[0], sides[1], plain.outputs if crops else {})
-    return padding, follow(padding)
+    return padding, follow(padding) if padding else plain
 
 
 def _covers(padded: ForwardPass, plain: ForwardPass, padding: Padding, axis: int) -> bool:
     """Tell whether nothing is missing along ``axis``, and every level lies in the padded image as in the plain one."""
-    before = (padding.y, padding.x)[axis][0]
+    before = padding.before[axis]
     same = all(
         a is None
         or b is None

@@ -9,7 +9,7 @@ size that they do not. Where these tell different maps, every input size is audi
 import copy
 import fnmatch
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,6 +35,11 @@ _MOST_SIZES = 256  # whose maps a policy keeps
 _MOST_DECISIONS = 10_000  # that a policy keeps; images of many sizes are many calls
 _NONE: Any = object()
 _LOGGER = logging.getLogger("mmseg_resample")
+
+
+def is_active(arguments: Mapping[str, Any]) -> bool:
+    """Tell whether these arguments of ``ResizePolicy`` change anything; ``dict(exact=False)`` is the stock model."""
+    return any(arguments.get(key) for key in ("exact", "rules", "pad"))
 
 
 class ResizePolicy:
@@ -65,7 +70,7 @@ class ResizePolicy:
         sizes: Sequence[Sequence[int]] | None = None,
         pad: str | None = None,
     ) -> None:
-        if not exact and not rules and pad is None:
+        if not is_active(dict(exact=exact, rules=rules, pad=pad)):
             raise ValueError("ResizePolicy: expected exact=True, rules or pad, got none: there is nothing to do.")
         if pad is not None:
             _check.one_of("ResizePolicy", "pad", pad, PADDING_MODES)
@@ -104,10 +109,10 @@ class ResizePolicy:
         audited = _Audited(model, self)
         after = self._audits(model, audited)
         self._known = ExactMaps.of(after)
-        single = len(after) == 1
-        self._audit = audited if single or self._known.varying or self.pad is not None else None
-        if single:  # whether its maps hold at others is told when those come
-            self._at[after[0].size] = self._known
+        every = len(after) == 1 or self.pad is not None  # whether its maps hold at others is told when those come
+        self._audit = audited if every or self._known.varying else None
+        if every:
+            self._at = {each.size: ExactMaps.of([each]) for each in after}
         self._paddings = audited.paddings.copy()
         self._in_training = self._audits_in_training(audited, after)
         self._places = self._network.unaudited(model) | self._known.places
@@ -299,15 +304,17 @@ class ResizePolicy:
             return self._within_padding(call, change, input_size) or None
         return self._within_padding(call, {}, input_size) or None
 
+    def _padding_of(self, input_size: Size | None) -> Padding | None:
+        return None if input_size is None else self._paddings.get(input_size)
+
     def _within_padding(self, call: ResizeCall, change: dict[str, Any], input_size: Size | None) -> dict[str, Any]:
         """Let a resize to the image read what it would as a part of one to the padded image."""
-        padding = self._paddings.get(input_size) if input_size is not None else None
+        padding = self._padding_of(input_size)
         if not padding or self._network.crops or call.size != input_size or call.source_size == input_size:
             return change
         own = "align_corners" if change.get("align_corners", call.align_corners) else "half_pixel"
         maps = axis_maps(change.get("coordinates", own), call.source_size, padding.size(call.size))
-        befores = (padding.y[0], padding.x[0])
-        window = tuple(m.after(AxisMap(1.0, before)) for m, before in zip(maps, befores, strict=True))
+        window = tuple(m.after(AxisMap(1.0, before)) for m, before in zip(maps, padding.before, strict=True))
         return {**change, "coordinates": window} if call.mode in ("bilinear", "bicubic") else change
 
     def _make_exact(
@@ -321,7 +328,7 @@ class ResizePolicy:
         elif not interpolates or site in known.varying:
             return None  # labels and masks are not what the audit saw; other sizes have other maps
         else:
-            padding = None if input_size is None else self._paddings.get(input_size)
+            padding = self._padding_of(input_size)
             padded = padding.size(call.size) if padding else call.size
             pixel_model = self._network.pixel_model(site, call.source_size, padded, known.levels)
         if pixel_model is None:

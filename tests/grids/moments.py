@@ -55,7 +55,7 @@ def short(func):
 
 @dataclass
 class Findings:
-    """What was compared and what did not agree."""
+    """Counts of what was compared, and what did not agree."""
 
     networks: int = 0
     tensors: int = 0

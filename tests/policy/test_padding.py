@@ -254,7 +254,7 @@ def test_features_cover_the_image_in_tensor_mode_and_under_any_odd_size():
 
 @dataclass
 class Outputs:
-    """What some frameworks return."""
+    """Dataclass of outputs, as some frameworks return it."""
 
     logits: torch.Tensor
     name: str = "outputs"

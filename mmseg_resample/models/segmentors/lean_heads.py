@@ -20,7 +20,7 @@ from mmseg.utils import SampleList
 from torch import Tensor, nn
 
 from ...derive import recipe
-from ...ops import PixelModel, resize_cross_entropy
+from ...ops import PixelModel, _check, resize_cross_entropy
 from ...policy import claim_bilinear_site, installed_on
 from .logits import PendingLogits
 
@@ -178,7 +178,7 @@ def is_plain(x: Any) -> bool:
     return type(x) is Tensor and not torch.jit.is_tracing()
 
 
-@torch._disable_dynamo  # a compiled call would be traced past the cache
+@_check.opaque  # a compiled call would be traced past the cache
 def say_once(message: str) -> None:
     _say(message)
 

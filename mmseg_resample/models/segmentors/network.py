@@ -46,8 +46,7 @@ class SegmentorNetwork(Network):
         return frozenset(path for path in self.all_paths(model) if path == "postprocess" or path.endswith(".logits"))
 
     def refuses_padding(self, model: Any) -> str | None:
-        heads = model.decode_head if isinstance(model.decode_head, nn.ModuleList) else [model.decode_head]
-        for head in heads:
+        for head in _listed(model.decode_head):
             if not isinstance(head, BaseDecodeHead) or hasattr(head, "get_points_train"):
                 return (
                     f"{type(head).__name__} compares features and labels at points that it draws in fractions of their "
@@ -94,7 +93,10 @@ def _(model: BaseSegmentor) -> Network:
 def _auxiliary_heads(model: Any) -> list[Any]:
     if not getattr(model, "with_auxiliary_head", False):
         return []
-    heads = model.auxiliary_head
+    return _listed(model.auxiliary_head)
+
+
+def _listed(heads: Any) -> list[Any]:
     return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
 
 

@@ -8,7 +8,7 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from ...ops import _check
-from ...policy import ResizePolicy
+from ...policy import ResizePolicy, is_active
 
 
 class _ToRunnersLog(logging.Handler):
@@ -50,7 +50,7 @@ def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str | None = No
             f"ResampledSegmentor: expected segmentor to name a class, got {segmentor!r}, which builds segmentors "
             f"itself. Nest them the other way: type={segmentor!r}, segmentor='ResampledSegmentor'."
         )
-    if not any(resize_policy.get(key) for key in ("exact", "rules", "pad")):
+    if not is_active(resize_policy):
         return cls(**kwargs)
     model = cls(**kwargs)
     policy = ResizePolicy(**resize_policy)

@@ -105,7 +105,7 @@ class Interaction:
 
     @property
     def label(self) -> str:
-        """What changes, and between which ends."""
+        """Name of the difference, and the ends between which it changes."""
         return interaction_label(self.variant, self.reference, self.along, self.combination)
 
 

@@ -26,7 +26,7 @@ class Collection:
 
     @property
     def caveats(self) -> list[str]:
-        """What a reader must know before comparing across the studies."""
+        """Sentences that a reader must know before comparing across the studies."""
         found = [
             "Each study is corrected for its own family of comparisons, and nothing is corrected across studies: of "
             "many studies without any effect, some find one."
