@@ -180,12 +180,9 @@ def set_policy(cfg: Config, pixel_model: str) -> None:
     Raises:
         UsageError: another word, or the config has a policy already.
     """
-    wrapped = cfg.model.get("segmentor")
-    if isinstance(wrapped, str) or wrapped is None:
-        wrapped = dict(type=wrapped or "EncoderDecoder")
-    for given in (cfg.model.get("resize_policy", {}), wrapped.get("resize_policy", {})):
-        if is_active(given):
-            raise UsageError(f"--policy {pixel_model}: the config has resize_policy={given}. Keep one of them.")
+    given = policy_of(cfg.model)
+    if given:
+        raise UsageError(f"--policy {pixel_model}: the config has resize_policy={given}. Keep one of them.")
     conventions = get_args(Coordinates)
     policies: dict[str, dict[str, Any]] = {
         "exact": dict(exact=True),
@@ -201,9 +198,20 @@ def set_policy(cfg: Config, pixel_model: str) -> None:
         raise UsageError(f"--policy {pixel_model}: expected exact, exact+pad, True, False or one of {known}.{hint}")
     if cfg.model.type == "LeanSegmentor":
         cfg.model.pop("resize_policy", None)
-        cfg.model.segmentor = _under_policy(wrapped, policy)
+        cfg.model.segmentor = _under_policy(_wrapped(cfg.model), policy)
     else:
         cfg.model.update(_under_policy(cfg.model, policy))
+
+
+def policy_of(model: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the arguments of the policy that a model's config is under, or the segmentor that it wraps; else None."""
+    policies = (each.get("resize_policy") or {} for each in (model, _wrapped(model)))
+    return next(filter(is_active, policies), None)
+
+
+def _wrapped(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    segmentor = model.get("segmentor")
+    return segmentor if isinstance(segmentor, Mapping) else dict(type=segmentor or "EncoderDecoder")
 
 
 def _under_policy(model: Mapping[str, Any], policy: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The shift of the predictions that an audit of the network foresees, stored beside the measured one."""
+"""Audits of the configs of a study, once per process: the shift that they foresee, and where their resizes read."""
 
 import json
 from dataclasses import asdict
@@ -6,17 +6,37 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmseg_resample.grids import fake_tensors, follow
+from mmseg_resample.grids import ForwardPass, fake_tensors, follow
+from mmseg_resample.grids.sites import Size
 from mmseg_resample.launch.auditing import build_fake
 
-_audits: dict[tuple[str, tuple[int, int]], dict[str, Any]] = {}
+_audits: dict[tuple[str, Size], ForwardPass | Exception] = {}
+
+
+def followed(config: Config, size: Size) -> ForwardPass:
+    """Follow positions through the ``model`` of a config, once per process for the same model and size.
+
+    Raises:
+        Exception: whatever the network raises for an input of ``size``.
+    """
+    key = json.dumps([config.get("default_scope"), config.model.to_dict()], default=repr), size
+    if key not in _audits:
+        try:
+            with fake_tensors():
+                _audits[key] = follow(build_fake(config), size)
+        except Exception as error:
+            _audits[key] = error.with_traceback(None)  # frames would keep the network
+    found = _audits[key]
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def predicted_shift(config: Config, size: tuple[int, int]) -> dict[str, Any]:
     """Audit the misregistration of the prediction with the labels, for an input of ``size``.
 
     Args:
-        config: its ``model`` is audited, once per process for the same model and size.
+        config: its ``model`` is audited.
         size: (h, w) of the input of the network.
 
     Returns:
@@ -24,16 +44,8 @@ def predicted_shift(config: Config, size: tuple[int, int]) -> dict[str, Any]:
         logits read evidence e px to the right has e, and without training predicts e px to the left. Or ``error``,
         where the audit cannot follow the network.
     """
-    key = json.dumps([config.get("default_scope"), config.model.to_dict()], default=repr), size
-    if key not in _audits:
-        _audits[key] = _audit(config, size)
-    return _audits[key]
-
-
-def _audit(config: Config, size: tuple[int, int]) -> dict[str, Any]:
     try:
-        with fake_tensors():
-            final = follow(build_fake(config), size).final
+        final = followed(config, size).final
     except Exception as error:  # an aid to read the scores: whatever it cannot do must not cost them
         return {"error": f"{type(error).__name__}: {error}"}
     if final is None or final.x is None or final.y is None:

@@ -178,6 +178,7 @@ def _run_study(args: argparse.Namespace, console: Console) -> int:
     from rich.markup import escape
 
     from . import execution, loading, report, twins
+    from .plan import in_words
 
     root = args.work_dir or Path("work_dirs") / args.config.stem
     require_folder("--work-dir", root)
@@ -187,7 +188,7 @@ def _run_study(args: argparse.Namespace, console: Console) -> int:
     _executor_options(args)  # refused before anything is written
     study = twins.merged(study)
     for twin, same in study.twins:
-        words = f"{twins.describe(twin)} is the same network as {twins.describe(same)}, and is not trained again."
+        words = f"{in_words(twin)} is the same network as {in_words(same)}, and is not trained again."
         console.print(escape(words), soft_wrap=True)
     stored = execution.prepare(study, root, overwrite=args.overwrite)
     for path, reason in ((path, reason) for each in stored for path, reason in each.damaged.items()):

@@ -59,6 +59,7 @@ from .plan import (
     Study,
     StudyError,
     Variants,
+    in_words,
     trained_variants,
     variants_directory,
     with_overrides,
@@ -407,7 +408,7 @@ class _Loader:
             try:
                 study.run(variants, study.seeds[0])
             except ValueError as error:  # of `throughput` too
-                where = f"base with {', '.join(f'{a}={v}' for a, v in variants.items())}"
+                where = f"base with {in_words(variants)}"
                 self.fail(where, str(error), "Change the base config, or what these variants set in it.")
         iterations = study.base_config.train_cfg.get("max_iters")
         if iterations is not None and study.stop_if.get("iteration", 0) > iterations:
@@ -473,16 +474,14 @@ def _interactions(
     comparisons: Sequence[DeclaredComparison], along: tuple[tuple[str, tuple[str, str]], ...]
 ) -> Iterator[DeclaredComparison]:
     """List the changes of ``comparisons`` along axes, where they are made at all the ends."""
-    present = set(comparisons)
-    axes = dict(along)
+    present = [(dict(each.combination), each.evaluation, each.variant) for each in comparisons]
     for comparison in comparisons:
-        combination = dict(comparison.combination)
-        corners = [
-            replace(comparison, combination=tuple((combination | dict(zip(axes, names, strict=True))).items()))
-            for names in itertools.product(*axes.values())
-        ]
-        if comparison == corners[0] and present.issuperset(corners):
-            yield replace(comparison, combination=tuple(_without(combination, *axes).items()), along=along)
+        held = _without(dict(comparison.combination), *dict(along))
+        change = replace(comparison, combination=tuple(held.items()), along=along)
+        corners = change.corners()
+        every = all((corner, change.evaluation, change.variant) in present for corner in corners)
+        if every and corners[0] == dict(comparison.combination):
+            yield change
 
 
 def _named(comparison: DeclaredComparison, axis: str) -> dict[str, str]:

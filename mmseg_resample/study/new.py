@@ -1,7 +1,7 @@
 """A study of somebody's own config: which value of the flag at which size, written as a file to be read and changed."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -84,16 +84,14 @@ def _text(config: str, out: Path, cfg: Config, audit: Audit) -> str:
     stride = round(max(max(level.stride) for level in levels))
     odd = all(abs(offset) < 1e-6 for level in levels for offset in level.offset)
     even = tuple(-(-n // stride) * stride for n in audit.sizes[0])
-    sizes = {"x".join(map(str, even)): even} | ({_plus_one(even): tuple(n + 1 for n in even)} if odd else {})
+    fitting = [even, *([tuple(n + 1 for n in even)] if odd else [])]
+    sizes = {"x".join(map(str, size)): size for size in fitting}
     flags = [key for key in dotted_keys(cfg.model.to_dict()) if key.rpartition(".")[2] == "align_corners"]
-    variants: dict[str, Mapping[str, Any]] = {}
-    if flags:
-        variants |= {name: {f"model.{key}": value for key in flags} for name, value in _FLAGS.items()}
-    else:
-        variants |= {name: {"policy": str(value)} for name, value in _FLAGS.items()}
+    variants: dict[str, Mapping[str, Any]] = {
+        str(value).lower(): {f"model.{key}": value for key in flags} or {"policy": str(value)}
+        for value in ((False, True) if odd else (False,))
+    }
     variants["exact_pad"] = {"policy": "exact+pad"}
-    if not odd:
-        variants.pop("true")
     first, *larger = sizes
     train = [f"dict(input={first!r})", *(f"dict(input={n!r}, pixel_model=['false', 'true'])" for n in larger)]
     other = "false='true', true='false', exact_pad='false'" if odd else "false='exact_pad', exact_pad='false'"
@@ -114,9 +112,6 @@ def _text(config: str, out: Path, cfg: Config, audit: Audit) -> str:
     )
 
 
-_FLAGS = {"false": False, "true": True}
-
-
 def _geometry(stride: int, odd: bool) -> str:
     if odd:
         return (
@@ -128,10 +123,6 @@ def _geometry(stride: int, odd: bool) -> str:
         f"Its features lie in the middle of patches, of up to {stride} px: False fits them at every size that {stride} "
         f"divides, True at none.\n# Declared is exact resizes on an image that its features cover, against False."
     )
-
-
-def _plus_one(size: Sequence[int]) -> str:
-    return "x".join(str(n + 1) for n in size)
 
 
 def _dict(values: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,12 @@ class DeclaredComparison:
     evaluation: str
     variant: str
     along: tuple[tuple[str, tuple[str, str]], ...] = ()
+
+    def corners(self) -> list[dict[str, str]]:
+        """List the variants of the other axes at every end of ``along``."""
+        axes = [axis for axis, _ in self.along]
+        ends = itertools.product(*(names for _, names in self.along))
+        return [{**dict(self.combination), **dict(zip(axes, names, strict=True))} for names in ends]
 
     def describe(self) -> dict[str, Any]:
         """Convert to JSON data."""
@@ -208,6 +215,11 @@ def run_directory(variants: Variants, seed: int) -> str:
     return f"{variants_directory(variants)}/seed-{seed}"
 
 
+def in_words(variants: Variants) -> str:
+    """Write variants as ``size=128, flag=true``."""
+    return ", ".join(f"{axis}={name}" for axis, name in variants.items())
+
+
 def variants_directory(variants: Variants) -> str:
     """Return the name of the folder that holds the runs of ``variants``."""
     return ",".join(f"{axis}={variant}" for axis, variant in variants.items())
@@ -228,7 +240,7 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     """
     config, values = copy.deepcopy(config), copy.deepcopy(dict(overrides))
     policy = values.pop(POLICY, None)
-    content = config.to_dict()
+    content = dict(config.items())
     config.merge_from_dict({with_indices(content, key): value for key, value in values.items()})
     if policy is not None:
         try:

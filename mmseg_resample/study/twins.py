@@ -12,14 +12,15 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmseg_resample.grids import fake_tensors, follow
-from mmseg_resample.launch.auditing import build_fake
+from mmseg_resample.grids import image_size
+from mmseg_resample.grids.sites import Size
+from mmseg_resample.launch.configs import policy_of
 
-from .plan import DeclaredComparison, Study, StudyError, Variants
+from .audit import followed
+from .plan import DeclaredComparison, Study, StudyError, Variants, in_words
 
 _FLAGS = ("align_corners", "coordinates")
 _WRAPPERS = ("ResampledSegmentor",)
-_traces: dict[tuple[str, tuple[int, int]], Any] = {}
 
 
 def merged(study: Study) -> Study:
@@ -40,7 +41,7 @@ def merged(study: Study) -> Study:
     keys = [json.dumps([_stripped(config) for config in each], default=repr, sort_keys=True) for each in configs]
     for variants, key, each in zip(study.combinations, keys, configs, strict=True):
         group = [other for k, other in zip(keys, configs, strict=True) if k == key]
-        if len(group) < 2 or not any(_has_policy(config) for other in group for config in other):
+        if len(group) < 2 or not any(policy_of(config.model) for other in group for config in other):
             continue
         same = next((first for first, k, other in distinct if k == key and _alike(other, each)), None)
         if same is None:
@@ -54,14 +55,9 @@ def merged(study: Study) -> Study:
     left = [variants for variants in study.combinations if variants not in [twin for twin, _ in twins]]
     family = list(dict.fromkeys(filter(None, (_among(declared, study, twins) for declared in study.family))))
     if study.family and not family:
-        names = "; ".join(f"{describe(twin)} is {describe(same)}" for twin, same in twins)
+        names = "; ".join(f"{in_words(twin)} is {in_words(same)}" for twin, same in twins)
         raise StudyError(f"{study.file}: family: every declared comparison is of a network with itself ({names}).")
     return replace(study, combinations=left, family=family, twins=twins)
-
-
-def describe(variants: Variants) -> str:
-    """Write variants in words."""
-    return ", ".join(f"{axis}={name}" for axis, name in variants.items())
 
 
 def _configs(study: Study, variants: Variants) -> Iterator[Config]:
@@ -77,47 +73,31 @@ def _alike(configs: Sequence[Config], others: Sequence[Config]) -> bool:
         size = _test_size(a) if index else _train_size(a)
         if size is None:
             return False
-        first, second = _trace(a, size), _trace(b, size)
-        if first is None or first != second:
+        try:
+            if _reads(a, size) != _reads(b, size):
+                return False
+        except Exception:  # whatever a network raises: it counts as different
             return False
     return True
 
 
-def _trace(config: Config, size: tuple[int, int]) -> Any:
-    """Return every resize of the network and the samples that it reads; None where the network cannot be run."""
-    key = json.dumps([config.get("default_scope"), config.model.to_dict()], default=repr), size
-    if key not in _traces:
-        try:
-            with fake_tensors():
-                resizes = follow(build_fake(config), size).trace.resizes
-        except Exception:  # whatever a network raises: it counts as different
-            _traces[key] = None
-        else:
-            _traces[key] = [
-                (*r.site, r.mode, *r.source_size, *r.size, *(round(n, 6) for m in r.maps for n in (m.scale, m.offset)))
-                for r in resizes
-            ]
-    return _traces[key]
+def _reads(config: Config, size: Size) -> list[Any]:
+    """Return every resize of the network, and the samples that it reads."""
+    return [
+        (*r.site, r.mode, *r.source_size, *r.size, *(round(n, 6) for m in r.maps for n in (m.scale, m.offset)))
+        for r in followed(config, size).trace.resizes
+    ]
 
 
-def _train_size(config: Config) -> tuple[int, int] | None:
-    return _pair(config.model.get("data_preprocessor", {}).get("size") or config.train_dataloader.dataset.get("size"))
+def _train_size(config: Config) -> Size | None:
+    size = config.model.get("data_preprocessor", {}).get("size") or config.train_dataloader.dataset.get("size")
+    return None if size is None else image_size(size)
 
 
-def _test_size(config: Config) -> tuple[int, int] | None:
+def _test_size(config: Config) -> Size | None:
     padded = (config.model.get("data_preprocessor", {}).get("test_cfg") or {}).get("size")
-    return _pair(padded or config.test_dataloader.dataset.get("size"))
-
-
-def _pair(size: Any) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)
-
-
-def _has_policy(config: Config) -> bool:
-    return "resize_policy" in config.model and any(config.model.resize_policy.values())
+    size = padded or config.test_dataloader.dataset.get("size")
+    return None if size is None else image_size(size)
 
 
 def _stripped(config: Config) -> dict[str, Any]:
@@ -141,10 +121,10 @@ def _drop(node: Any) -> None:
 
 def _corners(declared: DeclaredComparison, study: Study) -> list[dict[str, str]]:
     """List the variants of a declared comparison at all its ends."""
-    corners: list[dict[str, str]] = [dict(declared.combination)]
-    for axis, ends in declared.along:
-        corners = [{**corner, axis: end} for corner in corners for end in ends]
-    return [{axis: {**corner, study.compare: declared.variant}[axis] for axis in study.axes} for corner in corners]
+    return [
+        {axis: {**corner, study.compare: declared.variant}[axis] for axis in study.axes}
+        for corner in declared.corners()
+    ]
 
 
 def _among(

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..design import outlook
 from ..image_bootstrap import NestedBootstrap, nested_bootstrap
 from ..intervals import bca_interval, effect_size
 from ..paired import PairedDifference, Summary, caveat, interaction, interaction_weights, paired_difference, summarize
-from ..plan import METRICS, DeclaredComparison, Variants
+from ..plan import METRICS, DeclaredComparison, Variants, in_words
 from ..significance import equivalence_test, holm, sign_flip_test
 from . import cells, displacement, gather, verdict
 from .gather import Directory, Scores
@@ -24,6 +24,9 @@ SEED = 0
 
 _Arms = Mapping[tuple[str, ...], Variants]
 """Variant of the compared axis, and of those along which it changes, -> variants of all axes."""
+
+_Change = tuple[DeclaredComparison, str, PairedDifference]
+"""Interaction before it is tested: what changes along which axes, the reference, and by how much."""
 
 FEWEST_EDGES = 20
 """Percent of the labelled edges below which the displacement of predictions means little."""
@@ -38,17 +41,16 @@ def build(root: Path) -> Report:
     directory = gather.read(root)
     study, missing = directory.study, list(directory.unreadable)
     for twin in study.get("twins", ()):
-        names = [", ".join(f"{a}={n}" for a, n in twin[key].items()) for key in ("variants", "same_as")]
-        missing.append(f"{names[0]} is the same network as {names[1]}, trained once and shown as the latter.")
+        words, same = in_words(twin["variants"]), in_words(twin["same_as"])
+        missing.append(f"{words} is the same network as {same}, trained once and shown as the latter.")
     family = gather.family(study)
-    comparisons, interactions = _tested(directory, family, missing)
+    comparisons, interactions, tested = _tested(directory, family, missing)
     displaced = displacement.measure_displacement(directory, missing)
     trimap = _curves(directory, "TrimapIoUMetric", "mIoU_trimap", "Trimap curves", missing)
     boundary = _curves(directory, "BoundaryIoUMetric", "mBIoU", "Boundary IoU", missing)
-    tested = {key: found for key, found in _by_key(comparisons, interactions) if found.evidence.declared}
     nothing = Verdict("missing", verdict.LABELS["missing"], "No run is finished.")
     verdicts = [tested[key].verdict if key in tested else nothing for key in family]
-    n = max((found.evidence.difference.n for found in tested.values()), default=0)
+    n = max((tested[key].evidence.difference.n for key in family if key in tested), default=0)
     return Report(
         study=study,
         unit=cells.unit(study["metric"]),
@@ -76,16 +78,16 @@ def build(root: Path) -> Report:
 
 def _tested(
     directory: Directory, family: Sequence[DeclaredComparison], missing: list[str]
-) -> tuple[list[Comparison], list[Interaction]]:
+) -> tuple[list[Comparison], list[Interaction], dict[DeclaredComparison, TestedDifference]]:
     """Compute every difference, and test all of them, the declared ones corrected together."""
     compared, changed = list(_comparisons(directory)), list(_interactions(directory))
     differences = {_key(c, name): d for c in compared for name, d in c.differences.items()}
     names = {_key(c, name): (name, c.reference) for c in compared for name in c.differences}
-    for each in changed:
-        start, to = (", ".join(f"{axis} {ends[i]}" for axis, ends in each.along.items()) for i in (0, 1))
-        differences[each.key] = each.difference
-        names[each.key] = (f"{each.variant} - {each.reference} at {to}", f"at {start}")
-    images = _images(directory, compared, changed, family, missing)
+    for key, reference, difference in changed:
+        start, to = (", ".join(f"{axis} {ends[i]}" for axis, ends in key.along) for i in (0, 1))
+        differences[key] = difference
+        names[key] = (f"{key.variant} - {reference} at {to}", f"at {start}")
+    images = _images(directory, compared, [change for change in changed if change[0] in family], missing)
     limit, measure = directory.study["margin"], cells.unit(directory.study["metric"])
     p = {key: sign_flip_test(d.values, rng=SEED).p for key, d in differences.items()}
     small = {key: equivalence_test(d.values, limit).p for key, d in differences.items()}
@@ -112,40 +114,16 @@ def _tested(
         )
     return (
         [replace(c, tested={name: tested[_key(c, name)] for name in c.differences}) for c in compared],
-        [Interaction(i.variant, i.reference, i.along, i.combination, i.evaluation, tested[i.key]) for i in changed],
+        [
+            Interaction(key.variant, reference, dict(key.along), dict(key.combination), key.evaluation, tested[key])
+            for key, reference, _ in changed
+        ],
+        tested,
     )
-
-
-@dataclass(frozen=True)
-class _Change:
-    """Interaction before it is tested; see ``Interaction``."""
-
-    variant: str
-    reference: str
-    along: Mapping[str, tuple[str, str]]
-    combination: Variants
-    evaluation: str
-    difference: PairedDifference
-
-    @property
-    def key(self) -> DeclaredComparison:
-        held = tuple(self.combination.items())
-        return DeclaredComparison(held, self.evaluation, self.variant, tuple(self.along.items()))
 
 
 def _key(comparison: Comparison, variant: str) -> DeclaredComparison:
     return DeclaredComparison(tuple(comparison.combination.items()), comparison.evaluation, variant)
-
-
-def _by_key(
-    comparisons: Sequence[Comparison], interactions: Sequence[Interaction]
-) -> Iterator[tuple[DeclaredComparison, TestedDifference]]:
-    for comparison in comparisons:
-        for name, tested in comparison.tested.items():
-            yield _key(comparison, name), tested
-    for each in interactions:
-        held = tuple(each.combination.items())
-        yield DeclaredComparison(held, each.evaluation, each.variant, tuple(each.along.items())), each.tested
 
 
 def _comparisons(directory: Directory) -> Iterator[Comparison]:
@@ -162,8 +140,7 @@ def _comparisons(directory: Directory) -> Iterator[Comparison]:
 def _images(
     directory: Directory,
     compared: Sequence[Comparison],
-    changed: Sequence[_Change],
-    family: Sequence[DeclaredComparison],
+    declared: Sequence[_Change],
     missing: list[str],
 ) -> dict[DeclaredComparison, NestedBootstrap]:
     """Redraw the images of all comparisons and of the declared interactions; ``missing`` gets what is impossible."""
@@ -183,17 +160,15 @@ def _images(
         }
         place = ", ".join([*comparison.combination.values(), comparison.evaluation])
         found |= _bootstraps(directory, comparison.evaluation, arms, contrasts, place, unknown)
-    for each in changed:
-        if each.key in family:
-            weights = interaction_weights((each.reference, each.variant), *each.along.values())
-            arms = {
-                key: directory.all_axes({**each.combination, **dict(zip(each.along, key[1:], strict=True))}, key[0])
-                for key in weights
-            }
-            place = ", ".join([*each.combination.values(), *each.along, each.evaluation])
-            found |= _bootstraps(
-                directory, each.evaluation, arms, {each.key: (weights, each.difference)}, place, unknown
-            )
+    for key, reference, difference in declared:
+        weights = interaction_weights((reference, key.variant), *(ends for _, ends in key.along))
+        axes = [axis for axis, _ in key.along]
+        arms = {
+            arm: directory.all_axes({**dict(key.combination), **dict(zip(axes, arm[1:], strict=True))}, arm[0])
+            for arm in weights
+        }
+        place = ", ".join([*dict(key.combination).values(), *axes, key.evaluation])
+        found |= _bootstraps(directory, key.evaluation, arms, {key: (weights, difference)}, place, unknown)
     missing += [f"Intervals with other test images: {why}, in {'; '.join(where)}." for why, where in unknown.items()]
     return found
 
@@ -273,7 +248,8 @@ def _interaction(
         ends = ((present[0], name), *along.values())
         difference = interaction({key: scores[key] for key in interaction_weights(*ends)}, *ends)
         if difference.n:
-            yield _Change(name, present[0], along, combination, evaluation, difference)
+            key = DeclaredComparison(tuple(combination.items()), evaluation, name, tuple(along.items()))
+            yield key, present[0], difference
 
 
 def _curves(directory: Directory, kind: str, metric: str, title: str, missing: list[str]) -> list[Breakdown]:

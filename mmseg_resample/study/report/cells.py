@@ -58,8 +58,12 @@ def interaction_label(
     variant: str, reference: str, along: Mapping[str, tuple[str, str]], combination: Mapping[str, str]
 ) -> str:
     """Format as ``true - false, size 129 against 128``."""
-    changes = [f"{axis} {to} against {start}" for axis, (start, to) in along.items()]
-    return ", ".join([f"{variant} - {reference}", *changes, *(f"{a}={n}" for a, n in combination.items())])
+    return ", ".join([f"{variant} - {reference}", *changes(along), *(f"{a}={n}" for a, n in combination.items())])
+
+
+def changes(along: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Format each axis as ``size 129 against 128``."""
+    return [f"{axis} {to} against {start}" for axis, (start, to) in along.items()]
 
 
 def mean_cell(summary: Summary | None) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from ..paired import SEEDS_FOR_SIGNIFICANCE, summarize
 from . import figures
 from .cells import (
+    changes,
     count_cell,
     images_cell,
     interval_cell,
@@ -53,8 +54,8 @@ def findings(report: Report) -> list[Finding]:
         verdict = each.tested.verdict
         shown.append(Finding(verdict.status, verdict.label, each.subject, verdict.text))
     for key in report.uncompared:
-        changes = [f"{axis} {to} against {start}" for axis, (start, to) in key.along]
-        subject = where(dict(key.combination), ", ".join([key.variant, *changes, f"tested as {key.evaluation}"]))
+        words = [key.variant, *changes(dict(key.along)), f"tested as {key.evaluation}"]
+        subject = where(dict(key.combination), ", ".join(words))
         shown.append(Finding("missing", "not compared yet", subject, "No run of this comparison is finished."))
     return shown
 
