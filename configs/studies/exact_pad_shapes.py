@@ -2,7 +2,7 @@
 # 7 px at the right and below repeat the last feature, and at 129, where nothing is missing and exact is True. `pad` is the
 # control that tells coverage from registration: a stride more of the image's last pixels, every flag as it was.
 # Fifty-six runs of half a minute each on an idle CPU core, and their tests.
-base = '../shapes/fcn_r18-d8-tiny_1xb8-400_shapes-128x128.py'
+base = '../lean/fcn_r18-d8-tiny-lean_1xb8-400_shapes-128x128.py'
 
 
 def input_size(n):

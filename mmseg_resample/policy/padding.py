@@ -81,7 +81,7 @@ class Padding:
         return replace_tensors(output, cut) if self and self.outputs else output
 
 
-def cover(follow: Callable[[Padding], ForwardPass], crops: bool) -> tuple[Padding, ForwardPass]:
+def cover(follow: Callable[[Padding], ForwardPass], crops: bool, margin: int = 0) -> tuple[Padding, ForwardPass]:
     """Find the smallest padding with which exact resizes read nothing beyond the features for pixels of the image.
 
     It leaves the geometry of the network as it is: every level of features begins as far inside the padded image as
@@ -90,6 +90,7 @@ def cover(follow: Callable[[Padding], ForwardPass], crops: bool) -> tuple[Paddin
     Args:
         follow: makes a forward pass with exact resizes on a padded image; raises where the network takes none such.
         crops: the network's outputs are to be cropped to what they are without padding.
+        margin: pixels on every side that features shall reach beyond the image.
 
     Returns:
         The padding, and the forward pass with it.
@@ -98,16 +99,16 @@ def cover(follow: Callable[[Padding], ForwardPass], crops: bool) -> tuple[Paddin
         ValueError: there is none.
     """
     plain = follow(Padding())
-    if not plain.repeats:
+    if not plain.repeats and not margin:
         return Padding(), plain
     resized = {r.site: r.source for r in plain.trace.resizes if r.source is not None}
     short = [resized[entry.path, entry.call] for entry in plain.repeats]
     levels = short + [level for level in plain.levels if level is not None]
     outputs = plain.outputs if crops else {}
     whole = [grid for grid in outputs.values() if grid is not None]
-    options = [list(_options(plain.size[axis], axis, levels, whole)) for axis in (0, 1)]
+    options = [list(_options(plain.size[axis], axis, levels, whole, margin)) for axis in (0, 1)]
     for axis in (0, 1):
-        if not any((entry.y, entry.x)[axis] for entry in plain.repeats):
+        if not margin and not any((entry.y, entry.x)[axis] for entry in plain.repeats):
             options[axis].insert(0, (0, 0))
     reasons = []
     while all(options):  # both axes together, each until its own is covered
@@ -132,23 +133,23 @@ def cover(follow: Callable[[Padding], ForwardPass], crops: bool) -> tuple[Paddin
 
 
 def _options(
-    pixels: int, axis: int, levels: Sequence[PixelGrid], whole: Sequence[PixelGrid]
+    pixels: int, axis: int, levels: Sequence[PixelGrid], whole: Sequence[PixelGrid], margin: int
 ) -> Iterator[tuple[int, int]]:
     """Yield paddings (before, after) along one axis that could be enough, the smallest first.
 
-    The coarsest features decide. Their last one has to lie on the last pixel or beyond. How much of the image that
+    The coarsest features decide. Their last one has to lie on the last pixel of the margin or beyond. How much of the image that
     takes depends on the windows: up to its centre (odd kernels), as far as its patch reaches, or whole strides.
     """
     coarsest = max(levels, key=lambda level: level.stride[axis])
     stride, offset = coarsest.stride[axis], max(level.offset[axis] for level in levels)
     steps = [round(grid.stride[axis]) for grid in whole]
-    missing = max(0, math.ceil(offset - _TOLERANCE))
+    missing = max(margin, math.ceil(offset - _TOLERANCE))
     found = set()
     for before in {missing, math.ceil(missing / stride) * round(stride)}:
         if any(before % step for step in steps):
             continue
         own = coarsest.offset[axis]
-        last = own + max(0, math.ceil((pixels - 1 + before - own - _TOLERANCE) / stride)) * stride
+        last = own + max(0, math.ceil((pixels - 1 + margin + before - own - _TOLERANCE) / stride)) * stride
         strides = math.ceil((last + 1) / stride) * stride
         for total in (last + 1, last + max(own, 0) + 1, strides, strides + stride):
             found.add((before, math.ceil(total - _TOLERANCE) - pixels - before))
@@ -156,7 +157,9 @@ def _options(
     yield from sorted((p for p in found if p[1] >= 0), key=lambda p: (sum(p), p[0] % stride != 0))
 
 
-def cover_by_strides(follow: Callable[[Padding], ForwardPass], crops: bool) -> tuple[Padding, ForwardPass]:
+def cover_by_strides(
+    follow: Callable[[Padding], ForwardPass], crops: bool, margin: int = 0
+) -> tuple[Padding, ForwardPass]:
     """Find the fewest whole strides with which features reach the border: sizes that ``align_corners=False`` fits.
 
     Arguments and errors are those of ``cover``; nothing is registered.
@@ -168,9 +171,9 @@ def cover_by_strides(follow: Callable[[Padding], ForwardPass], crops: bool) -> t
     sides = []
     for axis in (0, 1):
         stride, offset = (max(getattr(level, name)[axis] for level in levels) for name in ("stride", "offset"))
-        before = math.ceil(max(offset, 0) / stride - _TOLERANCE) * round(stride)
+        before = math.ceil(max(offset, margin) / stride - _TOLERANCE) * round(stride)
         pixels = plain.size[axis]
-        total = math.ceil((pixels - 1 + before - offset) / stride - _TOLERANCE) * round(stride) + round(stride)
+        total = math.ceil((pixels - 1 + margin + before - offset) / stride - _TOLERANCE) * round(stride) + round(stride)
         sides.append((before, max(0, total - before - pixels)))
     padding = Padding(sides[0], sides[1], plain.outputs if crops else {})
     return padding, follow(padding) if padding else plain

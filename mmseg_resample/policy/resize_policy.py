@@ -51,6 +51,8 @@ class ResizePolicy:
         pad: pad each image by the fewest rows and columns with which the features reach all of it, by ``"replicate"``,
             ``"reflect"`` or ``"constant"``. Labels, losses and predictions stay those of the image. Without ``exact``
             these are whole strides, and every flag stays: features reach the border, but are registered no better.
+        pad_margin: pixels on every side that features shall reach beyond the image, so that what a network's own zero
+            padding does to its outermost features stays outside.
         sizes: input sizes (h, w) at which the model is audited. One is enough for a model that takes no other. None:
             the one that the model names as its own, else 512x512, and 523x677 or, where the model cannot take that,
             736x608; the size that it was made for where it takes none of these.
@@ -69,12 +71,17 @@ class ResizePolicy:
         rules: Sequence[dict[str, Any]] = (),
         sizes: Sequence[Sequence[int]] | None = None,
         pad: str | None = None,
+        pad_margin: int = 0,
     ) -> None:
         if not is_active(dict(exact=exact, rules=rules, pad=pad)):
             raise ValueError("ResizePolicy: expected exact=True, rules or pad, got none: there is nothing to do.")
         if pad is not None:
             _check.one_of("ResizePolicy", "pad", pad, PADDING_MODES)
-        self.exact, self.pad = exact, pad
+        if pad_margin < 0 or (pad_margin and pad is None):
+            raise ValueError(
+                f"ResizePolicy: expected pad_margin of 0 or more pixels, and pad with it, got {pad_margin} and pad={pad!r}."
+            )
+        self.exact, self.pad, self.pad_margin = exact, pad, pad_margin
         self.rules = tuple(Rule.from_config(rule) for rule in rules)
         if exact:
             self.rules += (Rule(coordinates="exact"),)
@@ -375,6 +382,7 @@ class _Audited:
         self.paddings = rules._paddings
         self._crops = network_of(model).crops
         self._pad = None if policy.pad is None else cover if policy.exact else cover_by_strides
+        self._margin = policy.pad_margin
         self._copy = FakeCopy(model)
         self._copy.run(lambda fake: mark(fake, rules, network_of(model)))
 
@@ -393,7 +401,7 @@ class _Audited:
             maps = found.maps
             return found
 
-        padding, found = self._pad(follow_padded, self._crops)
+        padding, found = self._pad(follow_padded, self._crops, self._margin)
         self.paddings[size] = padding
         return found
 

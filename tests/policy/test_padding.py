@@ -133,6 +133,33 @@ def test_where_the_padding_fits_true_it_is_stock_true_on_an_image_padded_by_hand
     torch.testing.assert_close(exact.backbone[0].weight.grad, gradient)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "exact", "y", "x"),
+    [
+        ("odd kernels, stride 8", True, (8, 9), (8, 8)),  # to 81
+        ("odd kernels, stride 8", False, (8, 16), (8, 15)),
+        ("odd kernels, stride 32", True, (32, 33), (32, 32)),
+        ("SAME, stride 8", True, (8, 8), (8, 8)),
+    ],
+)
+def test_with_a_margin_features_reach_beyond_the_image_on_every_side(backbone, exact, y, x):
+    plain = Net(BACKBONES[backbone]()).eval()
+    padded = ResizePolicy(exact=exact, pad="replicate", pad_margin=5)
+    model = copy.deepcopy(plain)
+    padded.install(model)
+    size = (64, 65)
+    assert padded.padding(size) == Padding(y, x)
+    image = torch.rand(1, 3, *size)
+    with padded.running():
+        actual = model(image)["out"]
+    stock = copy.deepcopy(plain)
+    stock.align_corners = exact
+    if backbone != "SAME, stride 8":  # which no flag fits
+        by_hand = stock(F.pad(image, (*x, *y), mode="replicate"))["out"]
+        torch.testing.assert_close(actual, by_hand[..., y[0] : y[0] + 64, x[0] : x[0] + 65])
+    assert actual.shape[2:] == size
+
+
 # --- mmseg's segmentors ----------------------------------------------------------------------------------------------
 
 
@@ -323,6 +350,7 @@ def test_with_applied_it_ends_with_the_block():
     ("make", "message"),
     [
         (lambda: ResizePolicy(exact=True, pad="mirror"), "pad='mirror'|expected pad to be"),
+        (lambda: ResizePolicy(exact=True, pad_margin=8), "and pad with it, got 8 and pad=None"),
         (lambda: Padding(y=(0, 9)).apply(torch.rand(1, 3, 8, 8), "reflect"), "cannot mirror 9 pixels of an image of"),
         (lambda: segmentor(head=POINTS), "PointHead compares features and labels at points"),
     ],
