@@ -1,6 +1,8 @@
 """The console command ``mmseg-resample``: it finds the command that is asked for, and imports nothing else."""
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
         _add_working_directory()
+        atexit.register(gc.freeze)  # else Python walks all that was imported once more on its way out, 0.8 s
         module, _ = COMMANDS[arguments[0]]
         return import_module(f".{module}", __package__).main(arguments[1:])
     parser = _parser()

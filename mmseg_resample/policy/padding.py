@@ -137,8 +137,9 @@ def _options(
 ) -> Iterator[tuple[int, int]]:
     """Yield paddings (before, after) along one axis that could be enough, the smallest first.
 
-    The coarsest features decide. Their last one has to lie on the last pixel of the margin or beyond. How much of the image that
-    takes depends on the windows: up to its centre (odd kernels), as far as its patch reaches, or whole strides.
+    The coarsest features decide. Their last one has to lie on the last pixel of the margin or beyond. How much of the
+    image that takes depends on the windows: up to its centre (odd kernels), as far as its patch reaches, or whole
+    strides.
     """
     coarsest = max(levels, key=lambda level: level.stride[axis])
     stride, offset = coarsest.stride[axis], max(level.offset[axis] for level in levels)

@@ -79,7 +79,8 @@ class ResizePolicy:
             _check.one_of("ResizePolicy", "pad", pad, PADDING_MODES)
         if pad_margin < 0 or (pad_margin and pad is None):
             raise ValueError(
-                f"ResizePolicy: expected pad_margin of 0 or more pixels, and pad with it, got {pad_margin} and pad={pad!r}."
+                f"ResizePolicy: expected pad_margin of 0 or more pixels, and pad with it, got {pad_margin} and "
+                f"pad={pad!r}."
             )
         self.exact, self.pad, self.pad_margin = exact, pad, pad_margin
         self.rules = tuple(Rule.from_config(rule) for rule in rules)
