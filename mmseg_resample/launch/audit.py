@@ -1,11 +1,9 @@
 """Say which features of a segmentation network are misregistered, without weights or data."""
 
 import argparse
-import atexit
 import gc
 import json
 import re
-import sys
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -37,7 +35,6 @@ exit status: 0, 1 if --max-shift is exceeded, 2 if the command line cannot work
 def main(argv: Sequence[str] | None = None) -> int:
     """Audit a config; see ``launch.run`` for what is returned, and 1 if ``--max-shift`` is exceeded."""
     args = _arguments(argv)
-    atexit.register(_skip_last_collection)
     collects = gc.isenabled()
     gc.disable()  # a short life, in which next to nothing becomes garbage
     try:
@@ -45,16 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if collects:
             gc.enable()
-
-
-def _skip_last_collection() -> None:
-    """Let the interpreter end without looking through everything once more, which takes most of a second.
-
-    Not beside triton 3.8 and later: their bindings print what is never collected.
-    """
-    triton = sys.modules.get("triton")
-    if triton is None or tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8):
-        gc.freeze()
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
