@@ -47,6 +47,8 @@ class Audit:
             size. A flag that the network does not take is missing.
         hard_coded: resizes that keep their flag whatever the config says.
         labels: how far the training pipeline's resizes move labels against the image.
+        policy: what the network's resizes are under, in words; then the flags are those of the network without it.
+        padded: the size (h, w) to which that policy pads the first size; None without padding.
         covering: the smallest size at or above the first at which exact resizes read nothing beyond the features; None
             if there is none.
         fitting: for an odd-kernel backbone, the nearest size at which ``True`` is exact, and its forward pass.
@@ -59,6 +61,8 @@ class Audit:
     labels: list[LabelOffset] = field(default_factory=list)
     fitting: tuple[Size, ForwardPass] | None = None
     covering: Size | None = None
+    policy: str | None = None
+    padded: Size | None = None
 
     @property
     def now(self) -> ForwardPass:
@@ -126,11 +130,16 @@ class Audit:
 
         return to_text(self)
 
-    def plot(self, path: str | Path) -> None:
-        """Draw the displacement of the prediction and of the worst meetings to the image ``path``."""
+    def plot(self, path: str | Path, theme: str = "light") -> None:
+        """Draw where the features of the worst meetings are, and where the network takes them to be.
+
+        Args:
+            path: of the image; its ending says which format: PNG, SVG, PDF.
+            theme: ``"light"`` or ``"dark"``.
+        """
         from .picture import plot
 
-        plot(self, Path(path))
+        plot(self, Path(path), theme)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything that was found, for programs."""

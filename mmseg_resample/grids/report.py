@@ -83,6 +83,9 @@ def _variants(audit: Audit) -> Table:
     ):
         table.add_column(column, justify=justify, **_whole(column))  # type: ignore[arg-type]
     names = {"config": "as configured", "False": "align_corners=False", "True": "align_corners=True", "exact": "exact"}
+    if audit.policy is not None:
+        names = {key: name if key == "config" else f"{name}, no policy" for key, name in names.items()}
+        names["exact"] = "exact"
     for i, size in enumerate(audit.sizes):
         for key in ("config", "False", "True", "exact"):
             if key in audit.passes:

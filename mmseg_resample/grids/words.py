@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 def describe(audit: "Audit") -> str:
     """Say the verdict in words."""
     size = "x".join(map(str, audit.sizes[0]))
-    sentences = []
+    sentences = [] if audit.policy is None else _under_policy(audit, audit.policy)
     flagged: list[str] = [key for key in ("False", "True") if key in audit.passes]
-    for key in flagged or ["config"]:
+    for key in flagged or ["config"] * (audit.policy is None):
         final = audit.passes[key][0].final
         name = f"align_corners={key}" if flagged else "The prediction"
+        without = "Without it, " if audit.policy is not None and key == "False" else ""
         if final is not None or audit.now.predicts:
-            sentences.append(f"{name} {_final_in_words(final)} at {size}.")
+            sentences.append(f"{without}{name} {_final_in_words(final)} at {size}.")
     inner = [m for m in audit.now.misregistered if not m.pooled]
     pooled = [m for m in audit.now.misregistered if m.pooled]
-    if inner:
+    if inner and audit.policy is None:
         sentences.append(
             f"Inside the network, features meet up to {inner[0].worst:.4g} px apart"
             f" ({_place(inner[0])}); the same offset everywhere can be learned away, a drift cannot."
@@ -45,7 +46,9 @@ def describe(audit: "Audit") -> str:
     exact = audit.exact
     if not audit.now.predicts:
         sentences.append(_no_prediction(audit.now))
-    if audit.now.worst < TOLERANCE:
+    if audit.policy is not None:
+        pass
+    elif audit.now.worst < TOLERANCE:
         if audit.now.trace.meetings:
             sentences.append("Everything is registered as it stands.")
     elif exact.worst < TOLERANCE:
@@ -59,7 +62,8 @@ def describe(audit: "Audit") -> str:
             f"Exact resizes leave {len(left)} meeting(s) that no resize can repair, {worst.worst:.4g} px at most "
             f"({_place(worst)})."
         )
-    sentences.extend(_coverage(audit))
+    if audit.policy is None:
+        sentences.extend(_coverage(audit))
     if audit.unreachable:
         sentences.append(
             f"{len(audit.unreachable)} resize(s) cannot be changed by a policy ({_listed(audit.unreachable)})."
@@ -77,9 +81,22 @@ def describe(audit: "Audit") -> str:
     return " ".join(sentences)
 
 
+def _under_policy(audit: "Audit", policy: str) -> list[str]:
+    """Say what a policy does: what it registers, what it leaves, and whether the image is covered."""
+    if audit.now.worst < TOLERANCE:
+        said = f"{policy} registers everything"
+    else:
+        worst = max(audit.now.trace.meetings, key=lambda m: m.worst)
+        said = f"{policy} leaves features up to {worst.worst:.4g} px apart ({_place(worst)})"
+    if audit.padded is not None:
+        said += f", with {'x'.join(map(str, audit.sizes[0]))} padded to {'x'.join(map(str, audit.padded))}"
+    covered = [] if audit.now.repeats else ["Features reach the border."]
+    return [f"{said}.", *covered, *_coverage(audit)]
+
+
 def _coverage(audit: "Audit") -> list[str]:
     """Say what exact resizes read beyond the features, and which size mends it."""
-    repeated = audit.exact.repeats
+    repeated = audit.exact.repeats if audit.policy is None else audit.now.repeats
     if not repeated:
         return []
     sides = {
@@ -90,7 +107,8 @@ def _coverage(audit: "Audit") -> list[str]:
     }
     places = " and ".join(f"{pixels:.4g} px {side}" for side, pixels in sides.items() if pixels > TOLERANCE)
     cover = "" if audit.covering is None else f"; {audit.covering[0]}x{audit.covering[1]} covers the image"
-    return [f"Features do not reach the border: exact resizes repeat the outermost over the last {places}{cover}."]
+    who = "exact resizes" if audit.policy is None else "resizes"
+    return [f"Features do not reach the border: {who} repeat the outermost over the last {places}{cover}."]
 
 
 def _no_prediction(audited: "ForwardPass") -> str:

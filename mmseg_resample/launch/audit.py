@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   mmseg-resample audit mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py
-  mmseg-resample audit my_config.py --size 512 1024 513 1025 --plot fields.png --json audit.json
+  mmseg-resample audit my_config.py --size 512 1024 513 1025 --plot audit.png --json audit.json
   mmseg-resample audit my_config.py --max-shift 2    # exit status 1 if anything is further off: for a CI
   mmseg-resample audit torchvision.models.segmentation:fcn_resnet50 weights=None weights_backbone=None
   mmseg-resample audit segmentation_models_pytorch:FPN encoder_name=resnet18 encoder_weights=None --size 512
@@ -68,7 +68,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="also audit with the flag False and True everywhere the config reaches (default)",
     )
     parser.add_argument("--all", action="store_true", help="list what is registered too")
-    parser.add_argument("--plot", type=Path, help="draw the displacement fields to this image")
+    parser.add_argument(
+        "--plot", type=Path, help="draw where features are, and where the network takes them to be, to this image"
+    )
+    parser.add_argument("--theme", choices=["light", "dark"], default="light", help="of the picture")
     parser.add_argument("--json", type=Path, help="write all findings to this file")
     parser.add_argument(
         "--max-shift", type=float, metavar="PX", help="exit with 1 if anything is off by more than this"
@@ -103,8 +106,8 @@ def _audit(args: argparse.Namespace) -> int:
     print_report(audit, console, args.all)
     try:
         if args.plot:
-            audit.plot(args.plot)
-            console.print(f"displacement fields: {args.plot}")
+            audit.plot(args.plot, args.theme)
+            console.print(f"picture: {args.plot}")
         if args.json:
             args.json.write_text(json.dumps(audit.to_json(), indent=1))
             console.print(f"findings: {args.json}")

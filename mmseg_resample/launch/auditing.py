@@ -14,10 +14,14 @@ from ..datasets.label_offsets import label_offsets
 from ..grids import Audit, ForwardPass, fake_tensors, follow, follow_both, follow_exact
 from ..grids.audit import covering_size
 from ..grids.sites import Size
+from .configs import policy_of, without_policy
 
 
 def audit_config(cfg: Config, name: str, sizes: Sequence[Size], flags: bool = True) -> Audit:
-    """Audit ``cfg`` at ``sizes`` as it stands and exact and, with ``flags``, with ``align_corners`` False and True."""
+    """Audit ``cfg`` at ``sizes`` as it stands and exact and, with ``flags``, with ``align_corners`` False and True.
+
+    The flags are those of the network without a policy, under which they mean nothing.
+    """
     passes: dict[str, list[ForwardPass]] = {}
     labels = label_offsets(cfg)
     with fake_tensors():
@@ -27,11 +31,18 @@ def audit_config(cfg: Config, name: str, sizes: Sequence[Size], flags: bool = Tr
         exact = passes["exact"][0]
         covering = covering_size(exact, lambda size: follow_exact(model, size, exact.maps))
         result = Audit(name, list(sizes), passes, labels=labels, covering=covering)
+        policy = policy_of(cfg.model)
+        if policy is not None:
+            arguments = ", ".join(f"{key}={value!r}" for key, value in policy.items() if value)
+            result.policy = f"resize_policy=dict({arguments})" if len(arguments) < 80 else "The resize_policy"
+            installed: Any = model.resize_policy
+            padding = installed.padding(sizes[0])
+            result.padded = padding.size(sizes[0]) if padding else None
         if not flags:
             return result
-        flagged = model
+        flagged, stock = model, without_policy(cfg)
         for value in (False, True):
-            flagged_cfg = with_align_corners(cfg, value)
+            flagged_cfg = with_align_corners(stock, value)
             if flagged_cfg.model == cfg.model:
                 flagged, passes[str(value)] = model, passes["config"]
                 continue
@@ -40,7 +51,7 @@ def audit_config(cfg: Config, name: str, sizes: Sequence[Size], flags: bool = Tr
             except TypeError:  # heads of mask classification have no flag
                 return result
             passes[str(value)] = [follow(flagged, size) for size in sizes]
-        size = _size_for_true(result.now)
+        size = _size_for_true(passes["True"][0])
         if size is not None:
             with suppress(RuntimeError):  # networks that fix their inner sizes cannot take this one
                 result.fitting = (size, follow(flagged, size))

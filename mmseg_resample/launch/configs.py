@@ -1,6 +1,7 @@
 """From the name of a config to a config that can be used, and what is checked before anything is built."""
 
 import argparse
+import copy
 import inspect
 import os
 import re
@@ -207,6 +208,15 @@ def policy_of(model: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the arguments of the policy that a model's config is under, or the segmentor that it wraps; else None."""
     policies = (each.get("resize_policy") or {} for each in (model, _wrapped(model)))
     return next(filter(is_active, policies), None)
+
+
+def without_policy(cfg: Config) -> Config:
+    """Copy ``cfg`` without the policy that its model, or the segmentor that it wraps, is under."""
+    cfg = copy.deepcopy(cfg)
+    for each in (cfg.model, _wrapped(cfg.model)):
+        if each.get("resize_policy"):
+            each["resize_policy"] = dict(exact=False)  # type: ignore[index]
+    return cfg
 
 
 def _wrapped(model: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,8 +6,7 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from rich.console import Console
 
-from mmseg_resample.grids import Offset
-from mmseg_resample.grids.picture import plot
+from mmseg_resample.grids import Offset, picture
 from mmseg_resample.grids.report import render, to_json
 from mmseg_resample.grids.words import describe, in_pixels
 from mmseg_resample.launch.auditing import audit_config, input_size
@@ -77,8 +76,45 @@ def test_tables_json_and_pictures(upernet, tmp_path):
         (0.5, 0.0),
         (0.25, 0.0),
     }
-    plot(upernet, tmp_path / "fields.png")
-    assert (tmp_path / "fields.png").stat().st_size > 20000
+    for name in ("audit.png", "audit.svg"):
+        upernet.plot(tmp_path / name, theme="dark")
+        assert (tmp_path / name).stat().st_size > 20000
+    with pytest.raises(ValueError, match="expected theme to be one of 'light', 'dark', got 'sepia'"):
+        upernet.plot(tmp_path / "audit.png", theme="sepia")
+
+
+def test_a_picture_has_every_ring_where_the_network_takes_its_dot_to_be(upernet):
+    figure = picture._figure(upernet, picture.THEMES["light"])
+    corners = [axes for axes in figure.axes if len(axes.collections) == 3]
+    assert len(corners) == 2 * 4  # strides 32, 16, 8 and the prediction; first and last corner
+    titles = [text.get_text() for axes in corners for text in axes.texts]
+    assert titles[::2] == ["-14 px, constant", "-4 px, constant", "-2 px, constant", "-1.5 px, constant"]
+    for axes, stride, shift in zip(corners, (32, 32, 16, 16, 8, 8, 4, 4), (14, 14, 4, 4, 2, 2, 1.5, 1.5), strict=True):
+        _, rings, dots = ([p.get_extents() for p in c.get_paths()] for c in axes.collections)
+        middles = [[((b.x0 + b.x1) / 2, (b.y0 + b.y1) / 2) for b in each] for each in (rings, dots)]
+        for (ring_x, ring_y), (x, y) in zip(*middles, strict=True):
+            assert round(x, 6) % stride == round(y, 6) % stride == 0  # odd kernels
+            assert abs(ring_x - x - shift) < 1e-6 and abs(ring_y - y - shift) < 1e-6
+    shaded = [patch for patch in corners[1].patches if patch.get_alpha() == 0.45]
+    assert {(p.get_x() + p.get_width(), p.get_y() + p.get_height()) for p in shaded} == {
+        (1023.5, 511.5),
+        (1023.5, 480.5),
+    }
+
+
+def test_of_a_policy_it_is_said_first_what_it_does():
+    config = get_config(CONFIGS["upernet_r18"])
+    config.model.update(type="ResampledSegmentor", resize_policy=dict(exact=True, pad="replicate"))
+    found = audit_config(config, "padded", [(128, 256)])
+    assert found.padded == (129, 257)
+    assert describe(found).startswith(
+        "resize_policy=dict(exact=True, pad='replicate') registers everything, with 128x256 padded to 129x257. "
+        "Features reach the border. Without it, align_corners=False reads 1.5 px up and left"
+    )
+    assert found.passes["False"][0].worst == 14 and found.worst < 1e-3
+    assert [each.action for each in found.advice] == []
+    text = str(found)
+    assert "align_corners=False, no policy" in text and "as configured" in text
 
 
 def test_narrow_tables_cut_nothing(upernet):
