@@ -13,6 +13,7 @@ from .version import __version__
 
 # The module of each command, with `main(arguments) -> exit status`, and what the command does.
 COMMANDS = {
+    "demo": ("launch.demo", "see, fix and measure in half a minute, without data or downloads"),
     "audit": ("launch.audit", "say which features of a network are misregistered, without weights or data"),
     "train": ("launch.train", "train a model from a config"),
     "test": ("launch.test", "test a checkpoint"),

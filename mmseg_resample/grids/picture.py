@@ -107,6 +107,7 @@ def _figure(audit: Audit, colours: Mapping[str, str]) -> Figure:
             _draw_corner(axes, finding, (height, width), patch, corner, colours)
             if side_by_side:
                 axes.set_xlabel(name)
+                axes.set_anchor("NW")
             elif number == 0:
                 axes.set_ylabel(name)
             if corner == 0:
