@@ -1,13 +1,15 @@
-"""Draws the figures of docs/conventions.md from the package's own pixel grids: ``python docs/figures.py``."""
+"""Draws the figures of README.md and docs/conventions.md from the package's own grids: ``python docs/figures.py``."""
 
 import argparse
 from pathlib import Path
 
 import matplotlib
+from PIL import Image
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from mmseg_resample import launch, register
 from mmseg_resample.ops import PixelGrid
 from mmseg_resample.ops.grid import axis_maps
 
@@ -86,6 +88,21 @@ def errors():
     return figure
 
 
+def audits(out):
+    """The picture of an audit, for light pages and for dark ones."""
+    register()
+    from mmseg_resample.launch.auditing import audit_config
+
+    config = launch.load_config("mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py")
+    audit = audit_config(config, "UPerNet-R50", [(512, 1024)])
+    for theme in ("light", "dark"):
+        path = out / f"audit-{theme}.png"
+        audit.plot(path, theme)
+        with Image.open(path) as picture:
+            picture.convert("RGB").quantize(64).save(path, optimize=True)
+        print(path)
+
+
 FIGURES = {"reads": reads, "errors": errors}
 
 
@@ -102,6 +119,7 @@ def main():
         figure.savefig(path, dpi=150, bbox_inches="tight", metadata=metadata)
         plt.close(figure)
         print(path)
+    audits(args.out)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.collections import LineCollection, PatchCollection
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Patch, Rectangle
+from matplotlib.patches import Patch, Rectangle
 
 from ..ops import PixelGrid
 from .audit import Audit
@@ -189,16 +189,17 @@ def _draw_corner(
     ]
     ys, xs = (each.ravel() for each in np.meshgrid(*centres, indexing="ij"))
     dy, dx = (each.ravel() for each in np.meshgrid(*shifts, indexing="ij"))
-    radius = float(np.clip(0.11 * finding.grid.stride[0], 0.007 * patch, 0.026 * patch))
     off = np.hypot(dy, dx) > TOLERANCE
     colour = colours["shifted" if off.any() else "registered"]
-    taken = np.stack([xs - dx, ys - dy], axis=1)
-    lines = np.stack([np.stack([xs, ys], axis=1), taken], axis=1)[off]
-    axes.add_collection(LineCollection(lines, colors=colour, linewidths=1.0, zorder=2))
-    rings = [Circle(tuple(at), 1.45 * radius) for at in taken]
-    axes.add_collection(PatchCollection(rings, facecolor=colours["image"], edgecolor=colour, linewidths=1.2, zorder=3))
-    dots = [Circle(at, radius) for at in zip(xs, ys, strict=True)]
-    axes.add_collection(PatchCollection(dots, facecolor=colours["ink"], edgecolor="none", zorder=4))
+    dots = np.stack([xs, ys], axis=1)
+    rings = dots - np.stack([dx, dy], axis=1)
+    axes.add_collection(LineCollection(np.stack([dots, rings], axis=1)[off], colors=colour, linewidths=1.0, zorder=2))
+    position, figure = axes.get_position(), axes.figure
+    inches = min(position.width * figure.get_figwidth(), position.height * figure.get_figheight())
+    points = 72 * inches / (patch + margin)  # per pixel of the image
+    size = (2 * points * float(np.clip(0.11 * finding.grid.stride[0], 0.007 * patch, 0.026 * patch))) ** 2
+    axes.scatter(*rings.T, 2.1 * size, facecolor=colours["image"], edgecolor=colour, linewidths=1.2, zorder=3)
+    axes.scatter(*dots.T, size, facecolor=colours["ink"], edgecolor="none", zorder=4)
 
 
 def _centres(grid: PixelGrid, axis: int, span: tuple[float, float]) -> np.ndarray:

@@ -90,9 +90,8 @@ def test_a_picture_has_every_ring_where_the_network_takes_its_dot_to_be(upernet)
     titles = [text.get_text() for axes in corners for text in axes.texts]
     assert titles[::2] == ["-14 px, constant", "-4 px, constant", "-2 px, constant", "-1.5 px, constant"]
     for axes, stride, shift in zip(corners, (32, 32, 16, 16, 8, 8, 4, 4), (14, 14, 4, 4, 2, 2, 1.5, 1.5), strict=True):
-        _, rings, dots = ([p.get_extents() for p in c.get_paths()] for c in axes.collections)
-        middles = [[((b.x0 + b.x1) / 2, (b.y0 + b.y1) / 2) for b in each] for each in (rings, dots)]
-        for (ring_x, ring_y), (x, y) in zip(*middles, strict=True):
+        _, rings, dots = (collection.get_offsets() for collection in axes.collections)
+        for (ring_x, ring_y), (x, y) in zip(rings, dots, strict=True):
             assert round(x, 6) % stride == round(y, 6) % stride == 0  # odd kernels
             assert abs(ring_x - x - shift) < 1e-6 and abs(ring_y - y - shift) < 1e-6
     shaded = [patch for patch in corners[1].patches if patch.get_alpha() == 0.45]
