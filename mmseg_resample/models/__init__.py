@@ -1,6 +1,6 @@
 """Backbones, necks and decode heads whose every resize is a resampler from the config; segmentors."""
 
-from .backbones import SegNet, SFNetResNet, STDCPyramid
+from .backbones import EfficientNetLite, SegNet, SFNetResNet, STDCPyramid
 from .decode_heads import (
     ResampleDeepLabV3PlusHead,
     ResampleFPNHead,
@@ -14,6 +14,7 @@ from .necks import ResampleFPN
 from .segmentors import LeanSegmentor, ResampledSegmentor, TTASegmentor
 
 __all__ = [
+    "EfficientNetLite",
     "LeanSegmentor",
     "ResampleDeepLabV3PlusHead",
     "ResampleFPN",

@@ -1,5 +1,6 @@
+from .efficientnet_lite import EfficientNetLite
 from .segnet import SegNet
 from .sfnet_resnet import SFNetResNet
 from .stdc_pyramid import STDCPyramid
 
-__all__ = ["SFNetResNet", "STDCPyramid", "SegNet"]
+__all__ = ["EfficientNetLite", "SFNetResNet", "STDCPyramid", "SegNet"]
