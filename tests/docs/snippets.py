@@ -5,8 +5,8 @@ A fenced ``python`` block is run, or read as a config:
 - One that imports something is a program. The programs of a document share one namespace, from top to bottom.
 - Any other is a config. mmengine reads it with its bases; every ``type`` in it has to be registered and to take the
   arguments that it is given; a ``resize_policy`` has to build; one with ``axes`` is loaded as a study.
-- One that begins with a comment of a file's name, ``# cells.py``, is written to that file first, for those after it. A
-  base named ``my_*.py`` that no block has written is a stock UPerNet.
+- One that begins with a comment of a file's name, ``# cells.py``, is written to that file, for those after it, and a
+  program is imported from there. A base named ``my_*.py`` that no block has written is a stock UPerNet.
 - ``python notest because ...`` is not run. It says why.
 
 In a fenced ``bash`` block, and in code in the text, what follows ``mmseg-resample``, ``-m mmseg_resample`` or
@@ -14,6 +14,7 @@ In a fenced ``bash`` block, and in code in the text, what follows ``mmseg-resamp
 other scripts that are named.
 """
 
+import importlib
 import inspect
 import re
 import runpy
@@ -40,7 +41,13 @@ from mmseg_resample.study import loading
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 STOCK = "mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py"
-WRAPPED = {"norm_cfg", "act_cfg", "conv_cfg", "upsample_cfg", "init_cfg"}  # mmcv's own builders read more than a class does
+WRAPPED = {
+    "norm_cfg",
+    "act_cfg",
+    "conv_cfg",
+    "upsample_cfg",
+    "init_cfg",
+}  # mmcv's own builders read more than a class does
 OPTIONAL = {"segmentation_models_pytorch", "timm", "torchvision"}  # blocks that need one of these may be skipped
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w+)(?P<words>[^\n`]*)\n(?P<code>.*?)^ *```$", re.M | re.S)
 REGISTRIES = [
@@ -95,9 +102,7 @@ class Block:
 def blocks(document: Path, *languages: str) -> list[Block]:
     text = document.read_text()
     found = [
-        Block(
-            document, text.count("\n", 0, m.start("code")) + 1, m["language"], m["words"], textwrap.dedent(m["code"])
-        )
+        Block(document, text.count("\n", 0, m.start("code")) + 1, m["language"], m["words"], textwrap.dedent(m["code"]))
         for m in FENCE.finditer(text)
     ]
     return [block for block in found if block.language in languages]
@@ -128,7 +133,10 @@ def check_python(block: Block, names: dict[str, Any], folder: Path) -> None:
         return
     if block.name:
         (folder / block.name).write_text(block.code)
-    if block.is_program:
+    if block.is_program and block.name:
+        importlib.invalidate_caches()
+        importlib.import_module(Path(block.name).stem)
+    elif block.is_program:
         lines = "\n" * (block.line - 1) + block.code  # so that a traceback names the line of the document
         exec(compile(lines, str(block.document), "exec"), names)
     else:
