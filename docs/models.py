@@ -33,7 +33,7 @@ interpolation, sampling by a flow and the weighted sums of CARAFE, FADE, SAPA an
 A published score is the mIoU in percent of the authors' own code, data processing and schedule, from the source that
 stands beside it; differences of half a point between such numbers mean little: two papers of one group give bilinear
 SegFormer-B1 as 41.68 and 42.11. Scores that no source at hand shows are left out. Scores of ours are from the studies
-in [results](results), whose schedules are shorter than that of the config. Variants with `align-corners` in
+in [results](results/index.md), whose schedules are shorter than that of the config. Variants with `align-corners` in
 their names differ in the flag alone and are not listed.
 
 Regenerate with `python docs/models.py`.

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from .suggest import did_you_mean
 from .version import __version__
@@ -29,11 +30,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in COMMANDS:
         _add_working_directory()
         atexit.register(_skip_last_collection)
-        module, _ = COMMANDS[arguments[0]]
-        return import_module(f".{module}", __package__).main(arguments[1:])
+        return _module(arguments[0]).main(arguments[1:])
     parser = _parser()
     name = parser.parse_args(arguments[:1]).command
     parser.error(f"there is no command {name!r}.{did_you_mean(name, COMMANDS)}")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line as its command does, and run nothing; end the process with a message where it is wrong."""
+    if not argv or argv[0] not in COMMANDS:
+        return _parser().parse_args(argv)
+    return _module(argv[0]).parse(argv[1:])
+
+
+def _module(command: str) -> Any:
+    return import_module(f".{COMMANDS[command][0]}", __package__)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -29,7 +30,7 @@ exit status: 0 done, 2 a path, a file or the command line is wrong (one message 
 """
 
 
-def main() -> int:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,9 +48,14 @@ def main() -> int:
     )
     parser.add_argument("--png", action="store_true", help="write the images without loss, for img_suffix='.png'")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there with other content")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     half = args.source.with_name(f"{args.source.name}_half")
     args.destination = args.destination or (half if args.half else Path("data/camvid"))
+    return args
+
+
+def main() -> int:
+    args = parse()
 
     console = Console()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -34,7 +34,7 @@ exit status: 0, 1 if --max-shift is exceeded, 2 if the command line cannot work
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Audit a config; see ``launch.run`` for what is returned, and 1 if ``--max-shift`` is exceeded."""
-    args = _arguments(argv)
+    args = parse(argv)
     collects = gc.isenabled()
     gc.disable()  # a short life, in which next to nothing becomes garbage
     try:
@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             gc.enable()
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; end the process with a message where it is wrong."""
     parser = launch.Parser(
         prog="mmseg-resample audit",
         description=__doc__,

@@ -36,6 +36,12 @@ exit status: 0 done, 2 a file or the command line is wrong (one message says wha
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert a checkpoint; see ``launch.run`` for what is returned."""
+    args = parse(argv)
+    return launch.run(lambda: _convert(args))
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; end the process with a message where it is wrong."""
     parser = launch.Parser(
         prog="mmseg-resample convert",
         description=__doc__,
@@ -51,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--all", action="store_true", help="list every key, not one line per part of the model")
     parser.add_argument("--overwrite", action="store_true", help="replace the destination if it is there")
-    args = parser.parse_args(argv)
-    return launch.run(lambda: _convert(args))
+    return parser.parse_args(argv)
 
 
 def _convert(args: argparse.Namespace) -> None:

@@ -40,13 +40,18 @@ _SCENES, _DRAWN = 40, 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demonstration; see ``launch.run`` for what is returned."""
+    args = parse(argv)
+    return launch.run(lambda: _demonstrate(args))
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; end the process with a message where it is wrong."""
     parser = launch.Parser(prog="mmseg-resample demo", description=__doc__, epilog=EXAMPLES)
     parser.add_argument(
         "--out-dir", type=Path, default=Path("mmseg_resample_demo"), help="of the pictures (default: %(default)s)"
     )
     parser.add_argument("--theme", choices=["light", "dark"], default="light", help="of the pictures")
-    args = parser.parse_args(argv)
-    return launch.run(lambda: _demonstrate(args))
+    return parser.parse_args(argv)
 
 
 def config(policy: str | None = POLICY) -> "Config":

@@ -20,6 +20,12 @@ exit status: 0 done, 2 the command line cannot work (one message says why), 130 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Test a checkpoint; see ``launch.run`` for what is returned."""
+    args = parse(argv)
+    return launch.run(lambda: _test(args))
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; end the process with a message where it is wrong."""
     parser = launch.Parser(
         prog="mmseg-resample test",
         description=__doc__,
@@ -32,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--show-dir", help="paint each prediction into SHOW_DIR/vis_data/vis_image")
     parser.add_argument("--wait-time", type=float, default=2.0, help="seconds that a window stays open (default: 2)")
     parser.add_argument("--tta", action="store_true", help="average over the test-time augmentations of the config")
-    args = parser.parse_args(argv)
-    return launch.run(lambda: _test(args))
+    return parser.parse_args(argv)
 
 
 def _test(args: argparse.Namespace) -> None:

@@ -23,6 +23,12 @@ exit status: 0 done, 2 the command line cannot work (one message says why), 130 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train a model; see ``launch.run`` for what is returned."""
+    args = parse(argv)
+    return launch.run(lambda: _train(args))
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; end the process with a message where it is wrong."""
     parser = launch.Parser(
         prog="mmseg-resample train",
         description=__doc__,
@@ -32,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the work directory")
     parser.add_argument("--amp", action="store_true", help="train in mixed precision, on a GPU")
     launch.add_check_argument(parser)
-    args = parser.parse_args(argv)
-    return launch.run(lambda: _train(args))
+    return parser.parse_args(argv)
 
 
 def _train(args: argparse.Namespace) -> None:

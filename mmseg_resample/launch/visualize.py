@@ -22,6 +22,12 @@ exit status: 0 done, 2 the command line cannot work (one message says why), 130 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw what a model did with images; see ``launch.run`` for what is returned."""
+    args = parse(argv)
+    return launch.run(lambda: _visualize(args))
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; end the process with a message where it is wrong."""
     parser = launch.Parser(
         prog="mmseg-resample visualize",
         description=__doc__,
@@ -36,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--backend", nargs="+", default=["LocalVisBackend"], help="vis backends of mmengine (default: LocalVisBackend)"
     )
-    args = parser.parse_args(argv)
-    return launch.run(lambda: _visualize(args))
+    return parser.parse_args(argv)
 
 
 def _visualize(args: argparse.Namespace) -> None:

@@ -58,28 +58,7 @@ exit status: 0 done, 1 a run failed, 2 the study or the command line cannot work
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (default: the arguments of the process), and return its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EXAMPLES)
-    begins = arguments[:1] == ["--new"]
-    rewrites = arguments[:1] == ["report"]
-    if begins:
-        del arguments[0]
-        parser = Parser(
-            prog=f"{PROGRAM} --new",
-            description="Writes a study of a model config: the flag at the sizes that fit it, and exact resizes.",
-        )
-        parser.add_argument("config", help="a config of mmseg, by path or name (mmseg::pspnet/...)")
-        parser.add_argument("--out", type=Path, help="the file to write (default: ./<config>_study.py)")
-    elif rewrites:
-        del arguments[0]
-        parser = Parser(
-            prog=f"{PROGRAM} report",
-            description="Writes the reports of studies again, from their directories alone.",
-        )
-        add_report_arguments(parser)
-    else:
-        add_arguments(parser)
-    args = parser.parse_args(arguments)
+    args = parse(argv)
 
     register()  # before anything imports mmseg
     from rich.console import Console
@@ -89,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         with raised_signals():
-            run = _begin_study if begins else _rewrite_reports if rewrites else _run_study
-            return run(args, Console())
+            return args.run(args, Console())
     except (StudyError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -107,6 +85,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         words, status = interruption(error)
         print(f"{words}; finished work is kept, the same command goes on", file=sys.stderr)
         return status
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; ``run`` of what is returned is the function that it asks for."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EXAMPLES)
+    if arguments[:1] == ["--new"]:
+        run = _begin_study
+        del arguments[0]
+        parser = Parser(
+            prog=f"{PROGRAM} --new",
+            description="Writes a study of a model config: the flag at the sizes that fit it, and exact resizes.",
+        )
+        parser.add_argument("config", help="a config of mmseg, by path or name (mmseg::pspnet/...)")
+        parser.add_argument("--out", type=Path, help="the file to write (default: ./<config>_study.py)")
+    elif arguments[:1] == ["report"]:
+        run = _rewrite_reports
+        del arguments[0]
+        parser = Parser(
+            prog=f"{PROGRAM} report",
+            description="Writes the reports of studies again, from their directories alone.",
+        )
+        add_report_arguments(parser)
+    else:
+        run = _run_study
+        add_arguments(parser)
+    parser.set_defaults(run=run)
+    return parser.parse_args(arguments)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
