@@ -106,7 +106,12 @@ def cover(follow: Callable[[Padding], ForwardPass], crops: bool, margin: int = 0
     levels = short + [level for level in plain.levels if level is not None]
     outputs = plain.outputs if crops else {}
     whole = [grid for grid in outputs.values() if grid is not None]
-    options = [list(_options(plain.size[axis], axis, levels, whole, margin)) for axis in (0, 1)]
+    # Resizes of resizes, as in Semantic FPN, may read beyond at both ends: then a stride more on every side.
+    more = [max(margin, math.ceil(max(level.stride[axis] for level in levels))) for axis in (0, 1)]
+    options = [
+        [option for least in (margin, more[axis]) for option in _options(plain.size[axis], axis, levels, whole, least)]
+        for axis in (0, 1)
+    ]
     for axis in (0, 1):
         if not margin and not any((entry.y, entry.x)[axis] for entry in plain.repeats):
             options[axis].insert(0, (0, 0))

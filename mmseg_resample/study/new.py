@@ -134,7 +134,7 @@ def _relative(config: str, out: Path) -> str:
 
 
 def _size_keys(cfg: Config) -> list[str]:
-    """Find what sets the size of training images: the preprocessor, and the crop of the pipeline by its type."""
+    """Find what sets the size of images: the preprocessor, the crop of the training by its type, a data set's own."""
     found = []
     if cfg.model.get("data_preprocessor", {}).get("size") is not None:
         found.append("model.data_preprocessor.size")
@@ -149,6 +149,9 @@ def _size_keys(cfg: Config) -> list[str]:
             parent, _, index = holder.rpartition(".")
             by_type = f"{parent}.{kind}" if index.isdecimal() and isinstance(kind, str) and "." not in kind else holder
             found.append(f"train_dataloader.{by_type}.{name}")
+    drawn = [key for key in found if key.endswith("dataset.size")]  # at a size that is asked for, in tests too
+    tested = [key.replace("train_dataloader", "test_dataloader") for key in drawn]
+    found += [key for key in tested if key in dict(dotted_items(cfg.to_dict()))]
     if not found:
         raise UsageError("study --new: the config has no crop_size and no size for its training images to be varied.")
     return found

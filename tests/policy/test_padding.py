@@ -133,6 +133,26 @@ def test_where_the_padding_fits_true_it_is_stock_true_on_an_image_padded_by_hand
     torch.testing.assert_close(exact.backbone[0].weight.grad, gradient)
 
 
+class Doubling(nn.Module):
+    """Features that are doubled twice before they are resized to the image, as by Semantic FPN's head."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = convs(4, padding=1)
+        up = nn.Upsample(scale_factor=2, mode="bilinear")
+        self.head = nn.Sequential(up, nn.Conv2d(4, 4, 3, padding=1), up, nn.Conv2d(4, 5, 3, padding=1))
+
+    def forward(self, x):
+        return F.interpolate(self.head(self.backbone(x)), x.shape[2:], mode="bilinear")
+
+
+def test_resizes_of_resizes_get_a_stride_more_on_every_side():
+    model = mmseg_resample.exact(Doubling().eval(), pad="replicate")
+    assert model.resize_policy.padding((64, 65)) == Padding((16, 17), (16, 16))
+    found = mmseg_resample.audit(model, (64, 65))
+    assert found.worst < 1e-6 and found.uncovered == []
+
+
 @pytest.mark.parametrize(
     ("backbone", "exact", "y", "x"),
     [
