@@ -10,11 +10,12 @@ import shutil
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 from rich.console import Console
 
 from mmseg_resample.study import records, report
 from mmseg_resample.study.plan import StudyError
-from mmseg_resample.study.report import figures
+from mmseg_resample.study.report import figures, panels
 
 from . import synthetic
 from .synthetic import ENVIRONMENT, describe, write_scores
@@ -580,6 +581,26 @@ class TestFiles:
             assert "<svg" in (root / "figures" / f"{name}.svg").read_text()[:400]
         assert not list(root.glob("**/.*.png"))
         assert set(names) <= set(figures.NAMES)
+
+    def test_pictures_have_a_palette_of_their_own_colours(self, written, tmp_path):
+        _, result = written
+        plot = figures.displacement(result)
+        path, _ = panels.save(plot, tmp_path)
+        with Image.open(path) as image:
+            assert image.mode == "P" and len(image.getcolors()) <= panels.PALETTE
+            assert image.getpixel((0, 0)) == image.getpixel((image.width - 1, image.height - 1))
+            colours = np.asarray(image.convert("RGB"))
+        assert (colours[0, 0] == 255).all()  # paper stays white
+        drawn = {tuple(colour) for colour in colours.reshape(-1, 3)}
+        for name in (panels.INK, *panels.SERIES[:2]):
+            wanted = np.array([int(name[i : i + 2], 16) for i in (1, 3, 5)])
+            assert min(np.abs(wanted - colour).max() for colour in drawn) <= 8
+
+    def test_the_json_has_a_line_per_run(self, written):
+        lines = (written[0] / "report.json").read_text().splitlines()
+        runs = lines[lines.index('"runs": [') + 1 :]
+        assert [json.loads(line.rstrip(","))["seed"] for line in runs[:6]] == [0, 0, 1, 1, 2, 2]
+        assert runs[6] == "],"
 
     @pytest.mark.parametrize(("seeds", "filled"), [(3, False), (6, False), (8, True)])
     def test_only_findings_are_filled(self, tmp_path, seeds, filled):
