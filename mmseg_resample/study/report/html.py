@@ -34,7 +34,7 @@ def _section(section: Section) -> str:
 
 def _tables_of_figures(blocks: Sequence[Block]) -> dict[int, str]:
     """Map the index of each figure that has a table below it, and of that table, to an anchor."""
-    keys = {}
+    keys: dict[int, str] = {}
     for number, block in enumerate(blocks):
         tables = (later for later in range(number, len(blocks)) if isinstance(blocks[later], Table))
         if isinstance(block, Picture) and (table := next(tables, None)) is not None:

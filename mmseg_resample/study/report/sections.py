@@ -84,7 +84,7 @@ def verdicts(report: Report, before: str = "") -> list[Block]:
         fewer = f", {counted(difference.n, 'seed')}" if 1 < difference.n < n else ""
         items.append(f"{before}{each.subject}: {interval_cell(difference)}{fewer}")
     others = [block for block in blocks if isinstance(block, Finding) and block.status not in ("too_few", "single")]
-    return [*([Paragraph(intro), Bullets(items)] if items else []), *others]
+    return [Paragraph(intro), Bullets(items), *others] if items else others
 
 
 def caveats(report: Report) -> list[str]:
