@@ -83,8 +83,10 @@ def verdicts(report: Report, before: str = "") -> list[Block]:
         difference = each.tested.evidence.difference
         fewer = f", {counted(difference.n, 'seed')}" if 1 < difference.n < n else ""
         items.append(f"{before}{each.subject}: {interval_cell(difference)}{fewer}")
-    others = [block for block in blocks if isinstance(block, Finding) and block.status not in ("too_few", "single")]
-    return [Paragraph(intro), Bullets(items), *others] if items else others
+    if items:
+        others = (b for b in blocks if not (isinstance(b, Finding) and b.status in ("too_few", "single")))
+        blocks = [Paragraph(intro), Bullets(items), *others]
+    return blocks
 
 
 def caveats(report: Report) -> list[str]:
