@@ -1,5 +1,6 @@
 """Every config we ship builds, takes a training step and predicts, at an odd image size."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,14 @@ def test_every_section_that_training_needs_is_there(path):
     assert cfg.custom_imports["imports"] == ["mmseg_resample"]
     flagged = "align-corners" in path.stem or "sfsegnets" in path.stem  # the released models have it
     assert cfg.model.decode_head.align_corners is flagged
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_studies_name_entries_of_lists_by_type(path):
+    """A number would mean another transform as soon as somebody adds one to the base config."""
+    variants = [overrides for names in runpy.run_path(str(path))["axes"].values() for overrides in names.values()]
+    keys = {key for overrides in variants for key in overrides}
+    assert keys and not [key for key in keys if any(part.isdigit() for part in key.split("."))]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)

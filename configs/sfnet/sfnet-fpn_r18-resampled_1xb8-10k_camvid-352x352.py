@@ -12,18 +12,7 @@ model = dict(
     decode_head=dict(norm_cfg=norm_cfg),
     # of windows, if the mode is 'slide'
     test_cfg=dict(crop_size=crop_size, stride=(235, 235)))
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(
-        type='RandomResize',
-        resize_type='AlignedResize',
-        scale=(480, 360),
-        ratio_range=(0.5, 2.0),
-        keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs')
-]
+train_pipeline = _base_.train_pipeline
+next(t for t in train_pipeline if t['type'] == 'RandomResize')['resize_type'] = 'AlignedResize'
+next(t for t in train_pipeline if t['type'] == 'RandomCrop')['crop_size'] = crop_size
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -8,20 +8,8 @@ model = dict(
     backbone=dict(stem_channels=32, base_channels=32),
     decode_head=dict(in_channels=[32, 64, 128, 256], channels=64),
     test_cfg=dict(crop_size=crop_size, stride=(107, 107)))
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(
-        type='RandomResize',
-        resize_type='AlignedResize',
-        scale=(480, 360),
-        ratio_range=(0.5, 2.0),
-        keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs')
-]
+train_pipeline = _base_.train_pipeline
+next(t for t in train_pipeline if t['type'] == 'RandomCrop')['crop_size'] = crop_size
 train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(num_workers=0, persistent_workers=False)
 test_dataloader = dict(num_workers=0, persistent_workers=False)

@@ -4,6 +4,5 @@ _base_ = [
     '../_base_/datasets/camvid.py',
     'mmseg::_base_/default_runtime.py', '../_base_/schedules/schedule_10k.py'
 ]
-crop_size = (360, 360)
 model = dict(
-    data_preprocessor=dict(size=crop_size), decode_head=dict(num_classes=11))
+    data_preprocessor=dict(size=_base_.crop_size), decode_head=dict(num_classes=11))

@@ -4,6 +4,5 @@ _base_ = [
     'mmseg::_base_/datasets/ade20k.py', 'mmseg::_base_/default_runtime.py',
     'mmseg::_base_/schedules/schedule_160k.py'
 ]
-crop_size = (512, 512)
 model = dict(
-    data_preprocessor=dict(size=crop_size), decode_head=dict(num_classes=150))
+    data_preprocessor=dict(size=_base_.crop_size), decode_head=dict(num_classes=150))

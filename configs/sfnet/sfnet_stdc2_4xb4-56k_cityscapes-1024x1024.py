@@ -4,9 +4,8 @@ _base_ = [
     'mmseg::_base_/datasets/cityscapes_1024x1024.py',
     'mmseg::_base_/default_runtime.py', '../_base_/schedules/schedule_56k.py'
 ]
-crop_size = (1024, 1024)
 model = dict(
-    data_preprocessor=dict(size=crop_size),
+    data_preprocessor=dict(size=_base_.crop_size),
     decode_head=dict(
         sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=10000)))
 train_dataloader = dict(batch_size=4, num_workers=4)

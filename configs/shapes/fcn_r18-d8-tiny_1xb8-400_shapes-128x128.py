@@ -2,11 +2,10 @@
 # labels. Everything that `align_corners` can do to it, that one resize does. About half a minute on one CPU core.
 _base_ = [
     '../_base_/mmseg_resample.py', '../_base_/datasets/shapes.py',
-    'mmseg::_base_/default_runtime.py'
+    'mmseg::_base_/default_runtime.py', '../_base_/schedules/schedule_400.py'
 ]
 norm_cfg = dict(type='BN', requires_grad=True)
 crop_size = (128, 128)
-max_iters = 400
 model = dict(
     type='ResampledSegmentor',  # EncoderDecoder, until a study sets a policy
     resize_policy=dict(exact=False, rules=[]),
@@ -44,28 +43,3 @@ model = dict(
             type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'))
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=0.012, weight_decay=0.01))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, begin=0, end=25, by_epoch=False),
-    dict(
-        type='PolyLR',
-        eta_min=0,
-        power=0.9,
-        begin=25,
-        end=max_iters,
-        by_epoch=False)
-]
-train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(
-        type='CheckpointHook', by_epoch=False, interval=200, max_keep_ckpts=2),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'))

@@ -4,12 +4,11 @@ _base_ = [
     '../_base_/mmseg_resample.py',
     'mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
 ]
-crop_size = (512, 512)
 model = dict(
     type='ResampledSegmentor',
     resize_policy=dict(exact=False, rules=[]),
     # of windows, if the mode is 'slide'
-    test_cfg=dict(crop_size=crop_size, stride=(341, 341)))
+    test_cfg=dict(crop_size=_base_.crop_size, stride=(341, 341)))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
@@ -19,7 +18,7 @@ train_pipeline = [
         scale=(2048, 512),
         ratio_range=(0.5, 2.0),
         keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomCrop', crop_size=_base_.crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs')

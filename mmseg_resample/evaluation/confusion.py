@@ -77,8 +77,9 @@ class ConfusionMatrixMetric(PerImageMetric):
 
     Args:
         ignore_index: label of the pixels that do not count.
-        out_file: ``.npz`` to write: ``confusion`` (num_images, C, C) int64, row = ground truth, column = prediction;
-            ``images`` (num_images,) file names, or positions where a sample has none; ``classes`` (C,).
+        out_file: ``.npz`` to write, as for ``PerImageMetric``: ``confusion`` (num_images, C, C) int64, row = ground
+            truth, column = prediction; ``images`` (num_images,) file names, or positions where a sample has
+            none; ``classes`` (C,).
         collect_device, prefix, collect_dir: as in every mmengine metric.
     """
 

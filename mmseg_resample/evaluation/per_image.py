@@ -26,7 +26,8 @@ class PerImageMetric(BaseMetric):
     Args:
         ignore_index: label of the pixels that do not count.
         out_file: ``.npz`` to write: what ``arrays`` returns, first dimension = images; ``images`` (num_images,) file
-            names, or positions where a sample has none; ``classes`` (C,).
+            names, or positions where a sample has none; ``classes`` (C,). A relative path begins at the work directory
+            of the run, or where the process was started if there is no run.
         collect_device, prefix, collect_dir: as in every mmengine metric.
     """
 
@@ -88,7 +89,7 @@ class PerImageMetric(BaseMetric):
         arrays = self.arrays({name: torch.stack([result[name] for result in results]).numpy() for name in names})
         if self.out_file is not None:
             images = [result["image"] or str(position) for position, result in enumerate(results)]
-            _write(Path(self.out_file), images=np.array(images), classes=np.array(self.classes), **arrays)
+            _write(work_dir() / self.out_file, images=np.array(images), classes=np.array(self.classes), **arrays)
         return self.summarize(arrays)
 
     @property
@@ -98,6 +99,18 @@ class PerImageMetric(BaseMetric):
 
     def _check(self, result: dict) -> None:
         """Raise if the counts of an image, on the CPU, are not valid."""
+
+
+def work_dir() -> Path:
+    """Return the work directory of the runner that was built last, which holds its log; without one the current one.
+
+    A metric is not told its runner. Its tables go to the log of this one, too.
+    """
+    log = getattr(MMLogger.get_current_instance(), "log_file", None)
+    if log is None:
+        return Path()
+    folder = Path(log).parent  # the runner's log is <work_dir>/<timestamp>/<timestamp>.log, or ..._<host and rank>.log
+    return folder.parent if Path(log).stem.startswith(folder.name) else folder
 
 
 def _map(data: Tensor) -> Tensor:

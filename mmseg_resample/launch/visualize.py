@@ -1,6 +1,7 @@
 """Draw what a model did with an image: prediction, label, boundary errors, and the flows of its resamplers."""
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +15,9 @@ examples:
     mmseg-resample visualize <config> <checkpoint> street.jpg --label street.png --out-dir pictures
   into TensorBoard
     mmseg-resample visualize <config> <checkpoint> test:3 --backend TensorboardVisBackend
-pictures: <name> label and prediction; <name>_boundaries errors at boundaries by direction and sign; <name>_<module>
-flows (hue: direction, saturation: length), offsets and gates of every resampler that learns
+pictures: <name>_prediction, beside the label; <name>_boundary_errors by direction and sign; <name>_resampler_<module>
+flows (hue: direction, saturation: length), offsets and gates of every resampler that learns, in pixels of its own grid,
+of which the title says how many pixels of the image they are
 exit status: 0 done, 2 the command line cannot work (one message says why), 130 interrupted
 """
 
@@ -68,7 +70,18 @@ def _visualize(args: argparse.Namespace) -> None:
     runner = launch.build_runner(cfg)
     launch.check_weights(runner, weights, args.checkpoint)
     runner.load_or_resume()
-    for image, sample in samples.items():
-        name = image.replace("test:", "test") if image.startswith("test:") else Path(image).stem
-        print("\n".join(draw(runner, sample, name)))
-    print(f"in {Path(args.out_dir).resolve()}")
+    out, names = Path(args.out_dir).resolve(), _names(list(samples))
+    drawn = [picture for image, sample in samples.items() for picture in draw(runner, sample, names[image])]
+    files = {path.name: path for path in out.rglob("*.png")}
+    for picture in drawn:  # other backends have places of their own
+        print(files.get(f"{picture}_0.png", picture))
+
+
+def _names(images: Sequence[str]) -> dict[str, str]:
+    """Name the pictures of each image by its file, or by its path where files share a name."""
+    short = {image: image.replace(":", "") if image.startswith("test:") else Path(image).stem for image in images}
+    count = Counter(short.values())
+    return {
+        image: name if count[name] == 1 else "_".join(Path(image).with_suffix("").parts).lstrip("/_")
+        for image, name in short.items()
+    }

@@ -17,6 +17,7 @@ from mmseg_resample.launch import KeyValues, Parser, UsageError, add_check_argum
 from mmseg_resample.launch.command_line import full_disk, interruption, raised_signals
 
 from .executors import NAMES
+from .words import counted, too_few_seeds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -208,7 +209,7 @@ def _run_study(args: argparse.Namespace, console: Console) -> int:
     if args.dry_run:
         _print_estimate(console, study, root, pending, args)
         return 0
-    console.print(escape(f"{root}: {len(study.runs())} runs, {len(pending)} to do"), soft_wrap=True)
+    console.print(escape(f"{root}: {counted(len(study.runs()), 'run')}, {len(pending)} to do"), soft_wrap=True)
     try:
         failed = _perform(console, study, root, pending, args)
     except KeyboardInterrupt as error:
@@ -225,11 +226,9 @@ def _warn_of_too_few_seeds(console: Console, study: plan.Study) -> None:
 
     declared, seeds = len(study.family), len(study.seeds)
     if declared and seeds < (needed := seeds_for_significance(family=declared)):
-        comparisons = f"any of {declared} declared comparisons" if declared > 1 else "the declared comparison"
         console.print(
-            f"{seeds} seed{'s are' if seeds > 1 else ' is'} too few for {comparisons} to be significant, whatever "
-            f"the numbers: that takes {needed}. More can be added later with --seeds, or fewer comparisons declared "
-            f"(family)."
+            f"{too_few_seeds(seeds, declared, needed)}. More can be added later with --seeds, or fewer comparisons "
+            f"declared (family)."
         )
 
 
@@ -281,7 +280,10 @@ def _begin_study(args: argparse.Namespace, console: Console) -> int:
     runs = study.runs()
     command = f"mmseg-resample study {path}"
     console.print(
-        escape(f"{path}: {len(runs)} runs, {len(study.seeds)} seeds of each variant. Read it, then: {command}")
+        escape(
+            f"{path}: {counted(len(runs), 'run')}, {counted(len(study.seeds), 'seed')} of each variant. "
+            f"Read it, then: {command}"
+        )
     )
     share = slots.slots(slots.visible_gpus(), slots.cores())
     try:
@@ -345,7 +347,7 @@ def _print_plan(console: Console, study: plan.Study, pending: list[plan.Run]) ->
 
     runs = study.runs()
     directories = {run.directory for run in pending}
-    table = Table(title=f"{study.file.stem}: {len(runs)} runs, {len(pending)} to do", title_justify="left")
+    table = Table(title=f"{study.file.stem}: {counted(len(runs), 'run')}, {len(pending)} to do", title_justify="left")
     for header in (*study.axes, "seed", "tested as", "state"):
         table.add_column(header)
     for run in runs:
@@ -381,7 +383,9 @@ def _print_estimate(
     else:
         at_a_time = f"{found.workers} at a time" if found.workers > 1 else "one after the other"
         console.print(
-            escape(f"About {_duration(found.seconds)} for {len(pending)} runs, {at_a_time}: {found.source}."),
+            escape(
+                f"About {_duration(found.seconds)} for {counted(len(pending), 'run')}, {at_a_time}: {found.source}."
+            ),
             soft_wrap=True,
         )
 

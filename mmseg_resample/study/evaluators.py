@@ -47,6 +47,7 @@ def evaluator_configs(
 ) -> list[dict[str, Any]]:
     """Build the ``test_evaluator`` that leaves ``<name>.npz`` of the confusion matrix and of ``evaluators``."""
     named = {CONFUSION: {"type": "ConfusionMatrixMetric"}, **evaluators}
+    directory = directory.absolute()  # a relative path would begin at the work directory of the run
     return [
         {"ignore_index": ignore_index, **config, "out_file": str(directory / f"{name}.npz")}
         if is_per_image(config)

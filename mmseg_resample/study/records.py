@@ -30,7 +30,7 @@ import shutil
 import subprocess
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -340,9 +340,37 @@ def record_failure(run: Run, files: RunFiles, error: str) -> str:
     return error
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON so that ``path`` is complete or absent. NaN is not JSON and raises: store None."""
-    write_text(path, json.dumps({"schema": SCHEMA, **data}, indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, data: Mapping[str, Any], *, compact: bool = False) -> None:
+    """Write JSON so that ``path`` is complete or absent. NaN is not JSON and raises: store None.
+
+    Args:
+        path: of the file.
+        data: to store.
+        compact: a line per entry, for files that programs read; see ``to_lines``.
+    """
+    data = {"schema": SCHEMA, **data}
+    text = to_lines(data) if compact else json.dumps(data, indent=2, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def to_lines(data: Mapping[str, Any]) -> str:
+    """Convert to JSON with a line per key, and one per entry of lists of objects or lists, so that it diffs well.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON has not.
+    """
+
+    def one_line(value: Any) -> str:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+    def lines(value: Any) -> str:
+        if isinstance(value, Sequence) and any(isinstance(entry, (Mapping, list, tuple)) for entry in value):
+            return "[\n" + ",\n".join(map(one_line, value)) + "\n]"
+        return one_line(value)
+
+    if not data:
+        return "{}"
+    return "{\n" + ",\n".join(f"{json.dumps(key)}: {lines(value)}" for key, value in data.items()) + "\n}"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..datasets.wrapped import leaves
 from ..suggest import did_you_mean_file
 from .explain import explanations
-from .pictures import boundary_picture, explanation_pictures
+from .pictures import boundary_picture, explanation_pictures, segmentation_picture
 
 _FROM_FILES = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]  # what LoadShapes does for scenes
 
@@ -107,9 +107,9 @@ def _picture(inputs: Tensor) -> np.ndarray:
 def draw(runner: Runner, sample: dict[str, Any], name: str) -> list[str]:
     """Predict and send every picture to the backends of the runner's visualizer.
 
-    - ``<name>``: label, if there is one, and prediction, painted over the image by mmseg's visualizer;
-    - ``<name>_boundaries``: errors at boundaries, if there is a label;
-    - ``<name>_<module>``: what each resampler did.
+    - ``<name>_prediction``: prediction, and label if there is one, painted over the image;
+    - ``<name>_boundary_errors``: errors at boundaries, if there is a label;
+    - ``<name>_resampler_<module>``: what each resampler did.
 
     Args:
         runner: with loaded weights.
@@ -120,19 +120,24 @@ def draw(runner: Runner, sample: dict[str, Any], name: str) -> list[str]:
         Names of the pictures drawn.
     """
     model, visualizer = runner.model.eval(), runner.visualizer
-    visualizer.dataset_meta = _first(runner.cfg).metainfo
+    meta = _first(runner.cfg).metainfo
     with torch.no_grad(), explanations(model) as found:
         result = model.test_step(pseudo_collate([sample]))[0]
     image = _picture(sample["inputs"])
     height, width = result.pred_sem_seg.shape
     shown = image if image.shape[:2] == (height, width) else mmcv.imresize(image, (width, height))
-    visualizer.add_datasample(name, shown, result, draw_gt="gt_sem_seg" in result, with_labels=False)
-    names = [name]
-    if "gt_sem_seg" in result:
-        pred, label = (getattr(result, key).data.squeeze(0).cpu().numpy() for key in ("pred_sem_seg", "gt_sem_seg"))
-        visualizer.add_image(f"{name}_boundaries", boundary_picture(pred, label, shown, _ignore_index(model)))
-        names.append(f"{name}_boundaries")
-    for module, picture in explanation_pictures(found, image):
-        visualizer.add_image(f"{name}_{module}", picture)
-        names.append(f"{name}_{module}")
-    return names
+    keys = {"label": "gt_sem_seg", "prediction": "pred_sem_seg"}
+    maps = {
+        title: getattr(result, key).data.squeeze(0).cpu().numpy().astype(np.int64)
+        for title, key in keys.items()
+        if key in result
+    }
+    drawn = {"prediction": segmentation_picture(maps, shown, meta["classes"], meta.get("palette"), name)}
+    if "label" in maps:
+        drawn["boundary_errors"] = boundary_picture(
+            maps["prediction"], maps["label"], shown, _ignore_index(model), name=name
+        )
+    drawn |= {f"resampler_{module}": picture for module, picture in explanation_pictures(found, image, name)}
+    for what, picture in drawn.items():
+        visualizer.add_image(f"{name}_{what}", picture)
+    return [f"{name}_{what}" for what in drawn]

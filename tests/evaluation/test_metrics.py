@@ -1,10 +1,14 @@
 """What all metrics have in common: registration, per-image results, ranks, files, names."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from mmseg.registry import METRICS
 
 from mmseg_resample.evaluation import (
@@ -184,3 +188,37 @@ class TestReduction:
         values = evaluate(build("ObjectSizeIoUMetric"), [(torch.ones(4, 4).long(), torch.zeros(4, 4).long())])
         assert np.isnan(values["mIoU_size_0-1px"])
         assert values["mIoU_size_2px_up"] == 0
+
+
+class TestWhereCountsAreWritten:
+    @pytest.fixture
+    def logger(self):
+        """Undo what a runner does to the loggers that metrics find."""
+        before = MMLogger._instance_dict.copy()
+        MMLogger._instance_dict.clear()
+        yield
+        MMLogger._instance_dict.clear()
+        MMLogger._instance_dict.update(before)
+
+    def write(self, path):
+        evaluate(build("TrimapIoUMetric", out_file=str(path)), pairs(2))
+
+    def test_a_relative_path_begins_at_the_work_directory_of_the_run(self, logger, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        config = dict(
+            model=dict(type="FCNHead", in_channels=1, channels=1, num_classes=2, num_convs=1), launcher="none"
+        )
+        runner = Runner(**config, work_dir=str(tmp_path / "work"), default_scope="mmseg", experiment_name="out_file")
+        self.write("counts/trimap.npz")
+        assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*.npz")] == [Path("work/counts/trimap.npz")]
+        assert runner.log_dir != runner.work_dir
+
+    def test_an_absolute_path_stays(self, logger, tmp_path):
+        MMLogger.get_instance("other", log_file=str(tmp_path / "other.log"))
+        self.write(tmp_path / "here" / "trimap.npz")
+        assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*.npz")] == [Path("here/trimap.npz")]
+
+    def test_without_a_run_it_begins_where_the_process_is(self, logger, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        self.write("trimap.npz")
+        assert (tmp_path / "trimap.npz").is_file()

@@ -11,6 +11,7 @@ import pytest
 
 from mmseg_resample.cli import main
 from mmseg_resample.datasets import ShapesScene
+from mmseg_resample.launch import visualize
 from mmseg_resample.study.training import _isolated
 
 REPOSITORY = Path(__file__).parents[2]
@@ -57,7 +58,11 @@ def test_pictures_of_a_test_image(trained):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "trained with model.resize_policy=None (now {'exact': True})" in done.stderr
     pictures = {path.name.removesuffix("_0.png"): cv2.imread(str(path)) for path in out.rglob("vis_image/*.png")}
-    assert pictures.keys() == {"test1", "test1_boundaries", *(f"test1_{step}" for step in STEPS)}
+    names = ["test1_prediction", "test1_boundary_errors", *(f"test1_resampler_{step}" for step in STEPS)]
+    assert pictures.keys() == set(names)
+    shown = [Path(line) for line in done.stdout.splitlines() if line.endswith(".png")]
+    assert sorted(path.name for path in shown) == sorted(f"{name}_0.png" for name in names)
+    assert all(path.is_file() and path.is_relative_to(out) for path in shown)
     assert all(picture.std() > 10 for picture in pictures.values())
 
 
@@ -71,7 +76,16 @@ def test_any_image_with_and_without_its_label(trained, capsys):
         arguments = [config, checkpoint, folder / "scene.png", "--out-dir", folder / name, *options]
         with _isolated():
             assert main(["visualize", *map(str, arguments)]) == 0
-        assert ("scene_boundaries" in capsys.readouterr().out) is bool(options)
+        assert ("scene_boundary_errors" in capsys.readouterr().out) is bool(options)
+
+
+def test_images_of_one_name_do_not_overwrite_each_other():
+    assert visualize._names(["a/street.jpg", "b/street.jpg", "b/c.png", "test:3"]) == {
+        "a/street.jpg": "a_street",
+        "b/street.jpg": "b_street",
+        "b/c.png": "c",
+        "test:3": "test3",
+    }
 
 
 @pytest.mark.parametrize(

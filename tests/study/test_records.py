@@ -1,5 +1,7 @@
 """What is kept of a study."""
 
+import json
+import math
 import subprocess
 
 import pytest
@@ -42,3 +44,32 @@ def test_a_failure_that_cannot_be_written_down_is_told(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert told.startswith("it failed again; and that could not be written down: [Errno 27] File too large")
     assert records.read_json(files.failure)["error"] == "it failed"
+
+
+def test_lines_of_json():
+    """A line per key, and one per entry of a list whose entries have parts: a change shows where it was made."""
+    data = {"schema": 2, "axes": {"flag": ["a", "b"]}, "runs": [{"seed": 0, "x": [1]}, {"seed": 1}], "notes": ["é"]}
+    text = records.to_lines(data)
+    assert text.splitlines() == [
+        "{",
+        '"schema": 2,',
+        '"axes": {"flag":["a","b"]},',
+        '"runs": [',
+        '{"seed":0,"x":[1]},',
+        '{"seed":1}',
+        "],",
+        '"notes": ["\\u00e9"]',
+        "}",
+    ]
+    assert json.loads(text) == data
+    for empty in ({}, {"runs": []}, {"runs": [[]]}):
+        assert json.loads(records.to_lines(empty)) == empty
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        records.to_lines({"value": math.nan})
+
+
+def test_compact_records_are_read_like_others(tmp_path):
+    data = {"attempts": [{"seed": 0}, {"seed": 1}], "name": "x"}
+    for compact in (False, True):
+        records.write_json(tmp_path / "environment.json", data, compact=compact)
+        assert records.read_json(tmp_path / "environment.json") == data

@@ -10,11 +10,13 @@ import shutil
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 from rich.console import Console
 
 from mmseg_resample.study import records, report
 from mmseg_resample.study.plan import StudyError
-from mmseg_resample.study.report import figures
+from mmseg_resample.study.report import figures, panels
+from mmseg_resample.study.report.document import Document, Picture, Section
 
 from . import synthetic
 from .synthetic import ENVIRONMENT, describe, write_scores
@@ -115,7 +117,7 @@ class TestStatistics:
         result = report.build(known(tmp_path, seeds=list(range(8))))
         statuses = [comparison.tested["true"].verdict.status for comparison in result.comparisons]
         assert statuses == ["significant", "exploratory"] * 2
-        assert result.headline == "Of the 2 declared comparisons, 2 significant."
+        assert result.headline == "All 2 declared comparisons are significant."
         higher, _, lower, _ = (comparison.tested["true"].verdict.text for comparison in result.comparisons)
         assert higher.startswith("true is 4.50 points higher than false: 95 % interval [+2.45, +6.55]")
         assert lower.startswith("true is 4.50 points lower than false")
@@ -401,6 +403,29 @@ class TestWhatIsMissing:
         assert all(path.exists() for path in report.write(result, tmp_path))
         assert "No finding" in text(result)
 
+    def test_too_few_seeds_are_said_once(self, root):
+        result = report.build(root)
+        content = report.to_markdown(report.document(result))
+        verdict = section(content, "Verdict")
+        assert verdict.count("too few") == verdict.count("significant") == 1
+        assert verdict.split("\n\n")[:3] == [
+            "\n**No finding: 3 seeds are too few for any of 2 declared comparisons to be significant, whatever the "
+            "numbers: that takes 7.**",
+            "Seen, in points, with 95 % intervals that take differences to be normally distributed:",
+            "- size=s32, true - false, tested as own: +2.00 [-0.48, +4.48]\n"
+            "- size=s33, true - false, tested as own: -2.00 [-4.48, +0.48]",
+        ]
+        assert "smallest p" not in verdict and any("smallest p" in sentence for sentence in result.caveats)
+        assert "smallest p" not in report.to_markdown(report.document(report.build_many([root])))
+
+    def test_what_differs_from_too_few_seeds_keeps_its_verdict(self, root):
+        for seed in (0, 1, 2):
+            add_run(root, "true", "s33", seed, 50.0 + seed)
+        files(root, "true", "s32", 2).metrics.unlink()
+        verdict = section(report.to_markdown(report.document(report.build(root))), "Verdict")
+        assert "- size=s32, true - false, tested as own: +1.50 [-4.85, +7.85], 2 seeds\n" in verdict
+        assert "- **identical**: size=s33, true - false, tested as own." in verdict
+
     def test_failed_and_unfinished_runs(self, root):
         for flag, seed in (("true", 1), ("false", 2)):
             files(root, flag, "s32", seed).metrics.unlink()
@@ -426,6 +451,11 @@ class TestWhatIsMissing:
         assert "+1.00 (1 seed)" in text(result)
         assert "has no interval" in result.caveats[0]
         report.write(result, tmp_path)
+        for content in [text(result), *(path.read_text() for path in tmp_path.glob("report.*"))]:
+            assert not re.search(r"\b1 (seeds|runs|rows)\b", content)
+        verdict = section((tmp_path / "report.md").read_text(), "Verdict")
+        assert "Seen, in points, one training of each: mostly noise." in verdict
+        assert "- size=s32, true - false, tested as own: +1.00 (1 seed)\n" in verdict
         (difference,) = json.loads((tmp_path / "report.json").read_text())["comparisons"][0]["differences"]
         assert difference["sd"] is difference["low"] is difference["high"] is None
         assert difference["status"] == "single"
@@ -479,16 +509,18 @@ class TestFiles:
         assert "+2.00 [-0.48, +4.48]" in shown
         assert "+1.00 +2.00 +3.00" in shown
         assert "+10.00 (3 seeds alike)" in shown
-        assert "No finding: with 3 seeds no difference can be significant" in " ".join(shown.split())
+        assert "No finding: 3 seeds are too few for any of 2 declared comparisons" in " ".join(shown.split())
 
     def test_markdown(self, root):
         content = report.to_markdown(report.document(report.build(root)))
-        assert content.index("No finding: with 3 seeds") < content.index("51.00 ± 1.00")
+        assert content.startswith("# known\n\n12 runs of base.py, paired by seed, 3 seeds each: mIoU (%) by flag.\n")
+        assert content.index("No finding: 3 seeds") < content.index("51.00 ± 1.00")
         assert "| s32 | own | 50.00 ± 1.00" not in content
         assert "| s32 | own | 51.00 ± 1.00 | 53.00 ± 2.00 |" in content
         assert "| s32 | own | true - false | 3 | +2.00 [-0.48, +4.48] |  | +1.00 +2.00 +3.00 | 0.25 | 0.5 |" in content
         assert "](figures/seeds.png)" in content
-        assert "| false | s32 | 3 | 8 | 12 s | 0 s | 3 MiB (allocated on the GPU) |" in content
+        assert "| false | s32 | 3 | 8 | 12 s | 0 s | 3 MiB |" in content
+        assert "Peak memory: allocated on the GPU." in content
         assert "| 3.11 | 2.13 | a processor | 1 | 12 | none |" in content
         assert "Failed" not in content
 
@@ -519,8 +551,8 @@ class TestFiles:
             assert f"| s64 | {' | '.join(cells)} |" in markdown
             assert re.search("<td[^>]*>".join(["", *(f"{re.escape(each)}</td>" for each in cells)]), page)
             if difference["declared"]:
-                assert difference["verdict"] in markdown
-                assert html.escape(difference["verdict"]) in page
+                shown = f"tested as {comparison['evaluation']}: {cell}"
+                assert f"- size=s64, true - false, {shown}\n" in markdown and f"{shown}</li>" in page
 
     def test_every_table_of_the_page_is_in_the_markdown(self, written):
         root, _ = written
@@ -541,6 +573,23 @@ class TestFiles:
         # Anchors, and the cells of the matrices, which are pictures within the page.
         assert all(target.startswith(("#", "data:image/png;base64,")) for target in loaded)
         assert not re.search(r"https?://", re.sub(r'xmlns(:\w+)?="[^"]*"', "", page))
+
+    def test_a_figure_links_to_the_table_of_its_section(self, written):
+        page = (written[0] / "report.html").read_text()
+        linked = folded = 0
+        for part in re.findall(r'<section id="[^"]+">.*?</section>', page, re.DOTALL):
+            for figure in re.findall(r"<figure .*?</figure>", part, re.DOTALL):
+                (key,) = re.findall(r'<a href="#(table-[^"]+)">The numbers</a></figcaption>', figure)
+                (before,) = re.findall(rf'(\S+)\n<div class="table" id="{key}"><table>', part)
+                linked += 1
+                # A browser opens what holds the target: the details must not be the target themselves.
+                folded += before.endswith("rows</summary>")
+        assert linked == 7 and folded >= 2
+
+    def test_a_figure_without_a_table_has_no_link(self, written):
+        plot = figures.displacement(written[1])
+        content = Document("x", "y", [Section("s", "S", [Picture(plot)])])
+        assert "The numbers" not in report.to_html(content)
 
     def test_ids_of_the_page_are_unique(self, written):
         page = (written[0] / "report.html").read_text()
@@ -581,6 +630,45 @@ class TestFiles:
         assert not list(root.glob("**/.*.png"))
         assert set(names) <= set(figures.NAMES)
 
+    def test_pictures_have_a_palette_of_their_own_colours(self, written, tmp_path):
+        _, result = written
+        plot = figures.displacement(result)
+        path, _ = panels.save(plot, tmp_path)
+        with Image.open(path) as image:
+            assert image.mode == "P" and len(image.getcolors()) <= panels.PALETTE
+            assert image.getpixel((0, 0)) == image.getpixel((image.width - 1, image.height - 1))
+            colours = np.asarray(image.convert("RGB"))
+        assert (colours[0, 0] == 255).all()  # paper stays white
+        drawn = {tuple(colour) for colour in colours.reshape(-1, 3)}
+        for name in (panels.INK, *panels.SERIES[:2]):
+            wanted = np.array([int(name[i : i + 2], 16) for i in (1, 3, 5)])
+            assert min(np.abs(wanted - colour).max() for colour in drawn) <= 8
+
+    def test_the_json_has_a_line_per_run(self, written):
+        lines = (written[0] / "report.json").read_text().splitlines()
+        runs = lines[lines.index('"runs": [') + 1 :]
+        assert [json.loads(line.rstrip(","))["seed"] for line in runs[:6]] == [0, 0, 1, 1, 2, 2]
+        assert runs[6] == "],"
+
+    @pytest.mark.parametrize(
+        ("seeds", "said"),
+        [([0], "All rows: 1 seed."), ([0, 1, 2], "All rows: 3 seeds."), ([0, 1], "All rows: 2 seeds.")],
+    )
+    def test_what_all_rows_of_a_figure_share_is_said_once(self, tmp_path, seeds, said):
+        plot = figures.differences(report.build(known(tmp_path, seeds=seeds)))
+        assert plot.caption.endswith(f" {said} All panels span the same range.")
+        axes = Figure().subplots()
+        plot.panels[0].draw(axes)
+        assert not any("seed" in each.get_text() for each in axes.texts)
+
+    def test_what_rows_of_a_figure_do_not_share_stands_beside_them(self, root):
+        files(root, "true", "s32", 0).metrics.unlink()
+        plot = figures.differences(report.build(root))
+        assert "All rows" not in plot.caption
+        axes = Figure().subplots()
+        plot.panels[0].draw(axes)
+        assert [each.get_text().partition("(")[2] for each in axes.texts] == ["2 seeds)", "3 seeds)"]
+
     @pytest.mark.parametrize(("seeds", "filled"), [(3, False), (6, False), (8, True)])
     def test_only_findings_are_filled(self, tmp_path, seeds, filled):
         plot = figures.differences(report.build(known(tmp_path, seeds=list(range(seeds)))))
@@ -610,9 +698,9 @@ class TestSeveral:
         collection = report.build_many(roots)
         content = report.to_markdown(report.document(collection))
         assert list(collection.names) == ["known", "other"]
-        assert "\n**known: No finding: with 3 seeds" in content
-        assert "\n**other: Of the 2 declared comparisons, 2 significant.**\n" in content
-        assert content.count("**too few seeds: no finding**: known, size=") == 2
+        assert "\n**known: No finding: 3 seeds are too few" in content
+        assert "\n**other: All 2 declared comparisons are significant.**\n" in content
+        assert content.count("\n- known, size=s3") == 2 and "too few seeds: no finding**: known" not in content
         assert content.count("**significant**: other, size=") == 2
         assert "No finding" in text(collection)
         assert any("nothing is corrected across studies" in sentence for sentence in collection.caveats)

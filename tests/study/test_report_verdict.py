@@ -171,27 +171,48 @@ def headline(*statuses, seeds=6):
 def test_headlines():
     assert headline() == headline("missing", seeds=0) == "No finding: nothing is compared yet."
     assert headline("too_few", seeds=3) == (
-        "No finding: with 3 seeds no difference can be significant, whatever the numbers. The declared comparison "
-        "needs 6 seeds."
+        "No finding: 3 seeds are too few for the declared comparison to be significant, whatever the numbers: that "
+        "takes 6."
     )
     assert headline(*["too_few"] * 4, seeds=6) == (
-        "No finding: with 6 seeds no difference can be significant, whatever the numbers. The 4 declared comparisons "
-        "need 8 seeds."
+        "No finding: 6 seeds are too few for any of 4 declared comparisons to be significant, whatever the numbers: "
+        "that takes 8."
     )
-    assert headline("single", seeds=1).startswith("No finding: with 1 seed no difference can be significant")
+    assert headline("single", seeds=1).startswith("No finding: 1 seed is too few for the declared comparison")
     assert headline("undecided", "missing", seeds=8) == (
-        "No finding: of the 2 declared comparisons, 1 undecided, 1 not compared yet."
+        "No finding: of 2 declared comparisons, 1 undecided, 1 not compared yet."
     )
     assert headline("identical", "identical") == (
-        "No finding: the 2 declared comparisons are identical in every seed. The setting changes nothing here, the "
+        "No finding: all 2 declared comparisons are identical in every seed. The setting changes nothing here, the "
         "runs are copies of each other, or neither side learned anything."
     )
     assert headline("undecided", seeds=6) == "No finding: the declared comparison is undecided."
     assert headline("significant") == "The declared comparison is significant."
     assert headline("equivalent") == "The declared comparison is equivalent within the margin."
     assert headline("significant", "equivalent", "undecided", "significant", seeds=8) == (
-        "Of the 4 declared comparisons, 2 significant, 1 equivalent within the margin, 1 undecided."
+        "Of 4 declared comparisons, 2 significant, 1 equivalent within the margin, 1 undecided."
     )
+    assert headline("significant", "significant", seeds=8) == "All 2 declared comparisons are significant."
+
+
+@pytest.mark.parametrize(
+    ("statuses", "seeds", "nothing"),
+    [
+        (["too_few"] * 4, 6, True),
+        (["single"], 1, True),
+        (["too_few", "missing"], 3, True),
+        (["too_few", "suspicious"], 3, True),
+        (["identical"], 3, False),
+        (["missing"], 0, False),
+        ([], 0, False),
+        (["too_few", "equivalent"], 6, False),
+        (["undecided"], 6, False),
+    ],
+)
+def test_when_seeds_decide_nothing(statuses, seeds, nothing):
+    verdicts = [verdict.Verdict(each, verdict.LABELS[each], "") for each in statuses]
+    assert verdict.seeds_decide_nothing(verdicts, seeds) is nothing
+    assert ("too few for" in verdict.headline(verdicts, seeds)) is nothing
 
 
 @pytest.mark.parametrize("status", sorted(verdict.LABELS.keys() - {"exploratory"}))

@@ -95,7 +95,7 @@ def test_data_sets(folder, tmp_path, wrapped, image):
         config = dict(type="RepeatDataset", times=2, dataset=config)
     paths = (image,) if image != "file" else (str(folder / "images" / "a.png"), str(folder / "labels" / "a.png"))
     sample, files = pictures(folder, tmp_path, config, *paths)
-    assert files.keys() == {"picture", "picture_boundaries"}
+    assert files.keys() == {"picture_prediction", "picture_boundary_errors"}
     expected = np.array(Image.open(folder / "labels" / "a.png"))
     np.testing.assert_array_equal(sample["data_samples"].gt_sem_seg.data[0], expected)
 
@@ -118,7 +118,7 @@ def test_a_data_set_of_fewer_classes_than_its_labels(folder, tmp_path, image):
 )
 def test_cascades(folder, tmp_path, head, model):
     _, files = pictures(folder, tmp_path, dataset(folder), "test:0", None, "CascadeEncoderDecoder", head, **model)
-    assert files.keys() == {"picture", "picture_boundaries"}
+    assert files.keys() == {"picture_prediction", "picture_boundary_errors"}
 
 
 def test_what_is_no_number(folder):

@@ -62,7 +62,7 @@ def write(report: Report | Collection, root: Path) -> list[Path]:
     paths = [root / f"report.{suffix}" for suffix in ("html", "md", "json")]
     records.write_text(paths[0], to_html(content))
     records.write_text(paths[1], to_markdown(content, FIGURES))
-    records.write_json(paths[2], to_json(report))
+    records.write_json(paths[2], to_json(report), compact=True)
     return paths
 
 

@@ -58,6 +58,7 @@ def build(root: Path) -> Report:
         family=family,
         uncompared=[key for key in family if key not in tested],
         headline=verdict.headline(verdicts, n),
+        seeds_decide_nothing=verdict.seeds_decide_nothing(verdicts, n),
         comparisons=comparisons,
         transfers=list(_transfers(directory)),
         interactions=interactions,

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..image_bootstrap import NestedBootstrap
 from ..paired import PairedDifference, Summary
+from ..words import counted
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def interval_cell(difference: PairedDifference) -> str:
     if not difference.n:
         return ""
     if difference.identical:
-        return f"{signed(difference.mean)} ({difference.n} seeds alike)"
+        return f"{signed(difference.mean)} ({counted(difference.n, 'seed')} alike)"
     ends = f" {interval(difference.low, difference.high)}" if difference.n > 1 else " (1 seed)"
     return f"{signed(difference.mean)}{ends}"
 

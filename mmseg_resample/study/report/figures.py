@@ -10,6 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from ..paired import SEEDS_FOR_SIGNIFICANCE
+from ..words import counted
 from .cells import signed, where
 from .gather import tested_as
 from .panels import BAND, INK, MUTED, SERIES, Panel, Plot, marker_size, series_colour, series_marker
@@ -37,12 +38,17 @@ def seeds(report: Report) -> Plot:
 
         return Panel(where(comparison.combination, comparison.evaluation), draw)
 
+    panels = [panel(c, v) for c, v in zip(report.comparisons, present, strict=True)]
     return Plot(
         "seeds",
         f"{report.study['metric']} of every seed",
-        "A dot is one training; grey lines join those of a seed, bars are means. All panels span the same range.",
-        [panel(c, v) for c, v in zip(report.comparisons, present, strict=True)],
+        f"A dot is one training; grey lines join those of a seed, bars are means.{_one_range(panels)}",
+        panels,
     )
+
+
+def _one_range(panels: Sequence[Panel]) -> str:
+    return " All panels span the same range." if len(panels) > 1 else ""
 
 
 def _seed_dots(axes: Axes, comparison: Comparison) -> None:
@@ -97,14 +103,15 @@ def differences(report: Report) -> Plot:
             if tested.evidence.difference.n:
                 label = where(comparison.combination, f"{name} - {comparison.reference}")
                 rows.setdefault(comparison.evaluation, []).append(_row(label, tested))
+    panels, shared = _forest(rows, report.unit.difference, report.margin, "tested as ")
     return Plot(
         "differences",
         f"Paired differences in {report.study['metric']}",
         f"Thick: Student's 95 % interval over seeds. Thin: with other test images as well. Small dots: seeds. Blue: "
         f"declared; grey: exploratory. Filled: a finding of the verdict; hollow: none. Dashed: fewer than "
         f"{SEEDS_FOR_SIGNIFICANCE} seeds, so nothing here can be significant. Shaded: differences below the margin of "
-        f"{report.unit.amount(report.margin)}.",
-        _forest(rows, report.unit.difference, report.margin, "tested as "),
+        f"{report.unit.amount(report.margin)}.{shared}",
+        panels,
     )
 
 
@@ -113,12 +120,13 @@ def interactions(report: Report) -> Plot:
     rows: dict[str, list[_Row]] = {}
     for each in report.interactions:
         rows.setdefault(each.evaluation, []).append(_row(each.label, each.tested))
+    panels, shared = _forest(rows, report.unit.difference, None, "tested as ")
     return Plot(
         "interactions",
         f"Interactions in {report.study['metric']}",
         "How much a paired difference changes along another axis. Thick: Student's 95 % interval over seeds; dashed: "
-        f"fewer than {SEEDS_FOR_SIGNIFICANCE} seeds. Blue: declared; grey: exploratory. Filled: a finding.",
-        _forest(rows, report.unit.difference, None, "tested as "),
+        f"fewer than {SEEDS_FOR_SIGNIFICANCE} seeds. Blue: declared; grey: exploratory. Filled: a finding.{shared}",
+        panels,
     )
 
 
@@ -134,18 +142,21 @@ def studies(rows: Mapping[str, Sequence[tuple[str, TestedDifference]]], unit: st
         for label, tested in of_study:
             if tested.evidence.difference.n:
                 drawn.setdefault(study, []).append(_row(label, tested))
+    panels, shared = _forest(drawn, unit, None, "")
     return Plot(
         "studies",
         "Declared comparisons side by side",
         "Thick: Student's 95 % interval over seeds. Thin: with other test images as well. Filled: a finding of the "
         f"verdict; hollow: none. Dashed: fewer than {SEEDS_FOR_SIGNIFICANCE} seeds, so nothing there can be "
-        f"significant. No correction is made across studies.",
-        _forest(drawn, unit, None, ""),
+        f"significant. No correction is made across studies.{shared}",
+        panels,
     )
 
 
-def _forest(rows: Mapping[str, Sequence[_Row]], unit: str, margin: float | None, before: str) -> list[Panel]:
-    """Draw one panel per key, all with one range."""
+def _forest(
+    rows: Mapping[str, Sequence[_Row]], unit: str, margin: float | None, before: str
+) -> tuple[list[Panel], str]:
+    """Draw one panel per key, all with one range, and say what all rows share."""
     ends = [
         x for group in rows.values() for row in group for x in (*row.values, row.low, row.high, *(row.images or ()))
     ]
@@ -158,7 +169,7 @@ def _forest(rows: Mapping[str, Sequence[_Row]], unit: str, margin: float | None,
                 axes.axvspan(-margin, margin, color=BAND, alpha=0.35, linewidth=0)
             axes.axvline(0, color=MUTED, linewidth=0.9)
             for position, row in enumerate(group):
-                _forest_row(axes, position, row)
+                _forest_row(axes, position, row, note=len(counts) > 1)
             axes.set_ylim(len(group) - 0.35, -0.75)
             axes.set_yticks([])
             axes.spines["left"].set_visible(False)
@@ -167,10 +178,15 @@ def _forest(rows: Mapping[str, Sequence[_Row]], unit: str, margin: float | None,
 
         return Panel(f"{before}{title}", draw, 0.75 + 0.5 * len(group), 0.1)
 
-    return [panel(title, group) for title, group in rows.items()]
+    counts = {len(row.values) for group in rows.values() for row in group}
+    panels = [panel(title, group) for title, group in rows.items()]
+    return panels, "".join(
+        [*(f" All rows: {counted(n, 'seed')}." for n in counts if len(counts) == 1), _one_range(panels)]
+    )
 
 
-def _forest_row(axes: Axes, y: int, row: _Row) -> None:
+def _forest_row(axes: Axes, y: int, row: _Row, note: bool) -> None:
+    """Draw a row; its number of seeds stands beside it where ``note`` is set."""
     n = len(row.values)
     decided = n >= SEEDS_FOR_SIGNIFICANCE
     colour = SERIES[0] if row.declared else MUTED
@@ -180,10 +196,10 @@ def _forest_row(axes: Axes, y: int, row: _Row) -> None:
         axes.plot([row.low, row.high], [y] * 2, color=colour, linewidth=2.2, linestyle="-" if decided else (0, (2, 1)))
     axes.plot(row.values, [y - 0.12] * n, linestyle="none", marker="o", markersize=2.4, color=MUTED, alpha=0.8)
     face = colour if row.finding else "none"
+    seeds = f"  ({counted(n, 'seed')})" if note else ""
     axes.plot([row.mean], [y], marker="D", markersize=5, markerfacecolor=face, markeredgecolor=colour)
-    note = "1 seed" if n == 1 else f"n = {n}"
     axes.annotate(
-        f"{row.label}:  {signed(row.mean)}  ({note})",
+        f"{row.label}:  {signed(row.mean)}{seeds}",
         (0, y - 0.42),
         xycoords=("axes fraction", "data"),
         fontsize=7.5,
@@ -382,7 +398,7 @@ def audit(report: Report) -> Plot | None:
         "The audit's prediction and the measured displacement",
         "Bar: what the audit predicts, from training having learned to undo all that it met (long line) to the "
         "constant part alone (short line). Marker: measured, mean and 95 % interval over seeds. No weights and no data "
-        "went into the prediction.",
+        "went into the prediction. All panels span the same range.",
         [_predicted(axis, title, group, names, limit) for (axis, title), group in groups.items()],
         names,
     )

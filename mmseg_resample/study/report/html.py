@@ -1,7 +1,7 @@
 """A report as one HTML file: no script, nothing to load, light and dark, for a phone and for paper."""
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from . import panels
 from .document import Block, Bullets, Document, Finding, Paragraph, Picture, Section, Table
@@ -26,12 +26,24 @@ def to_html(document: Document) -> str:
 
 
 def _section(section: Section) -> str:
-    blocks = "".join(f"{part}\n" for block in section.blocks for part in _block(block))
+    keys = _tables_of_figures(section.blocks)
+    blocks = "".join(f"{part}\n" for n, block in enumerate(section.blocks) for part in _block(block, keys.get(n)))
     heading = f"<h2>{_text(section.title)}</h2>"
     return f'<section id="{section.key}">\n{heading}\n{blocks}</section>\n'
 
 
-def _block(block: Block) -> Iterator[str]:
+def _tables_of_figures(blocks: Sequence[Block]) -> dict[int, str]:
+    """Map the index of each figure that has a table below it, and of that table, to an anchor."""
+    keys: dict[int, str] = {}
+    for number, block in enumerate(blocks):
+        tables = (later for later in range(number, len(blocks)) if isinstance(blocks[later], Table))
+        if isinstance(block, Picture) and (table := next(tables, None)) is not None:
+            keys[number] = keys.setdefault(table, f"table-{block.plot.name}")
+    return keys
+
+
+def _block(block: Block, table: str | None) -> Iterator[str]:
+    """Render a block; ``table`` is the anchor of the table that belongs to it, if one does."""
     if isinstance(block, Paragraph):
         yield f'<p class="lead">{_text(block.text)}</p>' if block.lead else f"<p>{_text(block.text)}</p>"
     elif isinstance(block, Bullets):
@@ -42,12 +54,12 @@ def _block(block: Block) -> Iterator[str]:
             f"<b>{_text(block.subject)}</b></p><p>{_text(block.text)}</p></div>"
         )
     elif isinstance(block, Picture):
-        yield from _figure(block.plot)
+        yield from _figure(block.plot, table)
     else:
-        yield from _table(block)
+        yield from _table(block, table)
 
 
-def _figure(plot: panels.Plot) -> Iterator[str]:
+def _figure(plot: panels.Plot, table: str | None) -> Iterator[str]:
     yield f'<figure id="figure-{plot.name}">'
     yield f"<h3>{_text(plot.title)}</h3>"
     if plot.legend:
@@ -56,7 +68,8 @@ def _figure(plot: panels.Plot) -> Iterator[str]:
     yield '<div class="panels">'
     yield from panels.inline_svg(plot)
     yield "</div>"
-    yield f"<figcaption>{_text(plot.caption)}</figcaption>"
+    link = "" if table is None else f' <a href="#{table}">The numbers</a>'
+    yield f"<figcaption>{_text(plot.caption)}{link}</figcaption>"
     yield "</figure>"
 
 
@@ -65,11 +78,13 @@ def _legend(index: int, name: str) -> str:
     return f'<span><i style="color: var(--series-{colour})">{glyph}</i> {_text(name)}</span>'
 
 
-def _table(table: Table) -> Iterator[str]:
+def _table(table: Table, key: str | None) -> Iterator[str]:
     folded = len(table.rows) > LONG
     if folded:
         yield f"<details><summary>Table of {len(table.rows)} rows</summary>"
-    yield '<div class="table"><table>'
+    # Within the details, not on them: a browser unfolds what holds the target of a link.
+    anchor = "" if key is None else f' id="{key}"'
+    yield f'<div class="table"{anchor}><table>'
     kinds = [' class="words"' if column in table.words else "" for column in table.columns]
     head = "".join(f"<th{kind}>{_text(column)}</th>" for column, kind in zip(table.columns, kinds, strict=True))
     yield f"<thead><tr>{head}</tr></thead><tbody>"

@@ -200,6 +200,7 @@ class Report:
         family: the declared comparisons.
         uncompared: those of them that have no run yet.
         headline: the verdict in a sentence or two.
+        seeds_decide_nothing: whether there is no finding, and none could be with so few seeds.
         comparisons: by combination, then evaluation.
         transfers: by trained variants, then evaluation.
         interactions: by evaluation.
@@ -223,6 +224,7 @@ class Report:
     family: Sequence[DeclaredComparison]
     uncompared: Sequence[DeclaredComparison]
     headline: str
+    seeds_decide_nothing: bool
     comparisons: Sequence[Comparison]
     transfers: Sequence[Transfer]
     interactions: Sequence[Interaction]

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..paired import SEEDS_FOR_SIGNIFICANCE, summarize
+from ..paired import SEEDS_FOR_SIGNIFICANCE, caveat, summarize
+from ..words import counted
 from . import figures
 from .cells import (
     changes,
@@ -60,6 +61,44 @@ def findings(report: Report) -> list[Finding]:
     return shown
 
 
+def verdicts(report: Report, before: str = "") -> list[Block]:
+    """Show the verdict on every declared comparison; where seeds decide nothing, one list of what they show.
+
+    Args:
+        report: of one study.
+        before: text in front of the name of every comparison.
+    """
+    blocks: list[Block] = [Finding(f.status, f.label, f"{before}{f.subject}", f.text) for f in findings(report)]
+    if not report.seeds_decide_nothing:
+        return blocks
+    n = _most_seeds(report)
+    seen = [each for each in report.declared if each.tested.verdict.status in ("too_few", "single")]
+    intro = (
+        f"Seen, in {report.unit.difference}, one training of each: mostly noise."
+        if n == 1
+        else f"Seen, in {report.unit.difference}, with 95 % intervals that take differences to be normally distributed:"
+    )
+    items = []
+    for each in seen:
+        difference = each.tested.evidence.difference
+        fewer = f", {counted(difference.n, 'seed')}" if 1 < difference.n < n else ""
+        items.append(f"{before}{each.subject}: {interval_cell(difference)}{fewer}")
+    if items:
+        others = (b for b in blocks if not (isinstance(b, Finding) and b.status in ("too_few", "single")))
+        blocks = [Paragraph(intro), Bullets(items), *others]
+    return blocks
+
+
+def caveats(report: Report) -> list[str]:
+    """List the caveats but for what the headline has said, that the seeds are too few."""
+    said = caveat(_most_seeds(report), len(report.family)) if report.seeds_decide_nothing else None
+    return [sentence for sentence in report.caveats if sentence != said]
+
+
+def _most_seeds(report: Report) -> int:
+    return max((each.tested.evidence.difference.n for each in report.declared), default=0)
+
+
 def comparison_rows(report: Report) -> tuple[list[str], list[list[str]]]:
     """Tabulate the means of the variants and the paired differences, for the terminal."""
     names = report.variants
@@ -109,10 +148,10 @@ SectionParts = tuple[str, str, list[Block]]
 def _about(report: Report) -> str:
     study = report.study
     n = sorted({difference.n for c in report.comparisons for difference in c.differences.values()})
-    pairs = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}" if n else "0"
+    pairs = f"{n[0]} to {n[-1]} seeds" if len(n) > 1 else counted(n[0] if n else 0, "seed")
     return (
-        f"{study['metric']} ({report.unit.score}) of the variants of {study['compare']}, trained from {study['base']}. "
-        f"Finished runs: {len(report.runs)}; differences are paired by seed, {pairs} seeds each."
+        f"{counted(len(report.runs), 'run')} of {study['base']}, paired by seed, {pairs} each: {study['metric']} "
+        f"({report.unit.score}) by {study['compare']}."
     )
 
 
@@ -121,15 +160,15 @@ def _verdict(report: Report) -> SectionParts:
     limit = report.unit.amount(report.margin)
     blocks: list[Block] = [
         Paragraph(report.headline, lead=True),
-        *findings(report),
+        *verdicts(report),
         Paragraph(
-            f"Declared in the study: {total} {'comparison' if total == 1 else 'comparisons, corrected together'}, "
-            f"and a margin of {limit}, the smallest difference that matters. The unit is a seed: one training of each "
-            f"variant. Everything else in this report is exploratory."
+            f"Declared: {total} {'comparison' if total == 1 else 'comparisons, corrected together'}, and a margin of "
+            f"{limit}, the smallest difference that matters. The unit is a seed: one training of each variant. All "
+            f"else is exploratory."
         ),
     ]
-    if report.caveats:
-        blocks += [Paragraph("Before you believe it:"), Bullets(report.caveats)]
+    if doubts := caveats(report):
+        blocks += [Paragraph("Before you believe it:"), Bullets(doubts)]
     if report.missing:
         blocks += [Paragraph("Not in this report:"), Bullets(report.missing)]
     return "verdict", "Verdict", blocks
@@ -355,7 +394,7 @@ def _paired_table(report: Report, words: Iterable[str], rows: Sequence[Sequence[
     keys = [*axes, *words]
     caption = (
         f"{what}: mean ± standard deviation, and paired differences in points with Student's 95 % interval over seeds. "
-        f"Exploratory: {len(rows)} rows, no correction for looking at all of them."
+        f"Exploratory: {counted(len(rows), 'row')}, no correction for looking at all of them."
     )
     return Table([*keys, *names, *(f"{n} - {names[0]}" for n in names[1:])], rows, caption, frozenset(keys))
 
@@ -438,6 +477,7 @@ def _outlook(report: Report) -> SectionParts:
 
 def _cost(report: Report) -> SectionParts:
     rows = []
+    kinds = {run["training"]["memory"] for run in report.runs if run["training"]["peak_memory_bytes"]}
     for variants in in_order(report.study["axes"], [run["variants"] for run in report.runs]):
         runs = [run for run in report.runs if run["variants"] == variants]
         if runs:
@@ -445,7 +485,8 @@ def _cost(report: Report) -> SectionParts:
             seconds = summarize([training["seconds"] for training in trainings]).mean
             tested = [sum((e or {}).get("seconds") or 0.0 for e in run["evaluations"].values()) for run in runs]
             peaks = [t["peak_memory_bytes"] for t in trainings if t["peak_memory_bytes"]]
-            peak = f"{max(peaks) / 2**20:.0f} MiB ({trainings[0]['memory']})" if peaks else "unknown"
+            kind = f" ({trainings[0]['memory']})" if len(kinds) > 1 else ""
+            peak = f"{max(peaks) / 2**20:.0f} MiB{kind}" if peaks else "unknown"
             counts = [str(len(runs)), str(trainings[0]["iterations"])]
             rows.append([*variants.values(), *counts, time_cell(seconds), time_cell(summarize(tested).mean), peak])
     if not rows:
@@ -453,11 +494,12 @@ def _cost(report: Report) -> SectionParts:
     total = sum(run["training"]["seconds"] for run in report.runs)
     tests = sum((e or {}).get("seconds") or 0.0 for run in report.runs for e in run["evaluations"].values())
     axes = list(report.study["axes"])
+    of_all = f" Peak memory: {', '.join(kinds)}." if len(kinds) == 1 else ""
     table = Table(
         [*axes, "runs", "iterations", "training, mean", "tests, mean", "peak memory"],
         rows,
         f"Wall time of a run, with whatever ran beside it. All finished runs: {time_cell(total)} of training and "
-        f"{time_cell(tests)} of tests.",
+        f"{time_cell(tests)} of tests.{of_all}",
         frozenset([*axes, "peak memory"]),
     )
     return "cost", "Cost", [table]
@@ -472,9 +514,10 @@ def _provenance(report: Report) -> SectionParts:
         blocks += [Paragraph("Failed runs:"), Table([*axes, "seed", "error", "log"], rows, "", words)]
     if report.unfinished:
         labels = [", ".join([*u["variants"].values(), f"seed {u['seed']}"]) for u in report.unfinished]
-        blocks += [Paragraph(f"Planned and not finished, {len(labels)} runs: {'; '.join(labels)}.")]
+        blocks += [Paragraph(f"Planned and not finished, {counted(len(labels), 'run')}: {'; '.join(labels)}.")]
     if report.restarts:
-        blocks += [Paragraph(f"{report.restarts} runs took more than one attempt, and went on from a checkpoint.")]
+        again = f"{counted(report.restarts, 'run')} took more than one attempt, and went on from a checkpoint."
+        blocks += [Paragraph(again)]
     columns, rows = provenance_rows(report.environments)
     if rows:
         blocks += [

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..plan import StudyError
 from . import analysis, cells, data, figures, sections
-from .document import Block, Bullets, Document, Finding, Paragraph, Picture, Section, Table
+from .document import Block, Bullets, Document, Paragraph, Picture, Section, Table
 from .results import Report, TestedDifference
 
 
@@ -39,7 +39,7 @@ class Collection:
                 "The studies start from different base configs: their scores differ for more reasons than one."
             )
         for name, report in zip(self.names, self.reports, strict=True):
-            found += [f"{name}: {sentence}" for sentence in report.caveats]
+            found += [f"{name}: {sentence}" for sentence in sections.caveats(report)]
         return found
 
 
@@ -66,14 +66,14 @@ def document(collection: Collection) -> Document:
     verdicts: list[Block] = []
     for name, report in named:
         verdicts.append(Paragraph(f"{name}: {report.headline}", lead=True))
-        verdicts += [Finding(f.status, f.label, f"{name}, {f.subject}", f.text) for f in sections.findings(report)]
+        verdicts += sections.verdicts(report, f"{name}, ")
     verdicts += [Paragraph("Before you believe it:"), Bullets(collection.caveats)]
     missing = [f"{name}: {sentence}" for name, report in named for sentence in report.missing]
     if missing:
         verdicts += [Paragraph("Not in these reports:"), Bullets(missing)]
     return Document(
         "Studies side by side",
-        f"{len(named)} studies: {', '.join(collection.names)}. Each has its own report beside its runs.",
+        f"{', '.join(collection.names)}. Each has its own report beside its runs.",
         [
             Section("verdict", "Verdicts", verdicts),
             *_differences(collection),

@@ -62,7 +62,7 @@ summary { cursor: pointer; color: var(--series-0); }
 @media print {
   @page { size: A4; margin: 14mm; }
   body { max-width: none; padding: 0; font-size: 10pt; }
-  nav { display: none; }
+  nav, figcaption a { display: none; }
   h2 { break-after: avoid; margin-top: 1.2rem; }
   h3, .legend { break-after: avoid; }
   .panels { grid-template-columns: repeat(2, 1fr); gap: .4rem; }

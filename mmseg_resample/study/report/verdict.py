@@ -26,6 +26,7 @@ from ..design import Outlook
 from ..image_bootstrap import NestedBootstrap
 from ..paired import SEEDS_FOR_SIGNIFICANCE, PairedDifference
 from ..significance import seeds_for_significance
+from ..words import too_few_seeds
 from .cells import Unit, interval, p_value, signed
 
 ALPHA = 0.05
@@ -144,26 +145,37 @@ def headline(verdicts: Sequence[Verdict], seeds: int) -> str:
         seeds: the most that any of them has on both sides.
     """
     total = len(verdicts)
-    counted = Counter(verdict.status for verdict in verdicts)
-    if not total or counted["missing"] == total:
+    number = Counter(verdict.status for verdict in verdicts)
+    if not total or number["missing"] == total:
         return "No finding: nothing is compared yet."
-    if counted["identical"] == total:
+    if number["identical"] == total:
         return (
-            f"No finding: {_declared(total)} {_is(total)} identical in every seed. The setting changes nothing here, "
+            f"No finding: {_declared(total)} identical in every seed. The setting changes nothing here, "
             f"the runs are copies of each other, or neither side learned anything."
         )
-    found = any(verdict.is_finding for verdict in verdicts)
-    if not found and seeds < (needed := seeds_for_significance(ALPHA, total)):
-        return (
-            f"No finding: with {_seeds(seeds)} no difference can be significant, whatever the numbers. "
-            f"{_sentence(_declared(total))} {'needs' if total == 1 else 'need'} {needed} seeds."
-        )
-    if total == 1:
-        result = f"{_declared(1)} is {_COUNTED[verdicts[0].status]}."
+    if seeds_decide_nothing(verdicts, seeds):
+        return f"No finding: {too_few_seeds(seeds, total, seeds_for_significance(ALPHA, total))}."
+    parts = [f"{number[status]} {words}" for status, words in _COUNTED.items() if number[status]]
+    if len(parts) == 1:
+        result = f"{_declared(total)} {_COUNTED[verdicts[0].status]}."
     else:
-        parts = [f"{counted[status]} {words}" for status, words in _COUNTED.items() if counted[status]]
-        result = f"of {_declared(total)}, {', '.join(parts)}."
-    return _sentence(result) if found else f"No finding: {result}"
+        result = f"of {total} declared comparisons, {', '.join(parts)}."
+    return f"No finding: {result}" if not any(verdict.is_finding for verdict in verdicts) else _sentence(result)
+
+
+def seeds_decide_nothing(verdicts: Sequence[Verdict], seeds: int) -> bool:
+    """Tell whether no declared comparison is a finding, and none could be with so few seeds.
+
+    Args:
+        verdicts: of the declared comparisons.
+        seeds: the most that any of them has on both sides.
+    """
+    statuses = {verdict.status for verdict in verdicts}
+    return (
+        0 < seeds < seeds_for_significance(ALPHA, len(verdicts))
+        and not statuses & {*FINDINGS}
+        and statuses != {"identical"}
+    )
 
 
 def _status(evidence: Evidence) -> Status:
@@ -279,16 +291,8 @@ def _needs(family: int) -> str:
 
 
 def _declared(total: int) -> str:
-    return f"the {total} declared comparisons" if total > 1 else "the declared comparison"
+    return f"all {total} declared comparisons are" if total > 1 else "the declared comparison is"
 
 
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
-
-
-def _is(total: int) -> str:
-    return "is" if total == 1 else "are"
-
-
-def _seeds(n: int) -> str:
-    return "1 seed" if n == 1 else f"{n} seeds"
