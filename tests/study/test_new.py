@@ -17,7 +17,8 @@ def test_odd_kernels_get_both_sizes_and_an_interaction(tmp_path):
     configs = {tuple(run.variants.values()): run.config for run in study.runs()}
     assert configs["true", "129x129"].model.decode_head.align_corners is True
     assert configs["true", "129x129"].model.data_preprocessor.size == (129, 129)
-    assert configs["true", "129x129"].train_dataloader.dataset.size == (129, 129)
+    for loader in ("train_dataloader", "test_dataloader"):
+        assert configs["true", "129x129"][loader].dataset.size == (129, 129)
     policy = configs["exact_pad", "128x128"].model.resize_policy
     assert policy["exact"] and policy["pad"] == "replicate"
 
