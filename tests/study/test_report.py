@@ -650,6 +650,26 @@ class TestFiles:
         assert [json.loads(line.rstrip(","))["seed"] for line in runs[:6]] == [0, 0, 1, 1, 2, 2]
         assert runs[6] == "],"
 
+    def test_panels_that_are_said_to_span_one_range_do(self, tmp_path):
+        result = report.build(known(tmp_path, seeds=[0, 1, 2]))
+
+        def limits():
+            plot = figures.seeds(result)
+            for panel in plot.panels:
+                axes = Figure().subplots()
+                panel.draw(axes)
+                yield plot.caption, axes.get_ylim()
+
+        near = list(limits())
+        assert len(near) > 1 and len({limit for _, limit in near}) == 1
+        assert near[0][0].endswith("All panels span the same range.")
+        first = result.comparisons[0]
+        for of_variant in first.scores.values():  # far above the others
+            of_variant.update({seed: value + 1000 for seed, value in of_variant.items()})
+        far = list(limits())
+        assert len({limit for _, limit in far}) > 1 and len({round(high - low, 6) for _, (low, high) in far}) == 1
+        assert far[0][0].endswith("Equal heights are equal differences in all panels.")
+
     @pytest.mark.parametrize(
         ("seeds", "said"),
         [([0], "All rows: 1 seed."), ([0, 1, 2], "All rows: 3 seeds."), ([0, 1], "All rows: 2 seeds.")],

@@ -24,15 +24,19 @@ _DIVERGING = LinearSegmentedColormap.from_list("loss", ["#e8894a", "#f6c9a5", "#
 
 
 def seeds(report: Report) -> Plot:
-    """Plot every seed of every variant; the axes have one span, so that equal heights are equal differences."""
+    """Plot every seed of every variant, over one range, or one length of it where panels lie far apart."""
     present = [[v for scores in c.scores.values() for v in scores.values()] for c in report.comparisons]
     span = 1.2 * max((max(v) - min(v) for v in present), default=0.0) or 1.0
+    every = [value for values in present for value in values]
+    whole = 1.2 * (max(every, default=0.0) - min(every, default=0.0))
+    shared = whole <= 2 * span
 
     def panel(comparison: Comparison, values: Sequence[float]) -> Panel:
         def draw(axes: Axes) -> None:
             _seed_dots(axes, comparison)
-            middle = (max(values) + min(values)) / 2
-            axes.set_ylim(middle - span / 2, middle + span / 2)
+            seen, length = (every, max(whole, span)) if shared else (values, span)
+            middle = (max(seen) + min(seen)) / 2
+            axes.set_ylim(middle - length / 2, middle + length / 2)
             axes.set_ylabel(f"{report.study['metric']} ({report.unit.score})")
             axes.grid(visible=False, axis="x")
 
@@ -42,7 +46,8 @@ def seeds(report: Report) -> Plot:
     return Plot(
         "seeds",
         f"{report.study['metric']} of every seed",
-        f"A dot is one training; grey lines join those of a seed, bars are means.{_one_range(panels)}",
+        "A dot is one training; grey lines join those of a seed, bars are means."
+        + (_one_range(panels) if shared else " Equal heights are equal differences in all panels."),
         panels,
     )
 
