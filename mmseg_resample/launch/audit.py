@@ -19,6 +19,7 @@ EXAMPLES = """\
 examples:
   mmseg-resample audit mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py
   mmseg-resample audit my_config.py --size 512 1024 513 1025 --plot audit.png --json audit.json
+  mmseg-resample audit my_config.py --policy exact+pad
   mmseg-resample audit my_config.py --max-shift 2    # exit status 1 if anything is further off: for a CI
   mmseg-resample audit torchvision.models.segmentation:fcn_resnet50 weights=None weights_backbone=None
   mmseg-resample audit segmentation_models_pytorch:FPN encoder_name=resnet18 encoder_weights=None --size 512
@@ -52,6 +53,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         epilog=EXAMPLES,
     )
     launch.add_config_arguments(parser)
+    launch.add_policy_argument(parser)
     parser.add_argument(
         "arguments", nargs="*", metavar="NAME=VALUE", help="arguments of the callable, where a network is named by one"
     )
@@ -135,6 +137,8 @@ def _audit_config(args: argparse.Namespace) -> "Audit":
 
     cfg = launch.load_config(args.config, options=args.cfg_options)
     launch.require(cfg, "an audit", "model")
+    if args.policy is not None:
+        launch.set_policy(cfg, args.policy)
     sizes = _sizes(args.size) or [input_size(cfg)]
     try:
         return audit_config(cfg, args.config, sizes, flags=args.compare == "align_corners")
@@ -143,8 +147,9 @@ def _audit_config(args: argparse.Namespace) -> "Audit":
 
 
 def _audit_callable(args: argparse.Namespace) -> "Audit":
-    if args.cfg_options:
-        raise launch.UsageError("--cfg-options: a network named by module:callable has no config. Give its arguments.")
+    for option, given in {"--cfg-options": args.cfg_options, "--policy": args.policy}.items():
+        if given:
+            raise launch.UsageError(f"{option}: a network named by module:callable has no config. Give its arguments.")
     from mmseg_resample.grids import audit, build
 
     try:

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,12 @@ def test_the_exit_status_is_a_check():
     assert passed.returncode == 0 and passed.stderr == ""
 
 
+def test_a_policy_is_audited_as_if_the_config_had_it(capsys):
+    assert cli.main(["audit", CONFIG, "--policy", "exact+pad", "--compare", "none", "--max-shift", "0.001"]) == 0
+    said = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+    assert "resize_policy=dict(exact=True, pad='replicate') registers everything, with" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -49,6 +56,7 @@ def test_the_exit_status_is_a_check():
             "expected input[1, 512, 1, 1] to have 3",
         ),
         ((CONFIG, "--cfg-options", "model.decode_head.type=nowhere.Head"), "needs the package nowhere, which is not"),
+        (("torch.nn:Identity", "--policy", "exact"), "--policy: a network named by module:callable has no config."),
         ((CONFIG, "--plot", "a.foo"), "--plot takes an image, a.foo has none of the endings"),
         (
             (CONFIG, "--json", __file__ + "/a.json"),
