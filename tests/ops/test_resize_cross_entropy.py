@@ -132,6 +132,18 @@ def test_class_weights_with_ignored_pixels_are_pytorchs():
     torch.testing.assert_close(resize_cross_entropy(logits, target, weight=weight), expected, atol=1e-8, rtol=1e-8)
 
 
+@pytest.mark.parametrize("avg_non_ignore", [False, True])
+def test_class_weights_where_all_pixels_are_ignored(avg_non_ignore):
+    """There is nothing to learn; mmseg's own loss indexes its weights by the ignored label and raises."""
+    logits = torch.randn(1, 11, 4, 4, requires_grad=True)
+    void = torch.full((1, 8, 8), 255)
+    with pytest.raises(IndexError):
+        CrossEntropyLoss(class_weight=[1.0] * 11, avg_non_ignore=avg_non_ignore)(torch.randn(1, 11, 8, 8), void)
+    loss = resize_cross_entropy(logits, void, weight=torch.ones(11), avg_non_ignore=avg_non_ignore)
+    loss.backward()
+    assert loss.item() == 0 and not logits.grad.any()
+
+
 @pytest.mark.parametrize("ignored", [0, 0.3, 1])
 def test_accuracy_is_mmsegs(ignored):
     logits, target = case(dtype=torch.float32, ignored=ignored)
