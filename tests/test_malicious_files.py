@@ -90,7 +90,7 @@ REFUSED = "Nothing of it was run"
         ("train --resume", "a config", 0, "resumed epoch: 0, iter: 1"),
         ("train --resume", "a config beside weights", 2, "no training to go on with (message_hub missing)"),
         ("train --resume of a folder", "a config beside weights", 2, "no training to go on with (message_hub missing)"),
-        ("visualize", "a config beside weights", 0, "test0_boundaries"),
+        ("visualize", "a config beside weights", 0, "test0_boundary_errors"),
         ("convert", "a config", 2, "keys belong to no SFNet"),
         ("study", "a config beside weights", 1, "message_hub"),
         ("init_model", "a config", 0, ""),

@@ -2,10 +2,18 @@ import hashlib
 import json
 import re
 
+import pytest
 import torch
+from mmengine.logging import MMLogger
 
 from mmseg_resample.cli import main
 from mmseg_resample.launch import demo
+
+
+@pytest.fixture(autouse=True)
+def _loggers():
+    yield
+    MMLogger._instance_dict.clear()  # a logger writes to the stderr of the test that made it for ever
 
 
 def test_the_weights_are_those_that_the_provenance_tells_of():

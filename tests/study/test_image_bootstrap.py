@@ -211,7 +211,7 @@ def test_stored_images_must_be_the_same(tmp_path):
 def test_the_snippets_of_the_document_run(tmp_path, monkeypatch):
     """Run them in an empty directory that holds the default study: they print these figures."""
     monkeypatch.chdir(tmp_path)
-    first, second = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    first, second = re.findall(r"```python[^\n]*\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     for (arm, seed), confusion in zip(np.ndindex(2, 3), draw().reshape(6, 12, CLASSES, CLASSES), strict=True):
         run = Path(f"work_dirs/align_corners_shapes/align_corners={('false', 'true')[arm]},input=128/seed-{seed}")
         (run / "evaluations" / "own").mkdir(parents=True)

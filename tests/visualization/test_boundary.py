@@ -48,6 +48,6 @@ def test_refuses_two_sizes():
 
 @pytest.mark.parametrize("pred", [scene(), scene(3), scene() * 0 + 7])
 def test_picture(pred):
-    picture = boundary_picture(pred, scene(), np.full((40, 60, 3), 90, np.uint8))
+    picture = boundary_picture(pred, scene(), np.full((40, 60, 3), 90, np.uint8), name="scene")
     assert picture.dtype == np.uint8 and picture.shape[1] > 3 * picture.shape[0] > 0
     assert picture.std() > 5

@@ -1,6 +1,7 @@
 """``ResampledSegmentor``: the type by which a config puts any segmentor of mmseg under a ``ResizePolicy``."""
 
 import logging
+from inspect import signature
 from typing import Any
 
 from mmengine.logging import print_log
@@ -39,7 +40,7 @@ def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str | None = No
         ValueError: ``resize_policy`` has a key that is no argument of ``ResizePolicy``, or is refused by it.
     """
     for key in resize_policy:
-        _check.one_of("ResampledSegmentor", "keys of resize_policy", key, ("exact", "rules", "sizes", "pad"))
+        _check.one_of("ResampledSegmentor", "keys of resize_policy", key, tuple(signature(ResizePolicy).parameters))
     if segmentor is None:
         segmentor = "mmseg.CascadeEncoderDecoder" if "num_stages" in kwargs else "mmseg.EncoderDecoder"
     cls = MODELS.get(segmentor)
