@@ -34,12 +34,14 @@ _DRIFT = (
     "tested as trained"
 )
 _GAINS = {
-    16: "{G16} points of mIoU above align_corners=False, where the finest features have stride 16",
-    8: "{G8} points of mIoU above align_corners=False, where the finest features have stride 8",
+    16: "3.8 points of mIoU above align_corners=False at 128, where the finest features have stride 16 (median of "
+    "eight seeds), 14.7 within 4 px of the border and 0.7 from 16 px inwards",
+    8: "1.0 points of mIoU above align_corners=False at 128, where the finest features have stride 8, 5.5 within 4 px "
+    "of the border and -0.2 from 16 px inwards",
 }
 _NO_GAIN = (
-    "a constant shift is learned away, and where the finest features have stride 4, exact resizes on a covered image were "
-    "{G4} points of mIoU from align_corners=False"
+    "a constant shift is learned away, and where the finest features have stride 4, exact resizes on a covered image "
+    "were -0.1 points of mIoU from align_corners=False on Shapes at 128, shown to be within 0.5"
 )
 _OTHER_FLAG = "deployed with the other flag, the same weights lost 9.5 points of mIoU on Shapes at 128 and 8.7 at 129"
 
@@ -76,7 +78,7 @@ def advise(audit: "Audit") -> list[Advice]:
 
 
 def _finest(audit: "Audit") -> float:
-    """Return the stride of the features that the labels are predicted from; of the finest level where that is unknown."""
+    """Return the stride of the features that labels are predicted from; of the finest level where that is unknown."""
     final = audit.final
     if final is not None and final.site is not None:
         source = audit.resizes[final.site].source

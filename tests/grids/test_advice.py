@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from statistics import mean, median
 
 import pytest
 import torch
@@ -11,15 +12,15 @@ from torch import nn
 
 import mmseg_resample
 from mmseg_resample.grids import advice
-from mmseg_resample.grids.advice import PYRAMID, SHAPES
+from mmseg_resample.grids.advice import SHAPES, STRIDES
 
 ROOT = Path(__file__).parents[2]
 
 
 class Net(nn.Module):
-    def __init__(self, align_corners):
+    def __init__(self, align_corners, stages=3):
         super().__init__()
-        self.backbone = nn.Sequential(*[nn.Conv2d(3, 3, 3, stride=2, padding=1) for _ in range(3)])
+        self.backbone = nn.Sequential(*[nn.Conv2d(3, 3, 3, stride=2, padding=1) for _ in range(stages)])
         self.align_corners = align_corners
 
     def forward(self, x):
@@ -29,7 +30,8 @@ class Net(nn.Module):
 @pytest.mark.parametrize(
     ("model", "size", "actions"),
     [
-        (Net(False), (64, 64), ["leave"]),  # 3.5 px everywhere
+        (Net(False), (64, 64), ["cover"]),  # 3.5 px everywhere, stride 8
+        (Net(False, stages=2), (64, 64), ["leave"]),  # 1.5 px, stride 4
         (Net(True), (64, 64), ["change"]),  # 0 .. -7
         (Net(True), (65, 65), []),
         (mmseg_resample.exact(Net(False).eval()), (64, 64), ["cover"]),
@@ -49,7 +51,7 @@ def test_a_config_is_told_which_flag_and_to_keep_that_of_the_training():
     torch.manual_seed(0)
     config = "mmseg_resample::shapes/fcn_r18-d8-tiny_1xb8-400_shapes-128x128.py"
     found = mmseg_resample.audit(config, 128).advice
-    assert [each.action for each in found] == ["leave", "deploy as trained"]
+    assert [each.action for each in found] == ["cover", "deploy as trained"]
     from mmseg_resample.launch import load_config
 
     cfg = load_config(config)
@@ -71,11 +73,31 @@ def differences(report, evaluation):
 
 def test_every_number_is_that_of_its_report():
     own, deployed = differences(SHAPES, "own")
-    pyramid, _ = differences(PYRAMID, "own")
+    content = json.loads((ROOT / STRIDES / "report.json").read_text())
+    gains, bands = {}, {}
+    for stride in ("4", "8", "16"):
+        scores = {"false": {}, "exact_pad": {}}
+        for run in content["runs"]:
+            if run["variants"]["stride"] == stride and run["variants"]["pixel_model"] in scores:
+                scores[run["variants"]["pixel_model"]][run["seed"]] = run["evaluations"]["own"]["metrics"]
+        pairs = [(scores["exact_pad"][seed], scores["false"][seed]) for seed in range(8)]
+        middle = median if stride == "16" else mean  # where one training went wrong
+        gains[stride] = middle(exact["mIoU"] - false["mIoU"] for exact, false in pairs)
+        bands[stride] = [
+            middle(exact[band] - false[band] for exact, false in pairs)
+            for band in ("mIoU_frame_0-4px", "mIoU_frame_16px_up")
+        ]
     numbers = {
         advice._DRIFT: [own["128", "true"], own["129", "true"]],
-        advice._CONSTANT: [own["128", "exact"], pyramid["128", "exact"]],
+        advice._GAINS[16]: [gains["16"], *bands["16"]],
+        advice._GAINS[8]: [gains["8"], *bands["8"]],
+        advice._NO_GAIN: [gains["4"], content["margin"]],
         advice._OTHER_FLAG: [deployed["false", "128"], deployed["true", "129"]],
     }
     for text, expected in numbers.items():
-        assert re.findall(r"\d+\.\d", text) == [f"{value:.1f}" for value in expected]
+        assert re.findall(r"-?\d+\.\d", text) == [f"{value:.1f}" for value in expected]
+    declared = [
+        (c["combination"]["stride"], d) for c in content["comparisons"] for d in c["differences"] if d["declared"]
+    ]
+    verdicts = {stride: difference["status"] for stride, difference in declared}
+    assert verdicts == {"4": "equivalent", "8": "significant", "16": "significant"}
