@@ -30,7 +30,7 @@ def main() -> int:
     args = parser.parse_args()
     register()
     torch.set_num_threads(1)
-    cfg = demo.config()
+    cfg = demo.config(name=demo.TRAINED)
     n = args.iterations
     cfg.train_cfg.update(max_iters=n, val_interval=n)
     cfg.param_scheduler[-1].end = n
@@ -46,7 +46,7 @@ def main() -> int:
     weights, provenance = (args.out_dir / path.name for path in (demo.WEIGHTS, demo.PROVENANCE))
     torch.save({key: value.clone() for key, value in runner.model.state_dict().items()}, weights)
     content = {
-        "config": demo.CONFIG,
+        "config": demo.TRAINED,
         "policy": demo.POLICY,
         "iterations": n,
         "seed": args.seed,
