@@ -29,7 +29,7 @@ exit status: 0 done, 2 the command line cannot work (one message says why), 130 
 
 UPERNET = "mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py"
 CONFIG = "mmseg_resample::shapes/fcn_r18-d8-tiny_1xb8-400_shapes-128x128.py"
-"""The tiny network. It was trained as its lean twin, which takes less time, and predicts without what has to be compiled."""
+"""The tiny network. It was trained as its lean twin, and predicts without what has to be compiled."""
 TRAINED = "mmseg_resample::lean/fcn_r18-d8-tiny-lean_1xb8-400_shapes-128x128.py"
 POLICY = "exact+pad"
 WEIGHTS = Path(__file__).with_name("demo.pth")
