@@ -104,7 +104,7 @@ INTERRUPTS = {
 @pytest.mark.parametrize(
     ("executor", "faults"),
     [
-        ("local", ["Ctrl-C", "SIGTERM", "main", "worker", "worker", "worker"]),
+        ("local", ["Ctrl-C", "SIGTERM", "main", "worker"]),
         pytest.param("ray", ["main", "main", "worker", "worker", "worker"], marks=needs_ray),
     ],
 )
