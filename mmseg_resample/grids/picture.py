@@ -47,6 +47,7 @@ class _Finding:
     title: str
     grid: PixelGrid
     offsets: tuple[Offset, Offset]
+    labels: bool = False
 
     @property
     def worst(self) -> float:
@@ -114,11 +115,14 @@ def _figure(audit: Audit, colours: Mapping[str, str]) -> Figure:
                 _write_title(axes, finding, colours)
     _draw_curves(figure, audit, colours)
     figure.text(0.035, 0.95, f"{audit.name} at {height}x{width}", fontsize=13, weight="bold", va="center")
-    about = (
-        f"Where features are, and where the network takes them to be: {patch:.0f} px of each corner, all at one scale."
-        if findings
-        else "No feature map has a position that a resize could misplace."
-    )
+    about = "No feature map has a position that a resize could misplace."
+    if findings:
+        about = (
+            f"Where features are, and where the network takes them to be: {patch:.0f} px of each corner, at one scale."
+        )
+    hidden = len(grouped(audit.now.misregistered)) - sum(f.worst > TOLERANCE and not f.labels for f in findings)
+    if hidden > 0:
+        about += f" {hidden} more finding{'s are' if hidden > 1 else ' is'} in the tables."
     figure.text(0.035, 0.91, about, color=colours["muted"], va="center")
     figure.legend(handles=_legend(colours), loc="lower left", bbox_to_anchor=(0.025, 0.005), ncols=4)
     return figure
@@ -158,7 +162,7 @@ def _finding(audited: ForwardPass, meeting: Meeting) -> _Finding | None:
     else:
         place = (meeting.path or "model").split(".")[0]
         title = f"Stride {stride} on finer features\n({meeting.op} in {place})"
-    return _Finding(title, resize.source, (meeting.y, meeting.x))
+    return _Finding(title, resize.source, (meeting.y, meeting.x), labels=meeting.op == "labels")
 
 
 def _patch_size(grids: Sequence[PixelGrid], image: Sequence[int]) -> float:

@@ -1,8 +1,7 @@
 """See, fix and measure in half a minute: no data, no download, files in a folder and a table in the terminal."""
 
 import argparse
-import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +105,6 @@ def _measure(console: "Console", args: argparse.Namespace) -> None:
     import json
 
     import torch
-    from mmengine.evaluator import Evaluator
     from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
     from mmseg.registry import DATASETS, MODELS
@@ -114,33 +112,21 @@ def _measure(console: "Console", args: argparse.Namespace) -> None:
 
     init_default_scope("mmseg")
     MMLogger.get_current_instance().setLevel("ERROR")  # metrics print tables of their own
-    provenance = json.loads(PROVENANCE.read_text(encoding="utf-8"))
     weights = torch.load(WEIGHTS, map_location="cpu", weights_only=True)
-    test = copy.deepcopy(config().test_dataloader.dataset)
-    data: Any = DATASETS.build({**test, "length": _SCENES})
+    data: Any = DATASETS.build({**config().test_dataloader.dataset, "length": _SCENES})
     table = Table(title="3. Measure: the same weights, on scenes they have not seen", title_justify="left", box=None)
     for column in ("resizes", "mIoU (%)", "displaced at the left", "at the right"):
         table.add_column(column, justify="left" if column == "resizes" else "right")
-    predicted: list[list[SegDataSample]] = []
+    predicted = {}
     for name, policy in (("align_corners=True", "True"), ("align_corners=False", "False"), ("as trained", POLICY)):
         model = MODELS.build(config(policy).model).eval()
         model.load_state_dict(weights)
-        metrics: Any = [dict(type="IoUMetric", prefix=""), dict(type="DisplacementMetric", prefix="")]
-        evaluator = Evaluator(metrics)
-        evaluator.dataset_meta = data.metainfo
-        samples = []
-        with torch.no_grad(), console.status(f"prediction of {_SCENES} scenes, {name}"):
-            for start in range(0, _SCENES, 8):
-                items = [data[i] for i in range(start, min(start + 8, _SCENES))]
-                batch = {key: [item[key] for item in items] for key in items[0]}
-                found = model.test_step(batch)
-                evaluator.process(data_batch=batch, data_samples=found)
-                samples += found
-        scores = evaluator.evaluate(_SCENES)
+        with console.status(f"prediction of {_SCENES} scenes, {name}"):
+            predicted[name], scores = _predict(model, data)
         shifts = [f"{scores[key]:+.1f} px" for key in ("dx_left", "dx_right")]
         table.add_row(name, f"{scores['mIoU']:.1f}", *shifts)
-        predicted.append(samples)
     console.print(table)
+    provenance = json.loads(PROVENANCE.read_text(encoding="utf-8"))
     about = f"{provenance['iterations']} iterations on Shapes under {provenance['policy']}, {provenance['script']}"
     console.print(f"   trained for {about}; {_SCENES} scenes of {config().crop_size[0]} pixels\n")
     columns = _columns([data[i]["inputs"] for i in range(_DRAWN)], predicted, data.metainfo["palette"])
@@ -151,27 +137,45 @@ def _measure(console: "Console", args: argparse.Namespace) -> None:
     console.print(f"   picture: {path}")
 
 
+def _predict(model: Any, data: Any) -> "tuple[list[SegDataSample], dict[str, float]]":
+    """Return what a model predicts for all of ``data``, and how good that is."""
+    import torch
+    from mmengine.evaluator import Evaluator
+
+    metrics: Any = [dict(type="IoUMetric", prefix=""), dict(type="DisplacementMetric", prefix="")]
+    evaluator = Evaluator(metrics)
+    evaluator.dataset_meta = data.metainfo
+    samples = []
+    with torch.no_grad():
+        for start in range(0, len(data), 8):
+            items = [data[i] for i in range(start, min(start + 8, len(data)))]
+            batch = {key: [item[key] for item in items] for key in items[0]}
+            found = model.test_step(batch)
+            evaluator.process(data_batch=batch, data_samples=found)
+            samples += found
+    return samples, evaluator.evaluate(len(data))
+
+
 def _columns(
-    images: Sequence[Any], predicted: "Sequence[Sequence[SegDataSample]]", palette: Sequence[Sequence[int]]
+    images: Sequence[Any], predicted: "Mapping[str, Sequence[SegDataSample]]", palette: Sequence[Sequence[int]]
 ) -> "dict[str, list[np.ndarray]]":
     """Return what is drawn, by title: images, labels, and what each pixel model predicts and gets wrong."""
     import numpy as np
 
     colours = np.asarray(palette, np.uint8)
-    _, wrong, own = predicted
-    labels = [sample.gt_sem_seg.data[0].numpy() for sample in own]
+    labels = [sample.gt_sem_seg.data[0].numpy() for sample in predicted["as trained"][:_DRAWN]]
     columns = {
         "image": [image.numpy()[::-1].transpose(1, 2, 0) for image in images],
         "labels": [colours[label] for label in labels],
     }
-    for title, samples in (("align_corners=False", wrong), ("as trained", own)):
-        maps = [sample.pred_sem_seg.data[0].numpy() for sample in samples]
+    for title in ("align_corners=False", "as trained"):
+        maps = [sample.pred_sem_seg.data[0].numpy() for sample in predicted[title][:_DRAWN]]
         columns[title] = [colours[each] for each in maps]
         columns[f"errors, {title}"] = [
             np.where((each != label)[..., None], np.array([215, 60, 40], np.uint8), colours[label] // 4 + 180)
             for each, label in zip(maps, labels, strict=True)
         ]
-    return {title: images[:_DRAWN] for title, images in columns.items()}
+    return columns
 
 
 def _draw(columns: "dict[str, list[np.ndarray]]", path: Path, theme: str) -> None:
