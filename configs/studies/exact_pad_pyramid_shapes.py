@@ -2,7 +2,8 @@
 # 128 = 4 * 32, where the coarsest features end 31 px inside the image and levels meet up to 14 px apart under False, and
 # at 129, where nothing is missing and exact is True. `pad` is the control that tells coverage from registration: a stride
 # of the coarsest level more of the image's last pixels, every flag as it was.
-# Fifty-six runs of three quarters of a minute each on an idle CPU core, and their tests.
+# Declared is exact on a covered image against False, as trained. Forty-two runs of a minute and a half each on a CPU core
+# with their tests.
 base = '../lean/sfnet-fpn_r18-tiny-lean_1xb8-400_shapes-128x128.py'
 
 
@@ -26,7 +27,7 @@ train = [
     dict(input='128'),
     dict(input='129', pixel_model=['false', 'true']),
 ]
-seeds = [0, 1, 2, 3, 4, 5, 6, 7]
+seeds = [0, 1, 2, 3, 4, 5]
 evaluations = dict(
     own=dict(),
     half_more=dict(input={'128': '192', '129': '193'}),
@@ -39,5 +40,5 @@ evaluators = dict(
 compare = 'pixel_model'
 metric = 'mIoU'
 family = [
-    dict(input='128', pixel_model='exact_pad', evaluation=['own', 'half_more', 'twice']),
+    dict(input='128', pixel_model='exact_pad', evaluation='own'),
 ]
