@@ -33,7 +33,7 @@ plt.rcParams.update(
 
 
 def reads():
-    """What the eight outputs of a 4 -> 8 resize read."""
+    """Draw what the eight outputs of a 4 -> 8 resize read."""
     figure, axes = plt.subplots(figsize=(8, 2.9))
     for row, (name, (label, color)) in enumerate(NAMES.items()):
         (axis_map,) = axis_maps(name, (4,), (8,))
@@ -89,7 +89,7 @@ def errors():
 
 
 def audits(out):
-    """The picture of an audit, for light pages and for dark ones."""
+    """Draw the picture of an audit, for light pages and for dark ones."""
     register()
     from mmseg_resample.launch.auditing import audit_config
 

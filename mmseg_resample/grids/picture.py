@@ -44,21 +44,32 @@ _MOST = 4
 class _Finding:
     """A feature map that the network puts elsewhere than it is."""
 
-    title: str
     grid: PixelGrid
+    meeting: Meeting
     offsets: tuple[Offset, Offset]
-    labels: bool = False
 
     @property
-    def worst(self) -> float:
-        return max(abs(offset.largest) for offset in self.offsets)
+    def registered(self) -> bool:
+        return self.meeting.worst <= TOLERANCE
+
+    @property
+    def is_prediction(self) -> bool:
+        return self.meeting.op == "labels"
+
+    @property
+    def title(self) -> str:
+        stride = "x".join(dict.fromkeys(f"{s:.4g}" for s in self.grid.stride))
+        if self.is_prediction:
+            return f"Prediction: stride {stride} on labels"
+        place = (self.meeting.path or "model").split(".")[0]
+        return f"Stride {stride} on finer features\n({self.meeting.op} in {place})"
 
     @property
     def verdict(self) -> str:
-        if self.worst <= TOLERANCE:
+        if self.registered:
             return "registered"
         y, x = (in_pixels(offset) for offset in self.offsets)
-        kind = "drift" if any(abs(offset.drift) >= TOLERANCE for offset in self.offsets) else "constant"
+        kind = "drift" if self.meeting.drifts else "constant"
         return f"{x if x == y else f'y {y}, x {x}'} px, {kind}"
 
 
@@ -120,7 +131,7 @@ def _figure(audit: Audit, colours: Mapping[str, str]) -> Figure:
         about = (
             f"Where features are, and where the network takes them to be: {patch:.0f} px of each corner, at one scale."
         )
-    hidden = len(grouped(audit.now.misregistered)) - sum(f.worst > TOLERANCE and not f.labels for f in findings)
+    hidden = len(grouped(audit.now.misregistered)) - sum(not (f.registered or f.is_prediction) for f in findings)
     if hidden > 0:
         about += f" {hidden} more finding{'s are' if hidden > 1 else ' is'} in the tables."
     figure.text(0.035, 0.91, about, color=colours["muted"], va="center")
@@ -129,7 +140,7 @@ def _figure(audit: Audit, colours: Mapping[str, str]) -> Figure:
 
 
 def _write_title(axes: Any, finding: _Finding, colours: Mapping[str, str]) -> None:
-    colour = colours["registered" if finding.worst <= TOLERANCE else "shifted"]
+    colour = colours["registered" if finding.registered else "shifted"]
     above = dict(xy=(0, 1), xycoords="axes fraction", textcoords="offset points", va="bottom")
     axes.annotate(finding.verdict, xytext=(0, 5), fontsize=10, weight="bold", color=colour, **above)
     axes.annotate(finding.title, xytext=(0, 20), **above)
@@ -143,7 +154,7 @@ def _findings(audited: ForwardPass) -> list[_Finding]:
         finding = None if meeting.pooled else _finding(audited, meeting)
         if finding is not None:
             found.setdefault(finding.grid.stride, finding)
-    worst = sorted(found.values(), key=lambda finding: (-finding.worst, -finding.grid.stride[0]))
+    worst = sorted(found.values(), key=lambda finding: (-finding.meeting.worst, -finding.grid.stride[0]))
     final = audited.final
     prediction = None if final is None else _finding(audited, final)
     kept = worst[: _MOST - (prediction is not None)]
@@ -156,13 +167,7 @@ def _finding(audited: ForwardPass, meeting: Meeting) -> _Finding | None:
     resize = audited.trace.resizes[meeting.site]
     if resize.source is None or min(resize.source.stride) <= 0:
         return None
-    stride = "x".join(dict.fromkeys(f"{s:.4g}" for s in resize.source.stride))
-    if meeting.op == "labels":
-        title = f"Prediction: stride {stride} on labels"
-    else:
-        place = (meeting.path or "model").split(".")[0]
-        title = f"Stride {stride} on finer features\n({meeting.op} in {place})"
-    return _Finding(title, resize.source, (meeting.y, meeting.x), labels=meeting.op == "labels")
+    return _Finding(resize.source, meeting, (meeting.y, meeting.x))
 
 
 def _patch_size(grids: Sequence[PixelGrid], image: Sequence[int]) -> float:

@@ -8,6 +8,7 @@ from .track import TOLERANCE, Meeting, Resize
 
 if TYPE_CHECKING:
     from .audit import Audit
+    from .coverage import Uncovered
     from .forward_pass import ForwardPass
 
 
@@ -43,27 +44,10 @@ def describe(audit: "Audit") -> str:
     if audit.hard_coded:
         total = len(audit.now.trace.resizes)
         sentences.append(f"{len(audit.hard_coded)} of {total} resizes are hard-coded and ignore the config's flag.")
-    exact = audit.exact
     if not audit.now.predicts:
         sentences.append(_no_prediction(audit.now))
-    if audit.policy is not None:
-        pass
-    elif audit.now.worst < TOLERANCE:
-        if audit.now.trace.meetings:
-            sentences.append("Everything is registered as it stands.")
-    elif exact.worst < TOLERANCE:
-        sentences.append(
-            f"Exact resizes ({len(exact.maps)} of {len(exact.trace.resizes)} changed) register everything."
-        )
-    else:
-        left = [m for m in exact.trace.meetings if m.worst > TOLERANCE]
-        worst = max(left, key=lambda m: m.worst)
-        sentences.append(
-            f"Exact resizes leave {len(left)} meeting(s) that no resize can repair, {worst.worst:.4g} px at most "
-            f"({_place(worst)})."
-        )
     if audit.policy is None:
-        sentences.extend(_coverage(audit))
+        sentences += _exact_resizes(audit)
     if audit.unreachable:
         sentences.append(
             f"{len(audit.unreachable)} resize(s) cannot be changed by a policy ({_listed(audit.unreachable)})."
@@ -81,6 +65,26 @@ def describe(audit: "Audit") -> str:
     return " ".join(sentences)
 
 
+def _exact_resizes(audit: "Audit") -> list[str]:
+    """Say what exact resizes would register, what they would leave, and whether the image is covered."""
+    exact, sentences = audit.exact, []
+    if audit.now.worst < TOLERANCE:
+        if audit.now.trace.meetings:
+            sentences.append("Everything is registered as it stands.")
+    elif exact.worst < TOLERANCE:
+        sentences.append(
+            f"Exact resizes ({len(exact.maps)} of {len(exact.trace.resizes)} changed) register everything."
+        )
+    else:
+        left = [m for m in exact.trace.meetings if m.worst > TOLERANCE]
+        worst = max(left, key=lambda m: m.worst)
+        sentences.append(
+            f"Exact resizes leave {len(left)} meeting(s) that no resize can repair, {worst.worst:.4g} px at most "
+            f"({_place(worst)})."
+        )
+    return sentences + _coverage(audit, exact.repeats, "exact resizes")
+
+
 def _under_policy(audit: "Audit", policy: str) -> list[str]:
     """Say what a policy does: what it registers, what it leaves, and whether the image is covered."""
     if audit.now.worst < TOLERANCE:
@@ -90,13 +94,11 @@ def _under_policy(audit: "Audit", policy: str) -> list[str]:
         said = f"{policy} leaves features up to {worst.worst:.4g} px apart ({_place(worst)})"
     if audit.padded is not None:
         said += f", with {'x'.join(map(str, audit.sizes[0]))} padded to {'x'.join(map(str, audit.padded))}"
-    covered = [] if audit.now.repeats else ["Features reach the border."]
-    return [f"{said}.", *covered, *_coverage(audit)]
+    return [f"{said}.", *(_coverage(audit, audit.now.repeats, "resizes") or ["Features reach the border."])]
 
 
-def _coverage(audit: "Audit") -> list[str]:
-    """Say what exact resizes read beyond the features, and which size mends it."""
-    repeated = audit.exact.repeats if audit.policy is None else audit.now.repeats
+def _coverage(audit: "Audit", repeated: "Sequence[Uncovered]", who: str) -> list[str]:
+    """Say what is read beyond the features, and which size mends it."""
     if not repeated:
         return []
     sides = {
@@ -107,7 +109,6 @@ def _coverage(audit: "Audit") -> list[str]:
     }
     places = " and ".join(f"{pixels:.4g} px {side}" for side, pixels in sides.items() if pixels > TOLERANCE)
     cover = "" if audit.covering is None else f"; {audit.covering[0]}x{audit.covering[1]} covers the image"
-    who = "exact resizes" if audit.policy is None else "resizes"
     return [f"Features do not reach the border: {who} repeat the outermost over the last {places}{cover}."]
 
 

@@ -107,7 +107,7 @@ class Verdict:
 
     @property
     def is_finding(self) -> bool:
-        """Whether it may be quoted as a result."""
+        """Tell whether it may be quoted as a result."""
         return self.status in FINDINGS
 
 
