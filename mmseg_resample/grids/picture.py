@@ -22,7 +22,7 @@ from .forward_pass import ForwardPass
 from .layout import Offset
 from .report import grouped
 from .track import TOLERANCE, Meeting
-from .words import in_pixels
+from .words import VARIANTS, in_pixels
 
 THEMES: Mapping[str, Mapping[str, str]] = {
     "light": dict(
@@ -277,7 +277,7 @@ def _models(audit: Audit, colours: Mapping[str, str]) -> list[tuple[str, Forward
     """List the pixel models: name, forward pass, colour, line style."""
     flags: list[str] = [key for key in ("False", "True") if key in audit.passes]
     shown = {key: audit.passes[key][0] for key in flags or ["config"]} | {"exact": audit.exact}
-    names = {"config": "as it stands", "False": "align_corners=False", "True": "align_corners=True", "exact": "exact"}
+    names = VARIANTS | {"config": "as it stands"}
     looks = {"config": ("config", "-"), "False": ("config", "-"), "True": ("true", "--"), "exact": ("exact", ":")}
     return [(names[key], audited, colours[looks[key][0]], looks[key][1]) for key, audited in shown.items()]
 

@@ -14,7 +14,7 @@ from .audit import Audit
 from .forward_pass import ForwardPass
 from .layout import Offset
 from .track import TOLERANCE, Meeting, Resize
-from .words import describe, in_pixels
+from .words import VARIANTS, describe, in_pixels
 
 SCHEMA = 1
 
@@ -82,7 +82,7 @@ def _variants(audit: Audit) -> Table:
         ("beyond features", "right"),
     ):
         table.add_column(column, justify=justify, **_whole(column))  # type: ignore[arg-type]
-    names = {"config": "as configured", "False": "align_corners=False", "True": "align_corners=True", "exact": "exact"}
+    names = VARIANTS
     if audit.policy is not None:
         names = {key: name if key == "config" else f"{name}, no policy" for key, name in names.items()}
         names["exact"] = "exact"

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from .forward_pass import ForwardPass
 
 
+VARIANTS = {"config": "as configured", "False": "align_corners=False", "True": "align_corners=True", "exact": "exact"}
+"""Names of the variants of an audit."""
+
+
 def describe(audit: "Audit") -> str:
     """Say the verdict in words."""
     size = "x".join(map(str, audit.sizes[0]))

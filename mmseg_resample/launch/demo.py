@@ -113,7 +113,8 @@ def _measure(console: "Console", args: argparse.Namespace) -> None:
     init_default_scope("mmseg")
     MMLogger.get_current_instance().setLevel("ERROR")  # metrics print tables of their own
     weights = torch.load(WEIGHTS, map_location="cpu", weights_only=True)
-    data: Any = DATASETS.build({**config().test_dataloader.dataset, "length": _SCENES})
+    own = config()
+    data: Any = DATASETS.build({**own.test_dataloader.dataset, "length": _SCENES})
     table = Table(title="3. Measure: the same weights, on scenes they have not seen", title_justify="left", box=None)
     for column in ("resizes", "mIoU (%)", "displaced at the left", "at the right"):
         table.add_column(column, justify="left" if column == "resizes" else "right")
@@ -128,7 +129,7 @@ def _measure(console: "Console", args: argparse.Namespace) -> None:
     console.print(table)
     provenance = json.loads(PROVENANCE.read_text(encoding="utf-8"))
     about = f"{provenance['iterations']} iterations on Shapes under {provenance['policy']}, {provenance['script']}"
-    console.print(f"   trained for {about}; {_SCENES} scenes of {config().crop_size[0]} pixels\n")
+    console.print(f"   trained for {about}; {_SCENES} scenes of {own.crop_size[0]} pixels\n")
     columns = _columns([data[i]["inputs"] for i in range(_DRAWN)], predicted, data.metainfo["palette"])
     path = args.out_dir / "predictions.png"
     _draw(columns, path, args.theme)
