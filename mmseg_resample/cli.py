@@ -20,6 +20,7 @@ COMMANDS = {
     "test": ("launch.test", "test a checkpoint"),
     "study": ("study.command", "train variants of a model under paired seeds, test them, and report what changed"),
     "visualize": ("launch.visualize", "draw prediction, boundary errors and flows of an image"),
+    "export": ("launch.export", "export a checkpoint to ONNX, and prove that the file computes the same labels"),
     "convert": ("launch.convert", "convert a released checkpoint of SFNet or SFNet-Lite"),
 }
 

@@ -55,6 +55,11 @@ def spatial_size(op: str, name: str, value: Any, axes: int) -> tuple[int, ...]:
     return sizes
 
 
+def are_symbolic(sizes: Iterable[Any]) -> bool:
+    """Tell whether some of ``sizes`` are open in the graph that is being traced."""
+    return any(isinstance(size, torch.SymInt) for size in sizes)
+
+
 def floating(op: str, name: str, tensor: Tensor) -> None:
     if not tensor.is_floating_point():
         raise TypeError(f"{op}: expected {name} of a floating dtype, got {tensor.dtype}. Convert it with .float().")

@@ -201,7 +201,7 @@ class ResizePolicy:
     def _known_at(self, size: Size | None) -> ExactMaps:
         if self._in_training is not None and current_pass().training:
             return self._in_training
-        if self._audit is None or size is None or (COMPILES and torch.compiler.is_compiling()):
+        if self._audit is None or size is None or _is_traced(size):
             return self._known
         if size not in self._at:
             self._audit_at(size, self._audit)
@@ -222,6 +222,11 @@ class ResizePolicy:
     def padding(self, size: Sequence[int]) -> Padding:
         """Return what images of ``size`` (h, w) are padded by."""
         height, width = size
+        if self.pad is not None and _check.are_symbolic(size):
+            raise ValueError(
+                f"ResizePolicy: pad={self.pad!r} depends on the input size, which is open in this graph. Export it for "
+                f"one size."
+            )
         found = self._paddings.get((height, width))
         return self._find_padding((height, width)) if found is None else found
 
@@ -281,7 +286,7 @@ class ResizePolicy:
         ``input_size`` is that of the model's images, where it is known.
         """
         known = self._known_at(input_size)
-        if COMPILES and torch.compiler.is_compiling():  # sizes may be symbols
+        if _is_traced((*call.source_size, *call.size, *(input_size or ()))):
             return self._decide(known, site, call, input_size)
         key = (site, call, None if self._audit is None else input_size, known is self._in_training)
         known_decision = self._decisions.get(key, _NONE)  # another thread may clear them at any moment
@@ -313,7 +318,7 @@ class ResizePolicy:
         return self._within_padding(call, {}, input_size) or None
 
     def _padding_of(self, input_size: Size | None) -> Padding | None:
-        return None if input_size is None else self._paddings.get(input_size)
+        return None if input_size is None or self.pad is None else self._paddings.get(input_size)
 
     def _within_padding(self, call: ResizeCall, change: dict[str, Any], input_size: Size | None) -> dict[str, Any]:
         """Let a resize to the image read what it would as a part of one to the padded image."""
@@ -341,6 +346,8 @@ class ResizePolicy:
             pixel_model = self._network.pixel_model(site, call.source_size, padded, known.levels)
         if pixel_model is None:
             return self._within_padding(call, {}, input_size) or None
+        if _check.are_symbolic((*call.source_size, *call.size)):
+            return self._make_exact_at_every_size(call, set_mode, pixel_model)
         maps = axis_maps(pixel_model, call.source_size, call.size)
         audited = (site, call.source_size, call.size) in known.calls
         if not audited and not all(covers(m, n, o) for m, n, o in zip(maps, call.source_size, call.size, strict=True)):
@@ -352,6 +359,16 @@ class ResizePolicy:
         # The nearest sample is up to half a sample off whatever the map: features are interpolated instead. Constant
         # coordinates of a grid_sample, which the audit found to be a misplaced grid, are replaced.
         return {"mode": set_mode or (call.mode if interpolates else "bilinear"), "coordinates": pixel_model}
+
+    @staticmethod
+    def _make_exact_at_every_size(
+        call: ResizeCall, set_mode: str | None, pixel_model: PixelModel
+    ) -> dict[str, Any] | None:
+        """Decide on a resize between sizes that a graph leaves open; that they were audited, exporters ask for."""
+        own = "align_corners" if call.align_corners else "half_pixel"
+        if set_mode is None and pixel_model == own and call.coordinates is None:
+            return None
+        return {"mode": set_mode or call.mode, "coordinates": pixel_model}
 
     def _move_points(self, known: ExactMaps, site: Site, call: ResizeCall) -> dict[str, Any] | None:
         if (site, call.source_size, call.size) not in known.calls:  # as PointRend's at random points, in training
@@ -365,6 +382,11 @@ class ResizePolicy:
         if about not in self._warned:
             self._warned.add(about)
             _LOGGER.warning("ResizePolicy: %s", message)
+
+
+def _is_traced(sizes: Sequence[Any]) -> bool:
+    """Tell whether nothing can be kept by these sizes: they are open, or a compiler looks on."""
+    return (COMPILES and torch.compiler.is_dynamo_compiling()) or _check.are_symbolic(sizes)
 
 
 class _Audited:

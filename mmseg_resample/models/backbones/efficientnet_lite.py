@@ -46,7 +46,9 @@ class SameConv2d(nn.Conv2d):
         for size, kernel, stride, dilation in zip(
             reversed(x.shape[2:]), *map(reversed, (self.kernel_size, self.stride, self.dilation)), strict=True
         ):
-            total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+            extent = (kernel - 1) * dilation + 1
+            total = extent - stride + -size % stride  # without comparing: a graph may leave the size open
+            total = max(total, 0) if extent < stride else total
             pads += [total // 2, total - total // 2]
         return F.conv2d(F.pad(x, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 

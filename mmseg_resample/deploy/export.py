@@ -1,0 +1,176 @@
+"""From a network in PyTorch to an ONNX file that computes the same pixels at every size.
+
+``torch.export`` first, then the operators that exporters lack or get wrong in terms of others (``lowering``), then
+PyTorch's translation to ONNX. ``parity`` says whether the file computes what the network does.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..grids import FakeCopy, Resize, follow
+from ..grids.sites import Size
+from ..ops import _check
+from ..ops._plan import CORNERLESS
+from . import lowering, requires
+from .deployed import DeployedNetwork
+from .graph import describe, leave_out_defaults
+
+TRACED_SIZE = (97, 131)
+"""Odd and prime, so that no size is by chance a multiple of another, or of a stride."""
+
+OPSETS = range(17, 24)
+_COORDINATES = {"nearest": "asymmetric", "nearest-exact": "half_pixel", "area": "half_pixel"}
+
+
+class ExportError(ValueError):
+    """A network that cannot be exported as it was asked for; the message says what can."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a network is exported.
+
+    Args:
+        size: (h, w) of the images that the file takes; None for any.
+        opset: of ONNX, 17 to 23.
+        form: of linear resizes of other maps than PyTorch's own, see ``lowering``.
+    """
+
+    size: Size | None = None
+    opset: int = 18
+    form: lowering.Form = "portable"
+
+    def __post_init__(self) -> None:
+        _check.one_of("export", "form", self.form, lowering.FORMS)
+        if self.opset not in OPSETS:
+            raise ValueError(f"export: expected an opset from {OPSETS[0]} to {OPSETS[-1]}, got {self.opset}.")
+
+    @property
+    def traced_size(self) -> Size:
+        return self.size or TRACED_SIZE
+
+
+def export(network: DeployedNetwork, options: Options, metadata: Mapping[str, Any] | None = None) -> Any:
+    """Export a network to ONNX, with an output of labels and one of logits.
+
+    Args:
+        network: in evaluation mode; ``find_logits`` was called.
+        options: how.
+        metadata: JSON values to be kept in the file, beside what its resizes do.
+
+    Returns:
+        An ``onnx.ModelProto``: input ``image``, outputs ``labels`` and ``logits``.
+
+    Raises:
+        ExportError: resizes depend on the size of the input and none is given, or PyTorch cannot export the network.
+        ModuleNotFoundError: onnx or onnxscript are missing.
+    """
+    onnx = requires.package("onnx", "export")
+    requires.package("onnxscript", "export")
+    _refuse_open_sizes(network.network, options)
+    resizes = [_described(r) for r in _resizes(network.network, options.traced_size) if r.maps]
+    try:
+        program = _traced(network, options)
+        with _quiet():
+            lowered = program.run_decompositions(lowering.table(options.form))
+            exported = torch.onnx.export(
+                lowered,
+                (),
+                None,
+                dynamo=True,
+                opset_version=options.opset,
+                input_names=["image"],
+                output_names=["labels", "logits"],
+                verbose=False,
+            )
+    except Exception as error:  # whatever PyTorch raises of a network that it cannot trace
+        at = "for any size" if options.size is None else f"at {options.size[0]}x{options.size[1]}"
+        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "")
+        raise ExportError(
+            f"export: {type(network.network).__name__} cannot be exported {at} ({type(error).__name__}: {reason:.300})."
+            + (" Give a size: it may work for one." if options.size is None else "")
+        ) from error
+    model: Any = exported.model_proto  # type: ignore[union-attr]
+    _name_sizes(model, options)
+    leave_out_defaults(model)
+    describe(model, {**(metadata or {}), "resizes": resizes})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+# --- PyTorch ----------------------------------------------------------------------------------------------------------
+
+
+def _refuse_open_sizes(network: nn.Module, options: Options) -> None:
+    policy: Any = network.__dict__.get("resize_policy")
+    if policy is None or options.size is not None:
+        return
+    if policy.pad is not None:
+        raise ExportError(
+            f"export: the policy pads images (pad={policy.pad!r}) by amounts that depend on their size. Give a size."
+        )
+    if policy.size_dependent:
+        sites = ", ".join(f"{path or 'the network'}, resize {call}" for path, call in policy.size_dependent)
+        raise ExportError(f"export: exact maps depend on the size of the input at {sites}. Give a size.")
+
+
+def _resizes(network: nn.Module, size: Size) -> list[Resize]:
+    return FakeCopy(network).run(lambda fake: follow(fake, size)).trace.resizes
+
+
+def _described(resize: Resize) -> dict[str, Any]:
+    """Say what every runtime has to do at a site."""
+    coordinates: Any = _COORDINATES.get(resize.mode)
+    if resize.mode not in CORNERLESS:
+        coordinates = [[m.scale, m.offset] for m in resize.maps]
+        if resize.align_corners is not None:
+            coordinates = "align_corners" if resize.align_corners else "half_pixel"
+    return {
+        "path": resize.path,
+        "call": resize.call,
+        "mode": resize.mode,
+        "coordinates": coordinates,
+        "source_size": list(resize.source_size),
+        "size": list(resize.size),
+    }
+
+
+def _traced(network: DeployedNetwork, options: Options) -> torch.export.ExportedProgram:
+    open_ = torch.export.Dim.DYNAMIC
+    # Of one image and of two, tracers take the first for a number that is always 1.
+    image = torch.zeros(1 if options.size else 2, network.channels, *options.traced_size)
+    shapes = None if options.size else ({0: open_, 2: open_, 3: open_},)
+    with torch.no_grad(), _quiet():
+        return torch.export.export(network, (image,), dynamic_shapes=shapes, strict=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep exporters from telling of packages that are not needed."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(before)
+
+
+def _name_sizes(model: Any, options: Options) -> None:
+    """Call what is open ``batch``, ``height`` and ``width``."""
+    if options.size is not None:
+        return
+    names = {0: "batch", -2: "height", -1: "width"}
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        for index, name in names.items():
+            dims[index].dim_param = name

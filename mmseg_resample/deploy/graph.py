@@ -1,0 +1,63 @@
+"""What is done to ONNX graphs, whoever wrote them: keep outputs, keep notes, leave out defaults, write."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..files import atomic_write
+from . import requires
+
+METADATA = "mmseg_resample"
+
+
+def select_outputs(model: Any, names: set[str]) -> Any:
+    """Return a copy of a graph with some of its outputs, and what they need."""
+    onnx = requires.package("onnx", "export")
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    for output in [output for output in copied.graph.output if output.name not in names]:
+        copied.graph.output.remove(output)
+    needed = {output.name for output in copied.graph.output}
+    kept = []
+    for node in reversed(copied.graph.node):
+        if needed & set(node.output):
+            kept.append(node)
+            needed |= set(node.input)
+    del copied.graph.node[:]
+    copied.graph.node.extend(reversed(kept))
+    return copied
+
+
+def save(model: Any, path: Path) -> None:
+    """Write a graph to a file, which is complete or absent."""
+    with atomic_write(path) as partial:
+        partial.write_bytes(model.SerializeToString())
+
+
+def describe(model: Any, metadata: Mapping[str, Any]) -> None:
+    """Keep JSON values in the metadata of a graph, in place of those that are there."""
+    onnx = requires.package("onnx", "export")
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata)})
+
+
+def description(model: Any) -> dict[str, Any] | None:
+    """Return what ``describe`` kept in a graph; None if it is of another exporter."""
+    found = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA)
+    return None if found is None else json.loads(found)
+
+
+def leave_out_defaults(model: Any) -> None:
+    """Remove the attributes of nodes that say what holds without them: some readers refuse those of ``Resize``."""
+    onnx = requires.package("onnx", "export")
+    version = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        known = onnx.defs.get_schema(node.op_type, version).attributes
+        for attribute in list(node.attribute):
+            default = known[attribute.name].default_value if attribute.name in known else None
+            if default is None or default.type == onnx.AttributeProto.UNDEFINED:
+                continue
+            if onnx.helper.get_attribute_value(attribute) == onnx.helper.get_attribute_value(default):
+                node.attribute.remove(attribute)
