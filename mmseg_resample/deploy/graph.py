@@ -57,7 +57,7 @@ def leave_out_defaults(model: Any) -> None:
         known = onnx.defs.get_schema(node.op_type, version).attributes
         for attribute in list(node.attribute):
             default = known[attribute.name].default_value if attribute.name in known else None
-            if default is None or default.type == onnx.AttributeProto.UNDEFINED:
-                continue
+            if default is None or default.type == onnx.AttributeProto.UNDEFINED or attribute.name == "mode":
+                continue  # OpenCV wants a mode
             if onnx.helper.get_attribute_value(attribute) == onnx.helper.get_attribute_value(default):
                 node.attribute.remove(attribute)

@@ -150,7 +150,9 @@ def make(
     if as_pytorch and factors is not None:
         factors = heeded_factors(mode, input, out, factors)
     maps = axis_maps(coordinates, source, out, factors)
-    if by_torch and input.shape[1] != 0:
+    # Maps of open sizes may equal those of a convention at the size that is traced, and at no other.
+    comparable = isinstance(coordinates, str) or not _check.are_symbolic((*source, *out))
+    if by_torch and comparable and input.shape[1] != 0:
         known: Native | Window | None = _native(mode, maps, source, out)
         # Audits on fake tensors see the resize that was asked for; while tracing, sizes are tensors.
         if known is None and type(input) is Tensor and not torch.jit.is_tracing():
@@ -159,6 +161,11 @@ def make(
             return known
     if mode not in CORNERLESS:
         _check.floating("resize", f"input for mode={mode!r} with these coordinates", input)
+    if any(isinstance(number, torch.SymFloat) for m in maps for number in (m.scale, m.offset)):
+        raise ValueError(
+            f"resize: the map of coordinates={coordinates!r} depends on sizes that are open in this graph. Trace it for "
+            f"one size."
+        )
     return Mapped(backend, out, maps, _kernel(mode))
 
 
