@@ -147,9 +147,12 @@ class Graph:
 
         key = id(node.proto)
         if key not in self._evaluators:
-            given, opsets = sorted({*filter(None, node.inputs)}), [helper.make_opsetid(*o) for o in self.opsets.items()]
-            alone = helper.make_function("mmseg_resample", "node", given, node.outputs, [node.proto], opsets)
-            self._evaluators[key] = ReferenceEvaluator(alone)  # of a node alone, it takes the newest version
+            given, returned = (
+                [helper.make_empty_tensor_value_info(name) for name in dict.fromkeys(names) if name]
+                for names in (node.inputs, node.outputs)
+            )
+            alone = helper.make_graph([node.proto], "node", given, returned)
+            self._evaluators[key] = ReferenceEvaluator(alone, opsets=self.opsets)
         feeds = {name: value for name, value in zip(node.inputs, inputs, strict=True) if name}
         found = self._evaluators[key].run(None, feeds)
         return found[0] if len(found) == 1 else tuple(found)
