@@ -90,7 +90,7 @@ class Graph:
             model = inliner.inline_local_functions(model)
         self.opsets = {entry.domain: entry.version for entry in model.opset_import}
         self.version = self.opsets.get("", self.opsets.get("ai.onnx", 1))
-        self._evaluators: dict[int, Any] = {}
+        self._evaluators: dict[int, tuple[Any, Any]] = {}
         self.constants = {t.name: _array(numpy_helper.to_array(t)) for t in model.graph.initializer}
         self.nodes = tuple(self._nodes(model.graph.node, self.constants))
         self.outputs = tuple(output.name for output in model.graph.output)
@@ -152,9 +152,9 @@ class Graph:
                 for names in (node.inputs, node.outputs)
             )
             alone = helper.make_graph([node.proto], "node", given, returned)
-            self._evaluators[key] = ReferenceEvaluator(alone, opsets=self.opsets)
+            self._evaluators[key] = node.proto, ReferenceEvaluator(alone, opsets=self.opsets)  # kept, as its id is
         feeds = {name: value for name, value in zip(node.inputs, inputs, strict=True) if name}
-        found = self._evaluators[key].run(None, feeds)
+        found = self._evaluators[key][1].run(None, feeds)
         return found[0] if len(found) == 1 else tuple(found)
 
 
