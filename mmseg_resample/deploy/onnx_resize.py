@@ -89,8 +89,10 @@ class _Axis:
         factor = None if by_sizes or rounded else float(self.scale)
         return AxisMap.from_convention(coordinates, self.n, self.size, factor, self.roi)
 
-    def copies(self, coordinates: str) -> bool:
-        return self.n == self.size and self.scale == 1 and coordinates != "tf_crop_and_resize"
+    @property
+    def copies(self) -> bool:
+        """Tell whether the axis stays as it is, whatever region is to be read: ONNX Runtime has it so."""
+        return self.n == self.size and self.scale == 1
 
     def outside(self, axis_map: AxisMap) -> np.ndarray:
         """Tell which outputs read beyond the first or last sample."""
@@ -99,6 +101,8 @@ class _Axis:
 
     def nearest(self, options: ResizeOptions) -> np.ndarray:
         """Return the samples that runtimes read, whose coordinates are single precision."""
+        if self.copies:
+            return np.arange(self.n)
         one, half, n, scale = np.float32(1), np.float32(0.5), np.float32(self.n), self.scale
         x = np.arange(self.size, dtype=np.float32)
         name = options.coordinates
@@ -108,7 +112,7 @@ class _Axis:
         elif name == "tf_crop_and_resize" and self.size > 1:
             at = start * (n - one) + x * (end - start) * (n - one) / np.float32(self.size - 1)
         elif name == "tf_crop_and_resize":
-            at = half * (start + end) * (n - one) + x
+            at = np.float32(0.5 * float(start + end) * (self.n - 1)) + x
         elif name == "asymmetric":
             at = x / scale
         elif name == "pytorch_half_pixel" and self.size == 1:
@@ -145,7 +149,9 @@ def onnx_resize(
         NotImplementedError: a combination of attributes that nothing here computes.
     """
     axes = _axes(x, options, roi, scales, sizes)
-    resized = [i for i, axis in enumerate(axes) if not axis.copies(options.coordinates)]
+    if all(axis.n == axis.size for axis in axes):
+        axes = [_Axis(axis.n, axis.n, np.float32(1), (0.0, 1.0)) for axis in axes]  # copied, whatever the scales
+    resized = [i for i, axis in enumerate(axes) if not axis.copies]
     if not resized and all(axis.n == axis.size for axis in axes):
         spatial = range(2, x.ndim)  # a resize to the same size is a site too
         return _images(x, options, [axes[i] for i in spatial], sizes is not None) if x.ndim in (3, 4, 5) else x
@@ -194,7 +200,7 @@ def _images(x: Tensor, options: ResizeOptions, axes: Sequence[_Axis], by_sizes: 
         raise NotImplementedError(f"a resize to {size}")
     exact = by_sizes and options.policy == "stretch"
     maps = [
-        AxisMap(1.0, 0.0) if axis.copies(options.coordinates) else axis.map(options.coordinates, exact)
+        AxisMap(1.0, 0.0) if axis.copies else axis.map(options.coordinates, exact)
         for axis in axes
     ]
     if options.mode == "nearest":
@@ -213,7 +219,7 @@ def _images(x: Tensor, options: ResizeOptions, axes: Sequence[_Axis], by_sizes: 
             out = resize(floating, size, mode=mode, coordinates=maps, warning=False)  # type: ignore[arg-type]
         out = out.to(x.dtype)
     if options.coordinates == "tf_crop_and_resize":
-        out = _extrapolated(out, axes, maps, options.extrapolation_value)
+        out = _extrapolated(out, axes, maps, options)
     return out
 
 
@@ -227,6 +233,8 @@ def nearest_by_index(x: Tensor, indices: Sequence[np.ndarray], maps: Sequence[Ax
 
 
 def _nearest(x: Tensor, indices: Sequence[np.ndarray], maps: Sequence[AxisMap]) -> Tensor:
+    if not x.is_floating_point():
+        return _nearest(x.double(), indices, maps).to(x.dtype)
     size = [len(index) for index in indices]
     native = _native_nearest(x, indices)
     if native is not None:
@@ -248,8 +256,6 @@ def _mean_map(index: np.ndarray, axis_map: AxisMap) -> AxisMap:
 
 def _native_nearest(x: Tensor, indices: Sequence[np.ndarray]) -> Any:
     """Return the mode in which ``F.interpolate`` reads the samples ``indices``, if it does."""
-    if not x.is_floating_point():
-        return None
     for mode, half in (("nearest", np.float32(0)), ("nearest-exact", np.float32(0.5))):
         same = True
         for index, n in zip(indices, x.shape[2:], strict=True):
@@ -262,14 +268,14 @@ def _native_nearest(x: Tensor, indices: Sequence[np.ndarray]) -> Any:
 
 def _antialiased(x: Tensor, options: ResizeOptions, axes: Sequence[_Axis], maps: Sequence[AxisMap]) -> Tensor:
     half_pixel = all(
-        axis.copies("") or m.is_close(AxisMap.from_convention("half_pixel", axis.n, axis.size))
+        axis.copies or m.is_close(AxisMap.from_convention("half_pixel", axis.n, axis.size))
         for axis, m in zip(axes, maps, strict=True)
     )
     kernel = options.mode == "linear" or options.cubic_coeff_a == _ANTIALIASED_A
-    if not half_pixel or not kernel or len(axes) != 2 or x.dtype != torch.float32:
+    if not half_pixel or not kernel or not options.exclude_outside or len(axes) != 2 or x.dtype != torch.float32:
         raise NotImplementedError(
-            f"antialias with {options.coordinates}, mode {options.mode} and cubic_coeff_a {options.cubic_coeff_a:g}; "
-            f"half_pixel, and {_ANTIALIASED_A} for cubic, on images of float32, can be computed"
+            f"antialias with {options.coordinates}, exclude_outside={options.exclude_outside:d} and, for cubic, "
+            f"cubic_coeff_a={options.cubic_coeff_a:g}; half_pixel, 1 and {_ANTIALIASED_A} can be computed"
         )
     mode = "bicubic" if options.mode == "cubic" else "bilinear"
     return F.interpolate(x, size=[axis.size for axis in axes], mode=mode, align_corners=False, antialias=True)
@@ -298,13 +304,13 @@ def _multiplied(x: Tensor, axis: int, matrix: np.ndarray) -> Tensor:
     return (x.movedim(axis, -1) @ weights.T).movedim(-1, axis)
 
 
-def _extrapolated(x: Tensor, axes: Sequence[_Axis], maps: Sequence[AxisMap], value: float) -> Tensor:
-    """Write ``value`` where a resize reads outside."""
+def _extrapolated(x: Tensor, axes: Sequence[_Axis], maps: Sequence[AxisMap], options: ResizeOptions) -> Tensor:
+    """Write the value of ``options`` where a resize reads outside."""
     for i, (axis, axis_map) in enumerate(zip(axes, maps, strict=True), 2):
         outside = axis.outside(axis_map)
-        if outside.any():
+        if outside.any() and not axis.copies:
             mask = torch.from_numpy(outside).view([-1 if d == i else 1 for d in range(x.ndim)])
-            x = x.masked_fill(mask, value)
+            x = x.masked_fill(mask, options.extrapolation_value)
     return x
 
 
