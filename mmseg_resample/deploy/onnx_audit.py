@@ -1,12 +1,13 @@
 """Audit of an ONNX file: without the network's code, and by the rules that every other audit has."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..grids import Audit, FakeCopy, audit, follow, image_size
-from .diff import Difference, differences, trained_resizes
+from .diff import Difference, Trained, differences, exported_size, trained_resizes
 from .onnx_network import OnnxNetwork, image_input, load, metadata
 
 
@@ -62,15 +63,23 @@ def audit_onnx(path: str | Path, size: int | Sequence[int] | None = None, name: 
         found = audit(network, wanted, name or str(path))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    measured = found.sizes[0]
-
-    def again(fake: Any) -> Any:
-        passed = follow(fake, measured)
-        return passed, fake.executed, fake.unsupported
-
-    passed, executed, unsupported = FakeCopy(network).run(again)
+    copied, trained = FakeCopy(network), trained_resizes(metadata(model))
+    compared, unsupported = copied.run(lambda fake: _compared(fake, found.sizes[0], trained))
     for each in (found.now, found.exact):
         each.trace.unknown += unsupported
-    trained = trained_resizes(metadata(model))
-    differing = [] if trained is None else differences(trained, passed.trace, executed, network.graph)
-    return OnnxAudit(**{**vars(found), "differences": differing})
+    exported = exported_size(trained or [])
+    if given.size is None and exported not in (None, found.sizes[0]):
+        sites = {(each.path, each.number) for each in compared}
+        with suppress(Exception):  # whatever a graph raises that has not this size
+            there, _ = copied.run(lambda fake: _compared(fake, exported, trained))
+            compared += [each for each in there if (each.path, each.number) not in sites]
+    return OnnxAudit(**{**vars(found), "differences": compared})
+
+
+def _compared(fake: Any, size: Any, trained: Sequence[Trained] | None) -> tuple[list[Difference], list[tuple[str, str]]]:
+    """Compare a graph at one size with how it was trained; also return what could not be followed."""
+    passed = follow(fake, size)
+    if trained is None:
+        return [], fake.unsupported
+    fixed = image_input(fake).size is not None
+    return differences(trained, passed.trace, fake.executed, fake.graph, fake.known, fixed), fake.unsupported

@@ -30,8 +30,10 @@ from .onnx_resize import nearest_by_index
 from .recognise import Options, options_of_indices, options_of_matrix
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # written by PyTorch's exporter: the modules around a node, then the node
+_SMALL = 64  # values of sizes, paddings and slices
 _IDENTITY = AxisMap(1.0, 0.0)
 _KERNELS = ("bins", "linear", "cubic", "nearest")
+_RESIZES = ("upsample", "interpolate", "resample", "resize")  # in the names that exporters give to resizes
 _FREEZES = ("Resize", "Upsample", "ConvTranspose", "DepthToSpace", "GridSample")
 
 
@@ -44,6 +46,7 @@ class Node:
         op: type of the operator; those outside ONNX's own have their domain in front.
         name: of the node, or of its first output.
         path: of the module it was exported from; its name where nobody knows.
+        origin: what PyTorch's exporter made it of, such as ``"upsample_bilinear2d"``; empty where nobody knows.
         version: of its opset.
         attributes: by name; graphs are lists of nodes with the names of their outputs.
         inputs: names of values; empty where left out.
@@ -55,6 +58,7 @@ class Node:
     op: str
     name: str
     path: str
+    origin: str
     version: int
     attributes: dict[str, Any]
     inputs: tuple[str, ...]
@@ -128,7 +132,7 @@ class Graph:
                 index,
                 proto.op_type if own else f"{proto.domain}.{proto.op_type}",
                 name,
-                _path(proto, name),
+                *_path(proto, name),
                 self.version if own else self.opsets.get(proto.domain, 1),
                 attributes,
                 tuple(proto.input),
@@ -163,16 +167,16 @@ def _array(value: Any) -> np.ndarray:
     return array if array.flags.writeable else array.copy()
 
 
-def _path(proto: Any, name: str) -> str:
-    """Return the module that a node was exported from, or ``name``."""
+def _path(proto: Any, name: str) -> tuple[str, str]:
+    """Return the module that a node was exported from and what it was there, or its name and nothing."""
     scopes = next((entry.value for entry in proto.metadata_props if entry.key == _SCOPES), None)
-    if scopes is None:
-        return name
     try:
-        modules = ast.literal_eval(scopes)
+        modules = ast.literal_eval(scopes or "")
     except (SyntaxError, ValueError):
-        return name
-    return str(modules[-2]) if isinstance(modules, list) and len(modules) > 1 else name
+        return name, ""
+    if not isinstance(modules, list) or len(modules) < 2:
+        return name, ""
+    return str(modules[-2]), str(modules[-1])
 
 
 def _reads(node: Node) -> Iterator[str]:
@@ -241,7 +245,7 @@ class OnnxNetwork(nn.Module):
         graph: the graph.
         unsupported: (path, operator and reason) of what the last forward pass left out.
         executed: the resizes of the last forward pass, where an audit or a policy counts them.
-        pooled: products of the last forward pass that are bins, though a linear resize by two is the same.
+        known: small arrays of the last forward pass, by name: sizes, paddings and the like.
 
     Raises:
         ImportError: the package onnx is missing.
@@ -254,6 +258,7 @@ class OnnxNetwork(nn.Module):
         self.levels = _Levels()
         self.unsupported: list[tuple[str, str]] = []
         self.executed: list[Executed] = []
+        self.known: dict[str, np.ndarray] = {}
         self._tables: dict[Any, Options] = {}
 
     def forward(self, image: Tensor, **others: Tensor) -> dict[str, Tensor]:
@@ -270,6 +275,7 @@ class OnnxNetwork(nn.Module):
             NotImplementedError: an operator, or a use of one, that nothing here computes.
         """
         self.unsupported, self.executed = [], []
+        self.known = {name: value for name, value in self.graph.constants.items() if value.size <= _SMALL}
         self._unreached: Counter[str] = Counter()
         first, *_ = self.graph.inputs
         values: dict[str, Any] = {**self.graph.constants, first: image, **others}
@@ -279,8 +285,11 @@ class OnnxNetwork(nn.Module):
         for node in self.graph.nodes:
             self._run(node, values)
             for name in node.outputs:
-                if isinstance(values.get(name), Tensor):
-                    levels.add(node, name, values[name])
+                value = values.get(name)
+                if isinstance(value, Tensor):
+                    levels.add(node, name, value)
+                elif isinstance(value, np.ndarray) and value.size <= _SMALL:
+                    self.known[name] = value
             for name in set(_reads(node)):
                 uses[name] -= 1
                 if not uses[name] and name not in self.graph.constants:
@@ -409,6 +418,8 @@ class OnnxNetwork(nn.Module):
         """Run a resize along one axis or both."""
         x, last = first.x, (second or first).node
         kernel = next(kernel for kernel in _KERNELS if kernel in first.options)
+        if kernel == "bins" and "linear" in first.options and any(word in last.origin for word in _RESIZES):
+            kernel = "linear"  # by a half, both are the same
         if second is None and first.index is not None and _is_even(first.index):
             with at_path(last.path):
                 return x.index_select(first.axis, torch.from_numpy(first.index))
