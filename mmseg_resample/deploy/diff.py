@@ -266,9 +266,7 @@ def _reads_apart(want: AxisMap, have: AxisMap, n: int, size: int, stride: float)
 
 def _on_samples(form: Form) -> bool:
     """Tell whether every output reads one sample, which every kernel does alike."""
-    return all(
-        abs(m.scale - round(m.scale)) < 1e-6 and abs(m.offset - round(m.offset)) < 1e-6 for m in form.maps
-    )
+    return all(abs(m.scale - round(m.scale)) < 1e-6 and abs(m.offset - round(m.offset)) < 1e-6 for m in form.maps)
 
 
 def _kernel_name(kernel: str) -> str:
@@ -282,7 +280,9 @@ def trained_maps(trained: Trained, source_size: Sequence[int], size: Sequence[in
         return tuple(nearest_on_average(trained.mode, n, out) for n, out in zip(source_size, size, strict=True))
     maps = axis_maps(trained.coordinates or "half_pixel", source_size, size)
     if nearest:
-        return tuple(nearest_on_average(trained.mode, n, out, m) for n, out, m in zip(source_size, size, maps, strict=True))
+        return tuple(
+            nearest_on_average(trained.mode, n, out, m) for n, out, m in zip(source_size, size, maps, strict=True)
+        )
     return maps
 
 
@@ -300,13 +300,15 @@ def _computed_said(computed: Computed, form: Form, kernel: bool) -> str:
     name = computed.name
     if computed.kernel.startswith("nearest"):
         return f"nearest {name}".strip() if name else f"nearest {_maps_said(form)}"
-    if not name or len(computed.forms) > 1 and form is not computed.forms[0]:
+    if not name or (len(computed.forms) > 1 and form is not computed.forms[0]):
         name = next((n for n in _CONVENTIONS if _fits(n, form)), None) or _maps_said(form)  # type: ignore[arg-type]
     return f"{computed.kernel} {name}" if kernel else name
 
 
 def _fits(name: Any, form: Form) -> bool:
-    return all(a.is_close(b, 1e-5) for a, b in zip(axis_maps(name, form.source_size, form.size), form.maps, strict=True))
+    return all(
+        a.is_close(b, 1e-5) for a, b in zip(axis_maps(name, form.source_size, form.size), form.maps, strict=True)
+    )
 
 
 def _maps_said(form: Form) -> str:
@@ -329,7 +331,8 @@ def _may_vanish(trained: Trained) -> bool:
 def _may_appear(computed: Computed) -> bool:
     """Tell whether a resize of the graph does nothing, repeats one sample, or samples at data."""
     return computed.kernel == "grid_sample" or any(
-        set(form.source_size) == {1} or (form.source_size == form.size and all(m.is_close(_IDENTITY) for m in form.maps))
+        set(form.source_size) == {1}
+        or (form.source_size == form.size and all(m.is_close(_IDENTITY) for m in form.maps))
         for form in computed.forms
     )
 
@@ -381,8 +384,8 @@ def _mismatch(trained: Trained, computed: Computed) -> float:
 
 def _same_path(trained: str, computed: str) -> bool:
     """Tell whether paths name one module: exporters may wrap the network, or call by another entrance."""
-    return trained == computed or bool(trained and computed) and (
-        computed.endswith(f".{trained}") or trained.endswith(f".{computed}")
+    return trained == computed or (
+        bool(trained and computed) and (computed.endswith(f".{trained}") or trained.endswith(f".{computed}"))
     )
 
 

@@ -27,8 +27,10 @@ class OnnxAudit(Audit):
             known = set(map(str, self.differences))
             self.differences += [each for each in other.differences if str(each) not in known]
 
-    def __str__(self) -> str:
-        return "\n".join([super().__str__(), *map(str, self.differences)])
+    @property
+    def remarks(self) -> list[str]:
+        """The differences in words."""
+        return [f"Not as trained: {each}." for each in self.differences]
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "differences": [each.to_json() for each in self.differences]}
@@ -76,7 +78,9 @@ def audit_onnx(path: str | Path, size: int | Sequence[int] | None = None, name: 
     return OnnxAudit(**{**vars(found), "differences": compared})
 
 
-def _compared(fake: Any, size: Any, trained: Sequence[Trained] | None) -> tuple[list[Difference], list[tuple[str, str]]]:
+def _compared(
+    fake: Any, size: Any, trained: Sequence[Trained] | None
+) -> tuple[list[Difference], list[tuple[str, str]]]:
     """Compare a graph at one size with how it was trained; also return what could not be followed."""
     passed = follow(fake, size)
     if trained is None:

@@ -378,7 +378,12 @@ class OnnxNetwork(nn.Module):
         before = values[source]
         if isinstance(before, Pending):
             common = {k: m for k, m in options.items() if k in before.options}
-            if before.axis != axis and common and len(self.graph.users[source]) == 1 and source not in self.graph.outputs:
+            if (
+                before.axis != axis
+                and common
+                and len(self.graph.users[source]) == 1
+                and source not in self.graph.outputs
+            ):
                 own = Pending(before.x, axis, size, common, index, node)
                 return self._resized(replace(before, options={k: before.options[k] for k in common}), own)
             before = self._value(values, source)
@@ -391,7 +396,13 @@ class OnnxNetwork(nn.Module):
         left, right = (values[name] for name in node.inputs[:2])
         if node.op == "Gather":
             axis, n = node.attributes.get("axis", 0) % 4, _shape(left)
-            if len(n) != 4 or axis < 2 or not isinstance(right, np.ndarray) or right.ndim != 1 or isinstance(left, np.ndarray):
+            if (
+                len(n) != 4
+                or axis < 2
+                or not isinstance(right, np.ndarray)
+                or right.ndim != 1
+                or isinstance(left, np.ndarray)
+            ):
                 return None
             index = np.where(right < 0, right + n[axis], right)
             return self._checked(node.inputs[0], axis, len(index), options_of_indices(index, n[axis]), index)
@@ -510,7 +521,9 @@ class _LevelsOf:
         levels = sorted(self._last.values(), key=lambda pair: -math.prod(pair[1].shape[2:]))
         for i, (name, tensor) in enumerate(levels):
             ops = [user.op for user in self._graph.users.get(name, [])]
-            passed_on = i + 1 < len(levels) and bool(ops) and all(self._shrinks(name, user) for user in self._graph.users[name])
+            passed_on = (
+                i + 1 < len(levels) and bool(ops) and all(self._shrinks(name, user) for user in self._graph.users[name])
+            )
             if not passed_on:
                 chosen.append(tensor)
         return chosen
@@ -583,7 +596,9 @@ def image_input(network: OnnxNetwork) -> ImageInput:
     inputs = network.graph.inputs
     if len(inputs) != 1:
         listed = ", ".join(inputs) or "none"
-        raise ValueError(f"audit: expected a graph with one input, the image (N, C, H, W), got {len(inputs)}: {listed}.")
+        raise ValueError(
+            f"audit: expected a graph with one input, the image (N, C, H, W), got {len(inputs)}: {listed}."
+        )
     (name, (shape, dtype)), *_ = inputs.items()
     if len(shape) != 4:
         raise ValueError(

@@ -98,7 +98,9 @@ _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
         name: getattr(torch, name.lower())
         for name in ("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Erf", "Exp")
     },
-    **{name: getattr(torch, name.lower()) for name in ("Floor", "Log", "Neg", "Reciprocal", "Round", "Sigmoid", "Sign")},
+    **{
+        name: getattr(torch, name.lower()) for name in ("Floor", "Log", "Neg", "Reciprocal", "Round", "Sigmoid", "Sign")
+    },
     **{name: getattr(torch, name.lower()) for name in ("Sin", "Sinh", "Sqrt", "Tan", "Tanh", "IsNaN", "Relu")},
     "Softplus": F.softplus,
     "Softsign": F.softsign,
@@ -264,7 +266,9 @@ def _along(call: Call, index: int, x: Tensor) -> Tensor | None:
         raise NotImplementedError("quantisation in blocks")
     value = call.tensor(index)
     axis = call.get("axis", 1) % max(x.ndim, 1)
-    return value.reshape([-1 if d == axis else 1 for d in range(x.ndim)]) if value.ndim == 1 and len(value) > 1 else value
+    return (
+        value.reshape([-1 if d == axis else 1 for d in range(x.ndim)]) if value.ndim == 1 and len(value) > 1 else value
+    )
 
 
 # --- normalisations ---------------------------------------------------------------------------------------------------
@@ -300,7 +304,9 @@ def layer_norm(call: Call) -> Tensor:
     x = call.tensor(0)
     shape = x.shape[call.get("axis", -1) % x.ndim :]
     weight = call.tensor(1).expand(shape)
-    return F.layer_norm(x, shape, weight, call.tensor(2).expand(shape) if call.has(2) else None, call.get("epsilon", 1e-5))
+    return F.layer_norm(
+        x, shape, weight, call.tensor(2).expand(shape) if call.has(2) else None, call.get("epsilon", 1e-5)
+    )
 
 
 @operator("LpNormalization")

@@ -199,10 +199,7 @@ def _images(x: Tensor, options: ResizeOptions, axes: Sequence[_Axis], by_sizes: 
     if min(size) < 1:
         raise NotImplementedError(f"a resize to {size}")
     exact = by_sizes and options.policy == "stretch"
-    maps = [
-        AxisMap(1.0, 0.0) if axis.copies else axis.map(options.coordinates, exact)
-        for axis in axes
-    ]
+    maps = [AxisMap(1.0, 0.0) if axis.copies else axis.map(options.coordinates, exact) for axis in axes]
     if options.mode == "nearest":
         out = _nearest(x, [axis.nearest(options) for axis in axes], maps)
     elif options.antialias:
@@ -312,5 +309,3 @@ def _extrapolated(x: Tensor, axes: Sequence[_Axis], maps: Sequence[AxisMap], opt
             mask = torch.from_numpy(outside).view([-1 if d == i else 1 for d in range(x.ndim)])
             x = x.masked_fill(mask, options.extrapolation_value)
     return x
-
-

@@ -98,7 +98,12 @@ CASES = [
     ("Conv", {"w": weights(4, 3, 4, 3)}, {"strides": [1, 2], "auto_pad": "SAME_LOWER"}, 18),
     ("Conv", {"w": weights(3, 1, 3, 3)}, {"group": 3, "dilations": [2, 2], "pads": [0, 1, 2, 1]}, 18),
     ("ConvTranspose", {"w": weights(3, 2, 4, 4)}, {"strides": [2, 2], "pads": [1, 1, 1, 1]}, 18),
-    ("ConvTranspose", {"w": weights(3, 2, 3, 3)}, {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}, 18),
+    (
+        "ConvTranspose",
+        {"w": weights(3, 2, 3, 3)},
+        {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]},
+        18,
+    ),
     ("ConvTranspose", {"w": weights(3, 2, 3, 3)}, {"strides": [2, 2], "pads": [0, 0, 2, 1]}, 18),
     ("ConvTranspose", {"w": weights(3, 2, 3, 3)}, {"strides": [2, 2], "auto_pad": "SAME_UPPER"}, 18),
     ("ConvTranspose", {"w": weights(3, 2, 3, 3)}, {"strides": [2, 2], "output_shape": [16, 17]}, 18),
@@ -118,7 +123,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("op", "constants", "attributes", "opset"), CASES, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("op", "constants", "attributes", "opset"), CASES, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_operator(op, constants, attributes, opset):
     given = {name: value for name, value in constants.items() if name}
     assert_alike(graph([node(op, ["x", *constants], **attributes)], given, opset=opset), image())
@@ -238,7 +245,10 @@ def test_resize_of_channels_last_and_of_integers():
 
 
 def test_what_is_not_supported_says_so():
-    made = graph([node("Resize", ["x", "", "s"], mode="cubic", antialias=1, exclude_outside=1)], {"s": np.array([1, 1, 0.5, 0.5], np.float32)})
+    made = graph(
+        [node("Resize", ["x", "", "s"], mode="cubic", antialias=1, exclude_outside=1)],
+        {"s": np.array([1, 1, 0.5, 0.5], np.float32)},
+    )
     with pytest.raises(NotImplementedError, match="Resize_y.*antialias"):
         by_network(made, image())
     network = OnnxNetwork(made, skip_unsupported=True)
@@ -255,7 +265,9 @@ def matrix(kernel, n, size, coordinates):
     eye = torch.eye(n)[:, None, :, None] if kernel != "bins" else torch.eye(n)[None]
     if kernel == "bins":
         return F.adaptive_avg_pool1d(eye, size)[0].T.numpy()
-    return F.interpolate(eye, (size, 1), mode=kernel, align_corners=coordinates == "align_corners")[:, 0, :, 0].T.numpy()
+    return F.interpolate(eye, (size, 1), mode=kernel, align_corners=coordinates == "align_corners")[
+        :, 0, :, 0
+    ].T.numpy()
 
 
 @pytest.mark.parametrize(
@@ -319,7 +331,12 @@ def exported(tmp_path_factory):
     torch.manual_seed(0)
     dynamic = torch.export.Dim.DYNAMIC
     torch.onnx.export(
-        Pyramid().eval(), (torch.randn(1, 3, 41, 53),), path, dynamo=True, verbose=False, dynamic_shapes=({2: dynamic, 3: dynamic},)
+        Pyramid().eval(),
+        (torch.randn(1, 3, 41, 53),),
+        path,
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes=({2: dynamic, 3: dynamic},),
     )
     return onnx.load(path)
 
