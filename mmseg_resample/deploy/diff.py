@@ -162,7 +162,7 @@ def exported_size(trained: Sequence[Trained]) -> tuple[int, ...] | None:
 
 
 def _trained(entry: Mapping[str, Any]) -> Trained:
-    coordinates = entry.get("coordinates")
+    coordinates: Any = entry.get("coordinates")
     if coordinates is not None and not isinstance(coordinates, str):
         coordinates = tuple(AxisMap(float(scale), float(offset)) for scale, offset in coordinates)
     sizes = (tuple(map(int, entry.get(key) or ())) for key in ("source_size", "size"))
@@ -279,11 +279,10 @@ def trained_maps(trained: Trained, source_size: Sequence[int], size: Sequence[in
     if nearest and isinstance(trained.coordinates, str | None):  # the mode says where F.interpolate reads
         return tuple(nearest_on_average(trained.mode, n, out) for n, out in zip(source_size, size, strict=True))
     maps = axis_maps(trained.coordinates or "half_pixel", source_size, size)
-    if nearest:
-        return tuple(
-            nearest_on_average(trained.mode, n, out, m) for n, out, m in zip(source_size, size, maps, strict=True)
-        )
-    return maps
+    if not nearest:
+        return maps
+    axes = zip(source_size, size, maps, strict=True)
+    return tuple(nearest_on_average(trained.mode, n, out, axis_map) for n, out, axis_map in axes)
 
 
 def _said(trained: Trained, kernel: bool = False) -> str:
@@ -300,15 +299,14 @@ def _computed_said(computed: Computed, form: Form, kernel: bool) -> str:
     name = computed.name
     if computed.kernel.startswith("nearest"):
         return f"nearest {name}".strip() if name else f"nearest {_maps_said(form)}"
-    if not name or (len(computed.forms) > 1 and form is not computed.forms[0]):
+    if not name or form is not computed.forms[0]:
         name = next((n for n in _CONVENTIONS if _fits(n, form)), None) or _maps_said(form)  # type: ignore[arg-type]
     return f"{computed.kernel} {name}" if kernel else name
 
 
 def _fits(name: Any, form: Form) -> bool:
-    return all(
-        a.is_close(b, 1e-5) for a, b in zip(axis_maps(name, form.source_size, form.size), form.maps, strict=True)
-    )
+    named = axis_maps(name, form.source_size, form.size)
+    return all(a.is_close(b, 1e-5) for a, b in zip(named, form.maps, strict=True))
 
 
 def _maps_said(form: Form) -> str:
@@ -324,17 +322,19 @@ def _may_vanish(trained: Trained) -> bool:
         return True
     if not trained.size or trained.size != trained.source_size:
         return False
-    maps = trained_maps(trained, trained.source_size, trained.size)
-    return all(m.is_close(_IDENTITY) for m in maps)
+    return _is_identity(trained_maps(trained, trained.source_size, trained.size))
 
 
 def _may_appear(computed: Computed) -> bool:
     """Tell whether a resize of the graph does nothing, repeats one sample, or samples at data."""
     return computed.kernel == "grid_sample" or any(
-        set(form.source_size) == {1}
-        or (form.source_size == form.size and all(m.is_close(_IDENTITY) for m in form.maps))
+        set(form.source_size) == {1} or (form.source_size == form.size and _is_identity(form.maps))
         for form in computed.forms
     )
+
+
+def _is_identity(maps: Sequence[AxisMap]) -> bool:
+    return all(axis_map.is_close(_IDENTITY) for axis_map in maps)
 
 
 # --- which is which ---------------------------------------------------------------------------------------------------
@@ -384,9 +384,10 @@ def _mismatch(trained: Trained, computed: Computed) -> float:
 
 def _same_path(trained: str, computed: str) -> bool:
     """Tell whether paths name one module: exporters may wrap the network, or call by another entrance."""
-    return trained == computed or (
-        bool(trained and computed) and (computed.endswith(f".{trained}") or trained.endswith(f".{computed}"))
-    )
+    if trained == computed:
+        return True
+    wrapped = computed.endswith(f".{trained}") or trained.endswith(f".{computed}")
+    return wrapped and bool(trained and computed)
 
 
 def _other_sizes(trained: Trained, form: Form) -> float:
@@ -479,7 +480,7 @@ def _padding(node: Node, graph: Graph, constants: Mapping[str, Any], axes: int) 
     if pads is None:
         return none
     amounts, rank = [int(n) for n in pads], axes + 2
-    which = constants.get(made.inputs[3]) if len(made.inputs) > 3 and made.inputs[3] else range(rank)
+    which = _numbers(made, 3, "axes", constants) or list(range(rank))
     found = {int(axis) % rank: (amounts[j], amounts[j + len(amounts) // 2]) for j, axis in enumerate(which)}
     return tuple(found.get(2 + axis, (0, 0)) for axis in range(axes))
 

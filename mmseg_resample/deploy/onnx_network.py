@@ -336,7 +336,7 @@ class OnnxNetwork(nn.Module):
                 return np.array(shape.prod(), np.int64)
             return shape[node.attributes.get("start", 0) : node.attributes.get("end")]
         if not any(isinstance(value, Tensor) for value in inputs):
-            found = self.graph.evaluate(node, inputs)
+            found = self.graph.evaluate(node, [value for value in inputs if not isinstance(value, Tensor)])
             return tuple(map(_array, found)) if isinstance(found, tuple) else _array(found)
         function = OPERATORS.get(node.op)
         if function is None:
@@ -378,12 +378,8 @@ class OnnxNetwork(nn.Module):
         before = values[source]
         if isinstance(before, Pending):
             common = {k: m for k, m in options.items() if k in before.options}
-            if (
-                before.axis != axis
-                and common
-                and len(self.graph.users[source]) == 1
-                and source not in self.graph.outputs
-            ):
+            alone = len(self.graph.users[source]) == 1 and source not in self.graph.outputs
+            if before.axis != axis and common and alone:
                 own = Pending(before.x, axis, size, common, index, node)
                 return self._resized(replace(before, options={k: before.options[k] for k in common}), own)
             before = self._value(values, source)
@@ -396,16 +392,11 @@ class OnnxNetwork(nn.Module):
         left, right = (values[name] for name in node.inputs[:2])
         if node.op == "Gather":
             axis, n = node.attributes.get("axis", 0) % 4, _shape(left)
-            if (
-                len(n) != 4
-                or axis < 2
-                or not isinstance(right, np.ndarray)
-                or right.ndim != 1
-                or isinstance(left, np.ndarray)
-            ):
+            if len(n) != 4 or axis < 2 or not isinstance(right, np.ndarray) or right.ndim != 1:
                 return None
             index = np.where(right < 0, right + n[axis], right)
-            return self._checked(node.inputs[0], axis, len(index), options_of_indices(index, n[axis]), index)
+            options = options_of_indices(index, n[axis])
+            return (node.inputs[0], axis, len(index), options, index) if options else None
         constant, other = (right, left) if isinstance(right, np.ndarray) else (left, right)
         if not isinstance(constant, np.ndarray) or isinstance(other, np.ndarray) or constant.dtype.kind != "f":
             return None
@@ -418,12 +409,7 @@ class OnnxNetwork(nn.Module):
         if key not in self._tables:
             self._tables[key] = options_of_matrix(matrix)
         source = node.inputs[0] if constant is right else node.inputs[1]
-        return self._checked(source, axis, len(matrix), self._tables[key], None)
-
-    def _checked(
-        self, source: str, axis: int, size: int, options: Options, index: np.ndarray | None
-    ) -> tuple[str, int, int, Options, np.ndarray | None] | None:
-        return (source, axis, size, options, index) if options else None
+        return (source, axis, len(matrix), self._tables[key], None) if self._tables[key] else None
 
     def _resized(self, first: Pending, second: Pending | None) -> Tensor:
         """Run a resize along one axis or both."""
@@ -445,7 +431,7 @@ class OnnxNetwork(nn.Module):
         site = self._next(last)
         with at_path(last.path):
             if kernel == "bins" and not _repeats(x, size):
-                return F.adaptive_avg_pool2d(x, size)
+                return F.adaptive_avg_pool2d(x, (size[0], size[1]))
             if kernel == "nearest":
                 out = nearest_by_index(x, indices, maps)
             else:
@@ -520,16 +506,14 @@ class _LevelsOf:
         chosen = []
         levels = sorted(self._last.values(), key=lambda pair: -math.prod(pair[1].shape[2:]))
         for i, (name, tensor) in enumerate(levels):
-            ops = [user.op for user in self._graph.users.get(name, [])]
-            passed_on = (
-                i + 1 < len(levels) and bool(ops) and all(self._shrinks(name, user) for user in self._graph.users[name])
-            )
-            if not passed_on:
+            users = self._graph.users.get(name, [])
+            if i + 1 == len(levels) or not users or not all(map(_shrinks, users)):
                 chosen.append(tensor)
         return chosen
 
-    def _shrinks(self, name: str, node: Node) -> bool:
-        return any(s > 1 for s in node.attributes.get("strides") or ())
+
+def _shrinks(node: Node) -> bool:
+    return any(stride > 1 for stride in node.attributes.get("strides") or ())
 
 
 # --- how audits run it ------------------------------------------------------------------------------------------------
@@ -602,7 +586,8 @@ def image_input(network: OnnxNetwork) -> ImageInput:
     (name, (shape, dtype)), *_ = inputs.items()
     if len(shape) != 4:
         raise ValueError(
-            f"audit: expected an image (N, C, H, W) or (N, H, W, C) as the input {name!r}, got {len(shape)} axes: {shape}."
+            f"audit: expected an image (N, C, H, W) or (N, H, W, C) as the input {name!r}, got {len(shape)} axes: "
+            f"{shape}."
         )
     few = [n is not None and n <= 4 for n in shape]
     channels_last = few[3] and not few[1]

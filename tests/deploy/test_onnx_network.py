@@ -1,4 +1,4 @@
-"""``OnnxNetwork`` computes what ONNX Runtime does: every operator, every ``Resize``, and graphs that PyTorch exports."""
+"""``OnnxNetwork`` computes what ONNX Runtime does: operators, resizes, and graphs that PyTorch exports."""
 
 import itertools
 
@@ -249,7 +249,7 @@ def test_what_is_not_supported_says_so():
         [node("Resize", ["x", "", "s"], mode="cubic", antialias=1, exclude_outside=1)],
         {"s": np.array([1, 1, 0.5, 0.5], np.float32)},
     )
-    with pytest.raises(NotImplementedError, match="Resize_y.*antialias"):
+    with pytest.raises(NotImplementedError, match=r"Resize_y.*antialias"):
         by_network(made, image())
     network = OnnxNetwork(made, skip_unsupported=True)
     assert network(torch.from_numpy(image())) == {}
