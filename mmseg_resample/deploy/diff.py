@@ -15,6 +15,7 @@ missing.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -154,6 +155,22 @@ def trained_resizes(metadata: Mapping[str, str]) -> list[Trained] | None:
             f"audit: expected metadata {KEY!r} as mmseg_resample exports it, JSON with a list of resizes, got "
             f"{metadata[KEY][:80]!r} ({type(error).__name__}: {error}). Export the network again."
         ) from error
+
+
+def wrapper(trained: Sequence[Trained], paths: Iterable[str]) -> str:
+    """Return the name under which an exporter put the network into another module; empty where it did not.
+
+    Args:
+        trained: the network's resizes.
+        paths: modules that the nodes of the graph were exported from.
+    """
+    own, found = {each.path for each in trained if each.path}, set(paths)
+    if not own:  # all of it is called by the network itself
+        first = {path.partition(".")[0] for path in found}
+        return first.pop() if len(first) == 1 else ""
+    outer = Counter(each.removesuffix(f".{path}") for path in own for each in found if each.endswith(f".{path}"))
+    (name, times), *_ = outer.most_common(1) or [("", 0)]
+    return name if times > len(own & found) else ""
 
 
 def exported_size(trained: Sequence[Trained]) -> tuple[int, ...] | None:
@@ -376,18 +393,11 @@ def match(trained: Sequence[Trained], found: Sequence[Computed]) -> list[tuple[i
 
 def _mismatch(trained: Trained, computed: Computed) -> float:
     """Return how unlike two resizes are: 0 for the same, above 2 for those that are rather one gone and one new."""
-    path = 0.0 if _same_path(trained.path, computed.path) else 1.4 if computed.scoped else 0.3
+    path = 0.0 if trained.path == computed.path else 1.4 if computed.scoped else 0.3
     sizes = min(_other_sizes(trained, form) for form in computed.forms)
     kernel = 0.0 if _kernel_name(trained.kernel) == _kernel_name(computed.kernel) else 0.3
-    return path + sizes + kernel
-
-
-def _same_path(trained: str, computed: str) -> bool:
-    """Tell whether paths name one module: exporters may wrap the network, or call by another entrance."""
-    if trained == computed:
-        return True
-    wrapped = computed.endswith(f".{trained}") or trained.endswith(f".{computed}")
-    return wrapped and bool(trained and computed)
+    number = 0.0 if trained.call + 1 == computed.number else 0.1
+    return path + sizes + kernel + number
 
 
 def _other_sizes(trained: Trained, form: Form) -> float:
@@ -395,6 +405,8 @@ def _other_sizes(trained: Trained, form: Form) -> float:
         return 0.1
     if (trained.source_size, trained.size) == (form.source_size, form.size):
         return 0.0
+    if trained.source_size == form.source_size:
+        return 0.05  # bins, which are as many at every size
     ratio = max(
         abs((a / b) / (c / d) - 1)
         for a, b, c, d in zip(trained.size, trained.source_size, form.size, form.source_size, strict=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..grids import Audit, FakeCopy, audit, follow, image_size
-from .diff import Difference, Trained, differences, exported_size, trained_resizes
-from .onnx_network import OnnxNetwork, image_input, load, metadata
+from .diff import Difference, Trained, differences, exported_size, trained_resizes, wrapper
+from .onnx_network import OnnxNetwork, image_input, load, metadata, module_paths
 
 
 @dataclass
@@ -52,7 +52,9 @@ def audit_onnx(path: str | Path, size: int | Sequence[int] | None = None, name: 
         TypeError: a size that is no whole number.
     """
     model = load(path)
-    network = OnnxNetwork(model, skip_unsupported=True).eval()
+    trained = trained_resizes(metadata(model))
+    wrapped = "" if trained is None else wrapper(trained, module_paths(model))
+    network = OnnxNetwork(model, skip_unsupported=True, wrapper=wrapped).eval()
     given = image_input(network)
     wanted = None if size is None else image_size(size)
     if given.size is not None and wanted not in (None, given.size):
@@ -65,7 +67,7 @@ def audit_onnx(path: str | Path, size: int | Sequence[int] | None = None, name: 
         found = audit(network, wanted, name or str(path))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    copied, trained = FakeCopy(network), trained_resizes(metadata(model))
+    copied = FakeCopy(network)
     compared, unsupported = copied.run(lambda fake: _compared(fake, found.sizes[0], trained))
     for each in (found.now, found.exact):
         each.trace.unknown += unsupported

@@ -86,12 +86,13 @@ class Graph:
         users: name of a value to the nodes that read it.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, wrapper: str = "") -> None:
         import onnx
         from onnx import inliner, numpy_helper
 
         if len(model.functions):
             model = inliner.inline_local_functions(model)
+        self.wrapper = wrapper
         self.opsets = {entry.domain: entry.version for entry in model.opset_import}
         self.version = self.opsets.get("", self.opsets.get("ai.onnx", 1))
         self._evaluators: dict[int, tuple[Any, Any]] = {}
@@ -128,11 +129,15 @@ class Graph:
                 elif isinstance(value, bytes):
                     value = value.decode()
                 attributes[attribute.name] = value
+            path, origin = _path(proto, name)
+            if origin and self.wrapper:
+                path = "" if path == self.wrapper else path.removeprefix(f"{self.wrapper}.")
             node = Node(
                 index,
                 proto.op_type if own else f"{proto.domain}.{proto.op_type}",
                 name,
-                *_path(proto, name),
+                path,
+                origin,
                 self.version if own else self.opsets.get(proto.domain, 1),
                 attributes,
                 tuple(proto.input),
@@ -160,6 +165,12 @@ class Graph:
         feeds = {name: value for name, value in zip(node.inputs, inputs, strict=True) if name}
         found = self._evaluators[key][1].run(None, feeds)
         return found[0] if len(found) == 1 else tuple(found)
+
+
+def module_paths(model: Any) -> set[str]:
+    """Return the modules that the nodes of a graph were exported from, where the file says so."""
+    found = (_path(proto, "") for proto in model.graph.node)
+    return {path for path, origin in found if origin and not path.startswith("_empty_nn_module_stack")}
 
 
 def _array(value: Any) -> np.ndarray:
@@ -240,6 +251,7 @@ class OnnxNetwork(nn.Module):
     Args:
         model: the graph, an ``onnx.ModelProto``.
         skip_unsupported: leave out nodes that cannot be computed, and what depends on them; ``unsupported`` lists them.
+        wrapper: name of the network in the module that was exported, which paths are to go without.
 
     Attributes:
         graph: the graph.
@@ -251,9 +263,9 @@ class OnnxNetwork(nn.Module):
         ImportError: the package onnx is missing.
     """
 
-    def __init__(self, model: Any, skip_unsupported: bool = False) -> None:
+    def __init__(self, model: Any, skip_unsupported: bool = False, wrapper: str = "") -> None:
         super().__init__()
-        self.graph = Graph(model)
+        self.graph = Graph(model, wrapper)
         self.skip_unsupported = skip_unsupported
         self.levels = _Levels()
         self.unsupported: list[tuple[str, str]] = []
