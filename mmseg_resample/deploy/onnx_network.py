@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..grids.network import Network, network_of
 from ..grids.sites import Site, Size, at_path, current_pass
 from ..ops import AxisMap, resize
+from . import requires
 from .onnx_operators import OPERATORS, Call, Value, as_tensor
 from .onnx_resize import nearest_by_index
 from .recognise import Options, options_of_indices, options_of_matrix
@@ -617,12 +618,7 @@ def load(path: str | Path) -> Any:
         ImportError: the package onnx is missing.
         ValueError: it is no ONNX file, or its weights, kept in another file, are missing.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise ImportError(
-            'an ONNX file needs the package onnx, which is not installed: pip install "mmseg_resample[export]"'
-        ) from error
+    onnx = requires.package("onnx", "an audit of an ONNX file")
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"{file}: no such file.")
