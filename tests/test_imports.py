@@ -18,7 +18,7 @@ ALLOWED = {
     "cli": {"suggest", "version"},  # and, by name, the one command of launch or study that is asked for
     "compat": {"ops", "unpickle"},
     "datasets": {"files", "grids"},
-    "deploy": {"grids", "ops"},
+    "deploy": {"files", "grids", "ops"},
     "derive": set(),
     "evaluation": {"files"},
     "files": set(),

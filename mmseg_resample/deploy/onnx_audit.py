@@ -57,8 +57,8 @@ def audit_onnx(path: str | Path, size: int | Sequence[int] | None = None, name: 
     network = OnnxNetwork(model, skip_unsupported=True, wrapper=wrapped).eval()
     given = image_input(network)
     wanted = None if size is None else image_size(size)
-    if given.size is not None and wanted not in (None, given.size):
-        own, other = ("x".join(map(str, pair)) for pair in (given.size, wanted or ()))
+    if wanted is not None and any(own not in (None, n) for own, n in zip(given.sides, wanted, strict=True)):
+        own, other = ("x".join(str(n or "any") for n in pair) for pair in (given.sides, wanted))
         raise ValueError(
             f"audit: {path} takes images of {own} alone, got {other}. Leave the size out, or export the network with "
             f"dynamic sizes."
@@ -69,8 +69,8 @@ def audit_onnx(path: str | Path, size: int | Sequence[int] | None = None, name: 
         raise ValueError(f"{path}: {error}") from error
     copied = FakeCopy(network)
     compared, unsupported = copied.run(lambda fake: _compared(fake, found.sizes[0], trained))
-    for each in (found.now, found.exact):
-        each.trace.unknown += unsupported
+    for trace in {id(each.trace): each.trace for each in (found.now, found.exact)}.values():  # one if nothing changed
+        trace.unknown += unsupported
     exported = exported_size(trained or [])
     if given.size is None and exported not in (None, found.sizes[0]):
         sites = {(each.path, each.number) for each in compared}

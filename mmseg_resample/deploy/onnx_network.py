@@ -31,6 +31,7 @@ from .onnx_resize import nearest_by_index
 from .recognise import Options, options_of_indices, options_of_matrix
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # written by PyTorch's exporter: the modules around a node, then the node
+_SIDE = 512  # of an image, along an axis of any length
 _SMALL = 64  # values of sizes, paddings and slices
 _IDENTITY = AxisMap(1.0, 0.0)
 _KERNELS = ("bins", "linear", "cubic", "nearest")
@@ -539,7 +540,8 @@ class OnnxRun(Network):
         return "levels"
 
     def size(self, model: nn.Module) -> Size | None:
-        return image_input(model).size  # type: ignore[arg-type]
+        height, width = image_input(model).sides  # type: ignore[arg-type]
+        return None if height is None and width is None else (height or _SIDE, width or _SIDE)
 
     def image(self, model: nn.Module, size: Size) -> Tensor:
         given = image_input(model)  # type: ignore[arg-type]
@@ -571,7 +573,7 @@ class ImageInput:
         name: of the input.
         batch: images, as many as the graph takes.
         channels: of the image.
-        size: (h, w) where the graph takes one only.
+        sides: height and width; None where the graph takes any.
         dtype: of the image.
         channels_last: its axes are (N, H, W, C).
     """
@@ -579,9 +581,15 @@ class ImageInput:
     name: str
     batch: int
     channels: int
-    size: Size | None
+    sides: tuple[int | None, int | None]
     dtype: Any
     channels_last: bool
+
+    @property
+    def size(self) -> Size | None:
+        """The one size (h, w) that the graph takes; None if it takes several."""
+        height, width = self.sides
+        return None if height is None or width is None else (height, width)
 
 
 def image_input(network: OnnxNetwork) -> ImageInput:
@@ -604,11 +612,9 @@ def image_input(network: OnnxNetwork) -> ImageInput:
         )
     few = [n is not None and n <= 4 for n in shape]
     channels_last = few[3] and not few[1]
-    axes = (1, 2) if channels_last else (2, 3)
-    size = tuple(shape[axis] for axis in axes)
-    fixed = None if None in size else tuple(int(n) for n in size if n is not None)
+    sides = (shape[1], shape[2]) if channels_last else (shape[2], shape[3])
     channels = shape[3 if channels_last else 1] or 3
-    return ImageInput(name, shape[0] or 1, channels, fixed, dtype, channels_last)
+    return ImageInput(name, shape[0] or 1, channels, sides, dtype, channels_last)
 
 
 def load(path: str | Path) -> Any:

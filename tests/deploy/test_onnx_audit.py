@@ -81,6 +81,10 @@ def test_sizes(tmp_path):
     assert mmseg_resample.audit(fixed).sizes == [(32, 64)]
     with pytest.raises(ValueError, match="takes images of 32x64 alone, got 48x48"):
         mmseg_resample.audit(fixed, 48)
+    height = saved(tmp_path, shape=(1, 3, 32, None))
+    assert mmseg_resample.audit(height).sizes == [(32, 512)]
+    with pytest.raises(ValueError, match="takes images of 32xany alone"):
+        mmseg_resample.audit(height, 64)
 
 
 def test_what_cannot_be_followed_is_listed(tmp_path):
@@ -102,7 +106,7 @@ def test_files_that_are_none(tmp_path):
     model = graph([node("Add", ["x", "other"])])
     model.graph.input.append(onnx.helper.make_tensor_value_info("other", 1, [1, 3, 8, 8]))
     onnx.save(model, tmp_path / "two.onnx")
-    with pytest.raises(ValueError, match="one input.*got 2: x, other"):
+    with pytest.raises(ValueError, match=r"one input.*got 2: x, other"):
         mmseg_resample.audit(tmp_path / "two.onnx")
 
 
