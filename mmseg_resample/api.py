@@ -16,9 +16,10 @@ def audit(what: Any, size: int | Sequence[int] | None = None) -> Audit:
 
     Args:
         what: a network (any ``nn.Module`` that takes images (N, C, H, W)), or a config of mmsegmentation: a path, a
-            name such as ``"mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py"``, or an mmengine ``Config``.
+            name such as ``"mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py"``, or an mmengine ``Config``;
+            or the path of an ``.onnx`` file, wherever it came from.
         size: input size, one number or (h, w). None: the config's crop; for a network the size that it names as
-            its own (timm's do), else 512x512.
+            its own (timm's do), for an ONNX file the one that it takes, else 512x512.
 
     Returns:
         An ``Audit``: ``print`` shows its tables; ``worst``, ``final``, ``meetings``, ``resizes``, ``levels``,
@@ -26,11 +27,15 @@ def audit(what: Any, size: int | Sequence[int] | None = None) -> Audit:
 
     Raises:
         TypeError: ``what`` is none of these.
-        ValueError: the network cannot be built, or cannot take an image of this size.
-        ImportError: a config without mmsegmentation.
+        ValueError: the network cannot be built, or cannot take an image of this size; the file is no ONNX file.
+        ImportError: a config without mmsegmentation, an ONNX file without onnx.
     """
     if isinstance(what, nn.Module):
         return grids.audit(what, size)
+    if isinstance(what, (str, Path)) and str(what).endswith(".onnx"):
+        from .deploy.onnx_audit import audit_onnx
+
+        return audit_onnx(what, size)
     if isinstance(what, (str, Path)):
         from .launch import load_config
 
@@ -38,7 +43,7 @@ def audit(what: Any, size: int | Sequence[int] | None = None) -> Audit:
     if hasattr(what, "filename") and "model" in what:  # mmengine's Config, which need not be installed
         return _audit_config(what, what.filename or "config", size)
     raise TypeError(
-        f"audit: expected an nn.Module or a config (a path, 'mmseg::...' or mmengine's Config), "
+        f"audit: expected an nn.Module, an .onnx file or a config (a path, 'mmseg::...' or mmengine's Config), "
         f"got {type(what).__name__}."
     )
 

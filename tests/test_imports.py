@@ -14,11 +14,11 @@ ROOT = Path(mmseg_resample.__file__).parent
 # What each part may import from the package, beside itself.
 ALLOWED = {
     "__main__": {"cli"},
-    "api": {"grids", "launch", "policy"},
+    "api": {"deploy", "grids", "launch", "policy"},
     "cli": {"suggest", "version"},  # and, by name, the one command of launch or study that is asked for
     "compat": {"ops", "unpickle"},
     "datasets": {"files", "grids"},
-    "deploy": set(),
+    "deploy": {"files", "grids", "ops"},
     "derive": set(),
     "evaluation": {"files"},
     "files": set(),
@@ -26,6 +26,7 @@ ALLOWED = {
     "launch": {
         "compat",
         "datasets",
+        "deploy",
         "files",
         "grids",
         "ops",
@@ -50,6 +51,7 @@ OUTSIDE = {
     "ops": {"torch", "torchvision", "numpy", "triton", "numba"},
     "grids": {"torch", "numpy", "rich", "matplotlib"},  # the last three to show an audit
     "policy": {"torch"},
+    "deploy": {"torch", "numpy", "onnx"},  # the last inside functions alone
 }
 
 

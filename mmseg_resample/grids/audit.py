@@ -115,6 +115,11 @@ class Audit:
         return self.now.unreachable
 
     @property
+    def remarks(self) -> list[str]:
+        """Findings beside positions, a line each, which kinds of audits have."""
+        return []
+
+    @property
     def advice(self) -> list[Advice]:
         """Things to do about the findings at the first size, with the measurements behind them."""
         return advise(self)

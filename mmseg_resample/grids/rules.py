@@ -782,6 +782,19 @@ def _nearest(mode: str, n: int, size: int, factor: float | None) -> tuple[AxisMa
     return _on_average([math.floor((i + first) * ratio) for i in range(ratio.denominator)], float(ratio))
 
 
+def nearest_on_average(mode: str, n: int, size: int, axis_map: AxisMap | None = None) -> AxisMap:
+    """Return the map on which the samples of a nearest resize lie on average.
+
+    Args:
+        mode: ``"nearest"`` or ``"nearest-exact"``.
+        n: samples that are resized.
+        size: samples of the result.
+        axis_map: the coordinates that ``ops.resize`` is given; None for those of ``F.interpolate``.
+    """
+    found, _ = _nearest(mode, n, size, None) if axis_map is None else _nearest_at(mode, axis_map, size)
+    return found
+
+
 def _on_average(reads: Sequence[int], step: float) -> tuple[AxisMap, Taps]:
     """Return the map ``step`` apart that goes through the samples of a period on average, and these as taps."""
     offset = (sum(reads) - step * sum(range(len(reads)))) / max(len(reads), 1)

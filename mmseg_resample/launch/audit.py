@@ -23,18 +23,26 @@ examples:
   mmseg-resample audit my_config.py --max-shift 2    # exit status 1 if anything is further off: for a CI
   mmseg-resample audit torchvision.models.segmentation:fcn_resnet50 weights=None weights_backbone=None
   mmseg-resample audit segmentation_models_pytorch:FPN encoder_name=resnet18 encoder_weights=None --size 512
+  mmseg-resample audit model.onnx --size 512 1024    # any ONNX file, without the network's code
 
 A network that is no config is named by module:callable, with the callable's arguments behind it: name=value, Python
 literals or strings. It needs no mmsegmentation.
 
+An ONNX file that mmseg_resample exported says how the network was trained. Resizes of the file that read elsewhere are
+listed, in pixels of the image. It needs onnx: pip install "mmseg_resample[export]".
+
 Positions are in input pixels. "reads 1.5 px up and left" means that the evidence for a label was centred 1.5 px above
 and left of it. A constant offset can be learned away by a convolution; a drift over the image cannot.
-exit status: 0, 1 if --max-shift is exceeded, 2 if the command line cannot work
+exit status: 0, 1 if --max-shift is exceeded or an ONNX file resizes otherwise than it was trained, 2 if the command
+line cannot work
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Audit a config; see ``launch.run`` for what is returned, and 1 if ``--max-shift`` is exceeded."""
+    """Audit a config, network or ONNX file; see ``launch.run`` for what is returned.
+
+    It is 1 if ``--max-shift`` is exceeded, or an ONNX file resizes otherwise than it was trained.
+    """
     args = parse(argv)
     collects = gc.isenabled()
     gc.disable()  # a short life, in which next to nothing becomes garbage
@@ -98,7 +106,10 @@ def _audit(args: argparse.Namespace) -> int:
     for option, path in {"--plot": args.plot, "--json": args.json}.items():  # before the work, not after it
         if path:
             launch.require_file(option, path)
-    audit = _audit_callable(args) if _names_a_callable(args.config) else _audit_config(args)
+    if args.config.endswith(".onnx"):
+        audit = _audit_onnx(args)
+    else:
+        audit = _audit_callable(args) if _names_a_callable(args.config) else _audit_config(args)
     from rich.console import Console
 
     from mmseg_resample.grids.report import print_report
@@ -116,6 +127,8 @@ def _audit(args: argparse.Namespace) -> int:
             console.print(f"findings: {args.json}")
     except OSError as error:  # a disk that is full, say: not what status 1 says
         raise launch.UsageError(f"{args.plot or args.json}: it cannot be written ({error}).") from error
+    if getattr(audit, "differences", None):
+        return 1
     if args.max_shift is None:
         return 0
     passes = audit.passes["config"]
@@ -158,6 +171,25 @@ def _audit_callable(args: argparse.Namespace) -> "Audit":
         sizes: Sequence[tuple[int, int] | None] = _sizes(args.size) or [None]
         first, *others = [audit(model, size, name) for size in sizes]
     except (TypeError, ValueError) as error:
+        raise launch.UsageError(str(error)) from error
+    for other in others:
+        first.add_sizes(other)
+    return first
+
+
+def _audit_onnx(args: argparse.Namespace) -> "Audit":
+    given = {"--cfg-options": args.cfg_options, "--policy": args.policy, " ".join(args.arguments): args.arguments}
+    for option, value in given.items():
+        if value:
+            raise launch.UsageError(
+                f"{option}: an ONNX file is what it is. Change the network, export it again, and audit that."
+            )
+    from mmseg_resample.deploy.onnx_audit import audit_onnx
+
+    sizes: Sequence[tuple[int, int] | None] = _sizes(args.size) or [None]
+    try:
+        first, *others = [audit_onnx(args.config, size) for size in sizes]
+    except (ImportError, TypeError, ValueError) as error:
         raise launch.UsageError(str(error)) from error
     for other in others:
         first.add_sizes(other)
