@@ -18,9 +18,10 @@ from ..grids import FakeCopy, Resize, follow
 from ..grids.sites import Size
 from ..ops import _check
 from ..ops._plan import CORNERLESS
+from ..ops.grid import axis_maps
 from . import lowering, requires
 from .deployed import DeployedNetwork
-from .graph import describe, leave_out_defaults
+from .graph import describe, leave_out_defaults, lower_to_17
 
 TRACED_SIZE = (103, 139)
 """Prime, and neither a multiple of 4 nor one more than that: no stride above 2 divides it or fits its corners."""
@@ -75,8 +76,8 @@ def export(network: DeployedNetwork, options: Options, metadata: Mapping[str, An
     onnx = requires.package("onnx", "export")
     requires.package("onnxscript", "export")
     _refuse_open_sizes(network.network, options)
-    resizes = [_described(r) for r in _resizes(network.network, options.traced_size) if r.maps]
     try:
+        resizes = [_described(r) for r in _resizes(network.network, options.traced_size) if r.maps]
         program = _traced(network, options)
         with _quiet():
             lowered = program.run_decompositions(lowering.table(options.form))
@@ -85,7 +86,7 @@ def export(network: DeployedNetwork, options: Options, metadata: Mapping[str, An
                 (),
                 None,
                 dynamo=True,
-                opset_version=options.opset,
+                opset_version=max(options.opset, 18),
                 input_names=["image"],
                 output_names=["labels", "logits"],
                 verbose=False,
@@ -100,6 +101,8 @@ def export(network: DeployedNetwork, options: Options, metadata: Mapping[str, An
     model: Any = exported.model_proto  # type: ignore[union-attr]
     _name_sizes(model, options)
     leave_out_defaults(model)
+    if options.opset == 17:
+        lower_to_17(model)
     describe(model, {**(metadata or {}), "resizes": resizes})
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -129,9 +132,12 @@ def _described(resize: Resize) -> dict[str, Any]:
     """Say what every runtime has to do at a site."""
     coordinates: Any = _COORDINATES.get(resize.mode)
     if resize.mode not in CORNERLESS:
-        coordinates = [[m.scale, m.offset] for m in resize.maps]
-        if resize.align_corners is not None:
-            coordinates = "align_corners" if resize.align_corners else "half_pixel"
+        coordinates = "align_corners" if resize.align_corners else "half_pixel"
+        named = axis_maps(coordinates, resize.source_size, resize.size)
+        if resize.align_corners is None or not all(
+            a.is_close(b, 1e-9) for a, b in zip(named, resize.maps, strict=True)
+        ):
+            coordinates = [[m.scale, m.offset] for m in resize.maps]
     return {
         "path": resize.path,
         "call": resize.call,

@@ -48,7 +48,7 @@ def description(model: Any) -> dict[str, Any] | None:
 
 
 def leave_out_defaults(model: Any) -> None:
-    """Remove the attributes of nodes that say what holds without them: some readers refuse those of ``Resize``."""
+    """Remove the attributes of nodes that say what holds without them, in place: some readers refuse a ``Resize``."""
     onnx = requires.package("onnx", "export")
     version = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     for node in model.graph.node:
@@ -56,8 +56,45 @@ def leave_out_defaults(model: Any) -> None:
             continue
         known = onnx.defs.get_schema(node.op_type, version).attributes
         for attribute in list(node.attribute):
+            if node.op_type == "Resize" and attribute.name == "nearest_mode" and not _is_nearest(node):
+                node.attribute.remove(attribute)
+                continue
             default = known[attribute.name].default_value if attribute.name in known else None
             if default is None or default.type == onnx.AttributeProto.UNDEFINED or attribute.name == "mode":
                 continue  # OpenCV wants a mode
             if onnx.helper.get_attribute_value(attribute) == onnx.helper.get_attribute_value(default):
                 node.attribute.remove(attribute)
+
+
+def _is_nearest(resize: Any) -> bool:
+    return all(attribute.s == b"nearest" for attribute in resize.attribute if attribute.name == "mode")
+
+
+def lower_to_17(model: Any) -> None:
+    """Write a graph of opset 18 in the words of 17, in place: reductions have their axes as an attribute there.
+
+    Raises:
+        ValueError: an operator has no form in opset 17.
+    """
+    onnx = requires.package("onnx", "export")
+    known = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            known[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        newer = onnx.defs.get_schema(node.op_type, 18)
+        if newer.since_version < 18:
+            continue
+        if node.op_type.startswith("Reduce") and len(node.input) == 2 and node.input[1] in known:
+            node.attribute.append(onnx.helper.make_attribute("axes", [int(i) for i in known[node.input[1]]]))
+            del node.input[1]
+        elif node.op_type == "Split":
+            for attribute in [a for a in node.attribute if a.name == "num_outputs"]:
+                node.attribute.remove(attribute)
+        elif node.op_type not in ("Resize", "Pad", "ScatterND", "ScatterElements", "Identity"):
+            raise ValueError(f"export: {node.op_type} has no form in opset 17. Export with opset 18.")
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = 17

@@ -163,8 +163,8 @@ def make(
         _check.floating("resize", f"input for mode={mode!r} with these coordinates", input)
     if any(isinstance(number, torch.SymFloat) for m in maps for number in (m.scale, m.offset)):
         raise ValueError(
-            f"resize: the map of coordinates={coordinates!r} depends on sizes that are open in this graph. Trace it for "
-            f"one size."
+            f"resize: the map of coordinates={coordinates!r} depends on sizes that are open in this graph. Trace it "
+            f"for one size."
         )
     return Mapped(backend, out, maps, _kernel(mode))
 

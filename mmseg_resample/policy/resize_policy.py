@@ -346,8 +346,13 @@ class ResizePolicy:
             pixel_model = self._network.pixel_model(site, call.source_size, padded, known.levels)
         if pixel_model is None:
             return self._within_padding(call, {}, input_size) or None
-        if _check.are_symbolic((*call.source_size, *call.size)):
-            return self._make_exact_at_every_size(call, set_mode, pixel_model)
+        # The nearest sample is up to half a sample off whatever the map: features are interpolated instead. Constant
+        # coordinates of a grid_sample, which the audit found to be a misplaced grid, are replaced.
+        change = {"mode": set_mode or (call.mode if interpolates else "bilinear"), "coordinates": pixel_model}
+        if _check.are_symbolic((*call.source_size, *call.size)):  # which an exporter has asked about
+            own = "align_corners" if call.align_corners else "half_pixel"
+            as_it_is = set_mode is None and interpolates and call.coordinates is None and pixel_model == own
+            return None if as_it_is else change
         maps = axis_maps(pixel_model, call.source_size, call.size)
         audited = (site, call.source_size, call.size) in known.calls
         if not audited and not all(covers(m, n, o) for m, n, o in zip(maps, call.source_size, call.size, strict=True)):
@@ -356,19 +361,7 @@ class ResizePolicy:
             return self._within_padding(call, {}, input_size) or None
         if set_mode is None and interpolates and close(maps, call.maps()):
             return None
-        # The nearest sample is up to half a sample off whatever the map: features are interpolated instead. Constant
-        # coordinates of a grid_sample, which the audit found to be a misplaced grid, are replaced.
-        return {"mode": set_mode or (call.mode if interpolates else "bilinear"), "coordinates": pixel_model}
-
-    @staticmethod
-    def _make_exact_at_every_size(
-        call: ResizeCall, set_mode: str | None, pixel_model: PixelModel
-    ) -> dict[str, Any] | None:
-        """Decide on a resize between sizes that a graph leaves open; that they were audited, exporters ask for."""
-        own = "align_corners" if call.align_corners else "half_pixel"
-        if set_mode is None and pixel_model == own and call.coordinates is None:
-            return None
-        return {"mode": set_mode or call.mode, "coordinates": pixel_model}
+        return change
 
     def _move_points(self, known: ExactMaps, site: Site, call: ResizeCall) -> dict[str, Any] | None:
         if (site, call.source_size, call.size) not in known.calls:  # as PointRend's at random points, in training
