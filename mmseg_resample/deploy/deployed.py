@@ -39,6 +39,10 @@ class DeployedNetwork(nn.Module):
         network: any that returns logits of the size of its image; mmseg's segmentors do by ``encode_decode``.
         threshold: for one channel.
         normalisation: None where the image comes normalised.
+
+    Attributes:
+        output: name of the network's output that holds the logits, once ``find_logits`` has looked.
+        channels: of the image, then too.
     """
 
     mean: Tensor
@@ -54,7 +58,7 @@ class DeployedNetwork(nn.Module):
         if normalisation is not None:
             for name, values in (("mean", normalisation.mean), ("std", normalisation.std)):
                 self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
-        self._output: str | None = None  # which of the outputs, once it is known
+        self.output: str | None = None
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         logits = self._logits((image - self.mean) / self.std if self.normalised else image)
@@ -73,7 +77,7 @@ class DeployedNetwork(nn.Module):
             for name, tensor in self._outputs(torch.zeros(1, channels, *size, device=device)):
                 found[name] = tuple(tensor.shape)
                 if tuple(tensor.shape[2:]) == size:
-                    self._output, self.channels = name, channels
+                    self.output, self.channels = name, channels
                     return
         except Exception as error:  # whatever a network raises
             raise ValueError(
@@ -89,7 +93,7 @@ class DeployedNetwork(nn.Module):
         yield from network_of(self.network).run(self.network, image)
 
     def _logits(self, image: Tensor) -> Tensor:
-        return next(tensor for name, tensor in self._outputs(image) if name == self._output)
+        return next(tensor for name, tensor in self._outputs(image) if name == self.output)
 
     def _labels(self, logits: Tensor) -> Tensor:
         if logits.shape[1] == 1:

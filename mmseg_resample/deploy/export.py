@@ -77,7 +77,7 @@ def export(network: DeployedNetwork, options: Options, metadata: Mapping[str, An
     requires.package("onnxscript", "export")
     _refuse_open_sizes(network.network, options)
     try:
-        resizes = [_described(r) for r in _resizes(network.network, options.traced_size) if r.maps]
+        resizes = [_described(r) for r in _resizes(network, options.traced_size) if r.maps]
         program = _traced(network, options)
         with _quiet():
             lowered = program.run_decompositions(lowering.table(options.form))
@@ -124,8 +124,9 @@ def _refuse_open_sizes(network: nn.Module, options: Options) -> None:
         raise ExportError(f"export: exact maps depend on the size of the input at {sites}. Give a size.")
 
 
-def _resizes(network: nn.Module, size: Size) -> list[Resize]:
-    return FakeCopy(network).run(lambda fake: follow(fake, size)).trace.resizes
+def _resizes(network: DeployedNetwork, size: Size) -> list[Resize]:
+    copied = FakeCopy(network.network)
+    return copied.run(lambda fake: follow(fake, size, until=network.output)).trace.resizes
 
 
 def _described(resize: Resize) -> dict[str, Any]:

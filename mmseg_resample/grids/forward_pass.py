@@ -72,16 +72,19 @@ class ForwardPass:
         return [entry for entry in self.uncovered if not entry.pooled]
 
 
-def follow(model: nn.Module, size: Sequence[int], overrides: Maps | None = None) -> ForwardPass:
+def follow(
+    model: nn.Module, size: Sequence[int], overrides: Maps | None = None, until: str | None = None
+) -> ForwardPass:
     """Follow positions through a model that was built under ``fake_tensors``, in the same block.
 
     Args:
         model: any module that takes images (N, C, H, W).
         size: input size (h, w).
         overrides: maps to assume for some resizes instead of what the model does.
+        until: name of the output behind which the rest is left out; None for all.
     """
     start = time.perf_counter()
-    return _summarise(model, _run(model, tuple(size), overrides), tuple(size), start)
+    return _summarise(model, _run(model, tuple(size), overrides, until), tuple(size), start)
 
 
 def follow_exact(model: nn.Module, size: Sequence[int], start: Maps | None = None) -> ForwardPass:
@@ -177,7 +180,7 @@ def _registering(source: PixelGrid, result: PixelGrid, operand: PixelGrid, base:
     return tuple(maps)
 
 
-def _run(model: nn.Module, size: Size, overrides: Maps | None) -> Tracker:
+def _run(model: nn.Module, size: Size, overrides: Maps | None, until: str | None = None) -> Tracker:
     network = network_of(model)
     tracker = Tracker(overrides)
     extractor = network.levels(model)
@@ -193,6 +196,8 @@ def _run(model: nn.Module, size: Size, overrides: Maps | None) -> Tracker:
             if tuple(tensor.shape[2:]) == size:
                 tracker.predicts = True
                 tracker.meet("labels", [layout, labels], name)
+            if name == until:
+                break
     return tracker
 
 
