@@ -13,6 +13,7 @@ from .displacement import (
     edge_counts,
 )
 from .regions import FrameDistanceIoUMetric, ObjectSizeIoUMetric, frame_areas, object_areas
+from .runtime import RuntimeHook
 
 __all__ = [
     "AxisDisplacement",
@@ -24,6 +25,7 @@ __all__ = [
     "EdgeCounts",
     "FrameDistanceIoUMetric",
     "ObjectSizeIoUMetric",
+    "RuntimeHook",
     "TrimapIoUMetric",
     "area_iou",
     "boundary_areas",

@@ -135,7 +135,7 @@ def _export(args: argparse.Namespace) -> int:
         comparisons = parity.compare(network, whole, sizes, args.runtimes)
         _print(comparisons)
         if args.evaluate:
-            _evaluate(args, cfg, whole, normalised=args.normalize)
+            _evaluate(args, cfg, whole, normalisation)
     return int(not comparisons or not all(each.equal for each in comparisons))
 
 
@@ -249,11 +249,9 @@ def _print(comparisons: Sequence[Any]) -> None:
         console.print("[red]not compared: the network itself takes none of the sizes that were tried; give --size")
 
 
-def _evaluate(args: argparse.Namespace, cfg: Any, path: Path, normalised: bool) -> None:
+def _evaluate(args: argparse.Namespace, cfg: Any, path: Path, normalisation: Any) -> None:
     """Test PyTorch and the file on the test set of a config, by the same pipeline and metrics."""
-    import torch
-
-    from mmseg_resample.deploy.runtimes import RUNTIMES as KNOWN
+    from mmseg_resample.evaluation.runtime import RuntimeHook
 
     cfg.work_dir = str(args.out.parent / f"{args.out.stem}_evaluation")
     weights = launch.prepare_test(cfg, args.checkpoint)
@@ -262,16 +260,9 @@ def _evaluate(args: argparse.Namespace, cfg: Any, path: Path, normalised: bool) 
     runner = launch.build_runner(cfg)
     launch.check_weights(runner, weights, args.checkpoint)
     launch.report(runner, runner.test())
-    preprocessing = _preprocessing(cfg)
-    mean, std = (torch.tensor(preprocessing[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
     for name in args.runtimes:
-        session = KNOWN[name].session(path)
-
-        def logits(inputs: torch.Tensor, *_: Any, session: Any = session) -> torch.Tensor:
-            images = inputs.cpu() * std + mean if normalised else inputs.cpu()
-            found = [torch.from_numpy(session(image.numpy())["logits"]) for image in images.split(1)]
-            return torch.cat(found).to(inputs.device)
-
-        runner.model.encode_decode = logits
         print(f"{name}:")
+        hook = RuntimeHook(name, str(path), normalisation)
+        runner.register_hook(hook)
         launch.report(runner, runner.test())
+        runner.hooks.remove(hook)

@@ -55,6 +55,7 @@ from .evaluators import CONFUSION, DEFAULT_EVALUATORS, scalar_names
 from .plan import (
     METRICS,
     POLICY,
+    RUNTIME,
     DeclaredComparison,
     Study,
     StudyError,
@@ -208,7 +209,10 @@ class _Loader:
         self.mapping(where, train, "axis names to variants")
         for axis in train:
             self.one_of(where, axis, axes, "axis")
-        selected = [self.variants(f"{where}.{axis}", train.get(axis, list(axes[axis])), axes[axis]) for axis in axes]
+        in_pytorch = {axis: [name for name, sets in axes[axis].items() if RUNTIME not in sets] for axis in axes}
+        selected = [
+            self.variants(f"{where}.{axis}", train.get(axis, in_pytorch[axis]), in_pytorch[axis]) for axis in axes
+        ]
         if (count := math.prod(map(len, selected))) > _MOST_COMBINATIONS:
             self.fail(
                 where,
@@ -417,7 +421,7 @@ class _Loader:
 
     def check_key(self, where: str, key: str, config: Config) -> None:
         content = config.to_dict()
-        known = [*dotted_keys(content), POLICY]
+        known = [*dotted_keys(content), POLICY, RUNTIME]
         if with_indices(content, key) not in known:
             meant = "If it is meant, set it in the base config too."
             problem = f"{key!r} is not in the base config, and what is misspelt would be read by nothing."

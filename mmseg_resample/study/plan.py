@@ -24,6 +24,9 @@ METRICS = ("mIoU", "mAcc", "aAcc")
 POLICY = "policy"
 """Key of a variant for the pixel model of every resize, in the words of ``--policy``, whatever the base config is."""
 
+RUNTIME = "runtime"
+"""Key of a variant that is tested alone: the runtime that computes its logits, from a file exported of its network."""
+
 Variants = Mapping[str, str]
 """Axis -> name of its variant."""
 
@@ -231,7 +234,8 @@ def trained_variants(axes: Iterable[str], combinations: Sequence[Variants]) -> d
 
 
 def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """Copy ``config`` and set dotted keys in the copy; ``POLICY`` is what ``--policy`` of the tools is.
+    """Copy ``config`` and set dotted keys in the copy; ``POLICY`` is what ``--policy`` of the tools is, ``RUNTIME`` a
+    ``RuntimeHook``.
 
     Entries of lists go by index, or by their type: ``train_dataloader.dataset.pipeline.RandomCrop.crop_size``.
 
@@ -239,7 +243,7 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
         StudyError: the config has a resize policy already, or no policy has that name.
     """
     config, values = copy.deepcopy(config), copy.deepcopy(dict(overrides))
-    policy = values.pop(POLICY, None)
+    policy, runtime = values.pop(POLICY, None), values.pop(RUNTIME, None)
     content = dict(config.items())
     config.merge_from_dict({with_indices(content, key): value for key, value in values.items()})
     if policy is not None:
@@ -247,6 +251,8 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
             set_policy(config, str(policy))
         except UsageError as error:
             raise StudyError(str(error)) from error
+    if runtime is not None:
+        config.custom_hooks = [*(config.get("custom_hooks") or []), {"type": "RuntimeHook", "runtime": str(runtime)}]
     return config
 
 

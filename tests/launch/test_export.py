@@ -56,8 +56,17 @@ def test_the_file_and_its_script(checkpoint, tmp_path, capsys):
     image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
     (tmp_path / "image.ppm").write_bytes(b"P6\n80 64\n255\n" + image.tobytes())
     # Without PyTorch, and whatever imports it.
-    code = "import sys, runpy; sys.modules.update(torch=None, mmseg=None); runpy.run_path(sys.argv.pop(1), {}, '__main__')"
-    command = [sys.executable, "-c", code, str(tmp_path / "net.py"), str(tmp_path / "image.ppm"), str(tmp_path / "l.pgm")]
+    code = (
+        "import sys, runpy; sys.modules.update(torch=None, mmseg=None); runpy.run_path(sys.argv.pop(1), {}, '__main__')"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(tmp_path / "net.py"),
+        str(tmp_path / "image.ppm"),
+        str(tmp_path / "l.pgm"),
+    ]
     subprocess.run(command, check=True)
     content = (tmp_path / "l.pgm").read_bytes()
     assert content.startswith(b"P5 80 64 255\n")
