@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
-from ..deploy import export as exporting
+from ..deploy import to_onnx as exporting
 from ..deploy import graph
 from ..deploy.deployed import DeployedNetwork, Normalisation
 from ..deploy.runtimes import RUNTIMES, Session

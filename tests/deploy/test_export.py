@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import mmseg_resample
-from mmseg_resample.deploy import export as exporting
+from mmseg_resample.deploy import to_onnx as exporting
 from mmseg_resample.deploy import graph, parity
 from mmseg_resample.deploy.deployed import DeployedNetwork, Normalisation
-from mmseg_resample.deploy.export import ExportError, Options
+from mmseg_resample.deploy.to_onnx import ExportError, Options
 from mmseg_resample.ops import AxisMap, resize
 
 onnx = pytest.importorskip("onnx")
