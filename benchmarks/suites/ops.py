@@ -70,7 +70,7 @@ def _resize(
 ) -> Case:
     ways = ["F.interpolate", "same call", *(f"same call, {kernel}" for kernel in _replacing(mode, arguments, device))]
     if mode != "area" and not arguments.get("antialias"):
-        ways += [f"any map, {kernel}" for kernel in _kernels(mode, device)]
+        ways += [f"any map, {kernel}" for kernel in _kernels(mode, device) if kernel != "products"]
     flags = [key for key, value in arguments.items() if value]
     words = [mode, *flags, *(["channels-last"] if layout is torch.channels_last else []), *(["step"] if step else [])]
     tiny = tuple(n if i < 2 else 8 for i, n in enumerate(shape)), tuple(16 for _ in size)
@@ -93,7 +93,8 @@ def _replacing(mode: str, arguments: Arguments, device: str) -> list[str]:
 
 
 def _kernels(mode: str, device: str) -> list[str]:
-    return [kernel for kernel in backends("resize", device) if kernel != "banded" or mode == "bicubic"]
+    nearest = mode.startswith("nearest")
+    return [kernel for kernel in backends("resize", device) if not (nearest and kernel in ("products", "numba"))]
 
 
 def _numel(shape: tuple[int, ...]) -> int:

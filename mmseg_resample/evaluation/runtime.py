@@ -11,8 +11,8 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
-from ..deploy import to_onnx as exporting
 from ..deploy import graph
+from ..deploy import to_onnx as exporting
 from ..deploy.deployed import DeployedNetwork, Normalisation
 from ..deploy.runtimes import RUNTIMES, Session
 from ..grids.sites import Size

@@ -829,7 +829,7 @@ for _axes, _modes in (
 def resample(t: "Tracker", args: Args, out: Tensor) -> Layout:
     maps = [AxisMap(s, o) for s, o in zip(args["scale"], args["offset"], strict=True)]
     axes = out.ndim - 2
-    names = {"linear": ("linear", "bilinear", "trilinear")[axes - 1], "cubic": "bicubic", "cubic-banded": "bicubic"}
+    names = {"linear": ("linear", "bilinear", "trilinear")[axes - 1], "cubic": "bicubic"}
     kernel: str = args["kernel"]
     taps: list[Taps] | None = None
     if kernel.startswith("nearest"):

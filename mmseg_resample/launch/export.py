@@ -88,8 +88,8 @@ def _export(args: argparse.Namespace) -> int:
     _require_packages(args.runtimes)
     launch.require_file("--out", args.out)
     register()
-    from mmseg_resample.deploy import to_onnx as exporting
     from mmseg_resample.deploy import graph, parity, script
+    from mmseg_resample.deploy import to_onnx as exporting
     from mmseg_resample.deploy.deployed import DeployedNetwork, Normalisation
 
     cfg = launch.load_config(args.config, options=args.cfg_options)

@@ -46,7 +46,7 @@ def _is_installed(package: str) -> bool:
 def _runs_on(backend: str, device: str) -> bool:
     if backend == "triton":  # its interpreter, which tests use, runs on CPUs
         return device != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
-    return device == "cpu" or backend not in ("numba", "banded")
+    return device == "cpu" or backend != "numba"
 
 
 def _numba_module() -> ModuleType:
@@ -70,7 +70,12 @@ def _triton(name: str) -> _Optional:
 
 
 _KERNELS: dict[str, dict[str, Callable[..., Any] | _Optional]] = {
-    "resize": {"torch": _torch.resample, "banded": _torch.resample_banded, "triton": _triton("resample")},
+    "resize": {
+        "torch": _torch.resample,
+        "products": _torch.resample,
+        "numba": _numba("resample"),
+        "triton": _triton("resample"),
+    },
     "flow_warp": {"torch": _torch.flow_warp},
     "deform_conv2d": {"torch": _deform.by_warps, "torchvision": _deform.by_torchvision},
     "resize_argmax": {
@@ -152,7 +157,7 @@ def _triton_is_best(input: Tensor) -> bool:
 def _best(op: str, input: Tensor) -> str:
     """Return the kernel of ``op`` that ``"auto"`` takes for ``input``."""
     for name in _KERNELS[op]:  # not `next`, whose default torch 2.6 cannot compile
-        if _is_best(name, input):
+        if _is_best(name, input) and (op != "resize" or name != "numba" or _torch.is_channels_last(input)):
             return name
     return "torch"
 

@@ -1,4 +1,4 @@
-"""Resize to labels, or to a loss, on CPUs: one pass over the pixels, compiled by Numba when first called.
+"""Resize to labels, to a loss, or channels-last features, on CPUs: compiled by Numba when first called.
 
 A task is a *band* of output rows of one image. Bands, and with them the order of every sum, depend on the sizes alone:
 equal inputs give equal bits for every number of threads. The operations and their rounding are those of ``_fused``, and
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _fused, _numba_kernels
+from . import _fused, _numba_kernels, _torch
 from ._fused import Axis, Range, Sums
 from ._numba_kernels import LANES, Stage
 from .grid import AxisMap
@@ -191,6 +191,73 @@ def _starts(neighbours: np.ndarray) -> np.ndarray:
             starts.append(int(y))
             last = behind[y - 1]
     return np.array([*starts, height])
+
+
+# --- resizes ----------------------------------------------------------------------------------------------------------
+
+
+def _resample(
+    input: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
+) -> Tensor:
+    return _blend(input, input.shape[2:], size, scale, offset, kernel, adjoint=False)
+
+
+def _resample_adjoint(
+    grad: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
+) -> Tensor:
+    return _blend(grad, size, grad.shape[2:], scale, offset, kernel, adjoint=True)
+
+
+resample: Callable[..., Tensor] = _torch._linear_op("numba_resample", _resample, lambda: resample_adjoint)
+resample_adjoint: Callable[..., Tensor] = _torch._linear_op(
+    "numba_resample_adjoint", _resample_adjoint, lambda: resample
+)
+
+
+def _blend(
+    input: Tensor,
+    source_size: Sequence[int],
+    size: Sequence[int],
+    scale: Sequence[float],
+    offset: Sequence[float],
+    kernel: str,
+    adjoint: bool,
+) -> Tensor:
+    """Compute ``_torch._apply``: of images in channels-last order, whose channels are vectors, otherwise than there."""
+    if not (_torch.is_channels_last(input) and input.numel() and input.device.type == "cpu"):
+        return _torch._apply(input, source_size, size, scale, offset, kernel, adjoint)
+    compute = torch.promote_types(input.dtype, torch.float32)
+    batch, channels, height, width = input.shape
+    result = source_size if adjoint else size
+    rows, columns = (
+        _weights(kernel, s, o, n, to, adjoint, compute)
+        for s, o, n, to in zip(scale, offset, source_size, size, strict=True)
+    )
+    x = input.detach().to(compute).permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+    out = x.new_empty(batch, *result, channels)
+    source, target = x.numpy(), out.numpy()
+
+    def work(start: int, stop: int, step: int) -> None:
+        _numba_kernels.blend(source, target, channels, *rows, *columns, start, stop, step)
+
+    _in_threads(work, batch * result[0], apart=False)
+    return out.permute(0, 3, 1, 2).to(input.dtype)
+
+
+@lru_cache(maxsize=512)
+def _weights(
+    kernel: str, scale: float, offset: float, source_size: int, size: int, adjoint: bool, dtype: torch.dtype
+) -> "_torch.Table":
+    """Tabulate what each output reads, with as many taps as the kernel takes at once."""
+    index, weight = _torch._table(kernel, scale, offset, source_size, size)
+    if adjoint:
+        index, weight = _torch._transpose((index, weight), source_size)
+    if len(index) != 2:
+        index, weight = (np.pad(array, ((0, -len(array) % 4), (0, 0))) for array in (index, weight))
+    return np.ascontiguousarray(index), weight.astype(np.float64 if dtype == torch.float64 else np.float32)
+
+
+# --- threads ----------------------------------------------------------------------------------------------------------
 
 
 def _in_threads(work: Callable[[int, int, int], None], bands: int, apart: bool) -> None:

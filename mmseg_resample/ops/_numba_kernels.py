@@ -613,3 +613,43 @@ def accumulate_loss(
                     _hand_over(gradient, n, held[slot], parts, slot * 2 * block)
         sums[band, 0], sums[band, 1] = totals.sum(), weights
         counts[band, 0], counts[band, 1], counts[band, 2] = pixels, correct, wrong
+
+
+@register_jitable
+def _mix(to, x, index, weight, o):
+    """Write the rows ``index[:, o]`` of ``x``, (rows, length), by weight to ``to``."""
+    taps, length = index.shape[0], x.shape[1]
+    if taps == 2:
+        a, b, wa, wb = x[index[0, o]], x[index[1, o]], weight[0, o], weight[1, o]
+        for i in range(length):
+            to[i] = wa * a[i] + wb * b[i]
+        return
+    for low in range(0, length, 1024):  # stays in the nearest cache
+        part = to[low : low + 1024]
+        for k in range(0, taps, 4):
+            a, b = x[index[k, o], low:], x[index[k + 1, o], low:]
+            c, d = x[index[k + 2, o], low:], x[index[k + 3, o], low:]
+            wa, wb, wc, wd = weight[k, o], weight[k + 1, o], weight[k + 2, o], weight[k + 3, o]
+            if k == 0:
+                for i in range(len(part)):
+                    part[i] = wa * a[i] + wb * b[i] + wc * c[i] + wd * d[i]
+            else:
+                for i in range(len(part)):
+                    part[i] += wa * a[i] + wb * b[i] + wc * c[i] + wd * d[i]
+
+
+@_compiled
+def blend(x, out, channels, rows, row_weights, columns, column_weights, start, stop, step):
+    """Mix samples along both axes: ``out[y, x] = sum_jk v[j, y] w[k, x] * input[rows[j, y], columns[k, x]]``.
+
+    ``x`` is (N, H, W * channels), ``out`` (N, H', W', channels). Rows ``start`` to ``stop`` of all N * H' are computed.
+    Taps are two, or a multiple of four.
+    """
+    height, width = out.shape[1], out.shape[2]
+    row = np.empty(x.shape[2], x.dtype)
+    pixels = row.reshape(-1, channels)
+    for job in range(start, stop, step):
+        n, y = job // height, job % height
+        _mix(row, x[n], rows, row_weights, y)
+        for column in range(width):
+            _mix(out[n, y, column], pixels, columns, column_weights, column)

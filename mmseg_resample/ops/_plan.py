@@ -18,6 +18,7 @@ _MODES = get_args(Mode)
 CORNERLESS = ("nearest", "nearest-exact", "area")
 """Modes for which ``F.interpolate`` refuses ``align_corners``."""
 
+_LINEAR_ONLY = ("products", "numba")  # kernels that have no nearest samples
 _MOST_WASTE = 1.3  # outputs that may be computed, of those that are wanted
 _SAME = 1e-9  # of a source sample: kernels compute in float32
 
@@ -243,7 +244,7 @@ def _backend_of(backend: str, mode: Mode, antialias: bool, input: Tensor) -> str
     only_torch = mode == "area" or antialias
     _check_backend(backend, mode, only_torch, input)
     named = _backends.named("resize", backend, input)
-    if only_torch or (named == "banded" and mode != "bicubic"):
+    if only_torch or (named in _LINEAR_ONLY and mode in CORNERLESS):
         return backend
     return named
 
@@ -435,8 +436,7 @@ def _check_backend(backend: str, mode: Mode, only_native: bool, input: Tensor) -
     if only_native:
         what = "mode='area'" if mode == "area" else "antialias=True"
         raise ValueError(f"resize: {what} is computed by PyTorch alone, got backend={backend!r}. Use backend='auto'.")
-    if backend == "banded" and (mode != "bicubic" or input.device.type not in ("cpu", "meta")):
+    if backend in _LINEAR_ONLY and mode in CORNERLESS:
         raise ValueError(
-            f"resize: backend='banded' is for mode='bicubic' on CPUs, got mode={mode!r} on {input.device}. "
-            f"Use backend='auto'."
+            f"resize: backend={backend!r} mixes samples, and mode={mode!r} takes them as they are. Use backend='auto'."
         )

@@ -16,7 +16,7 @@ Table = tuple[np.ndarray, np.ndarray]
 
 # A coordinate this close to a whole number is that number: floor() must not depend on how a ratio was rounded.
 SNAP = 1e-9
-_NATIVE = (torch.float32, torch.float64, torch.bfloat16)  # dtypes that PyTorch's kernels have on every device
+_BAND = 32  # rows of a band on CPUs, the fastest that was measured; on GPUs each launch costs more than it spares
 CUBIC_A = -0.75  # of F.interpolate without antialias, and ONNX's default
 
 
@@ -104,35 +104,47 @@ class _Band(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def _bands(scale: float, offset: float, source_size: int, size: int, adjoint: bool, dtype: torch.dtype) -> list[_Band]:
-    """Cut the matrix of the cubic kernel into dense pieces."""
-    index, weight = _table("cubic", scale, offset, source_size, size)
+def _bands(
+    kernel: str,
+    scale: float,
+    offset: float,
+    source_size: int,
+    size: int,
+    adjoint: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> list[_Band]:
+    """Cut the matrix of a kernel along its diagonal into dense pieces."""
+    index, weight = _table(kernel, scale, offset, source_size, size)
     matrix = np.zeros((size, source_size))
     np.add.at(matrix, (np.broadcast_to(np.arange(size), index.shape), index), weight)
     if adjoint:
         matrix = matrix.T
-    height = 64 if matrix.shape[0] > matrix.shape[1] else 32  # the fastest ones measured
+    height = _BAND if device.type == "cpu" else len(matrix)
     bands = []
     with torch.inference_mode(False):
         for start in range(0, len(matrix), height):
             rows = matrix[start : start + height]
             read = np.flatnonzero(rows.any(0))
             low, high = (int(read[0]), int(read[-1]) + 1) if len(read) else (0, 1)
-            part = torch.from_numpy(rows[:, low:high].copy()).to(dtype)
+            part = torch.from_numpy(rows[:, low:high].copy()).to(device, dtype)
             bands.append(_Band(start, start + len(rows), low, high, part))
     return bands
 
 
 def _multiply(x: Tensor, dim: int, bands: Sequence[_Band]) -> Tensor:
-    """Compute ``_gather`` by matrix products: several times faster on CPUs, where a table has four rows."""
+    """Multiply an axis by a matrix in bands."""
     before, after = math.prod(x.shape[:dim]), math.prod(x.shape[dim + 1 :])
     source = x.reshape(before, x.shape[dim], after)
-    out = x.new_empty(before, bands[-1].stop, after)
-    for start, stop, low, high, weight in bands:
-        if after == 1:
-            torch.mm(source[:, low:high, 0], weight.T, out=out[:, start:stop, 0])
-        else:
-            torch.bmm(weight.expand(before, -1, -1), source[:, low:high], out=out[:, start:stop])
+    if _is_transformed(x):  # `torch.func` knows no outputs that are given
+        out = torch.cat([band.weight @ source[:, band.low : band.high] for band in bands], 1)
+    else:
+        out = x.new_empty(before, bands[-1].stop, after)
+        for start, stop, low, high, weight in bands:
+            if after == 1:
+                torch.mm(source[:, low:high, 0], weight.T, out=out[:, start:stop, 0])
+            else:
+                torch.bmm(weight.expand(before, -1, -1), source[:, low:high], out=out[:, start:stop])
     return out.view(*x.shape[:dim], bands[-1].stop, *x.shape[dim + 1 :])
 
 
@@ -145,22 +157,25 @@ def _apply(
     kernel: str,
     adjoint: bool,
 ) -> Tensor:
-    """Apply a gather or product per axis, forward or adjoint: no atomics, equal inputs give equal bits everywhere."""
+    """Apply a kernel per axis, forward or adjoint: no atomics, equal inputs give equal bits everywhere.
+
+    Samples are mixed by products of matrices; nearest ones are gathered.
+    """
     compute = input.dtype
     if adjoint or not kernel.startswith("nearest"):
         compute = torch.promote_types(compute, torch.float32)
-    channels_last = _is_channels_last(input)
+    channels_last = is_channels_last(input)
     x = input.permute(0, 2, 3, 1) if channels_last else input
     first = 1 if channels_last else 2
     x = x.to(compute)
-    # The axis that shrinks most goes first, and strided gathers (the last axis) see the smaller tensor.
+    # The axis that shrinks most goes first, and what is strided (the last axis) sees the smaller tensor.
     growth = [n / out if adjoint else out / n for n, out in zip(source_size, size, strict=True)]
     for axis in sorted(range(len(size)), key=lambda a: (growth[a], -a if growth[a] > 1 else a)):
-        line = scale[axis], offset[axis], source_size[axis], size[axis], adjoint, compute
-        if kernel == "cubic-banded":
-            x = _multiply(x, first + axis, _bands(*line))
+        line = kernel, scale[axis], offset[axis], source_size[axis], size[axis], adjoint, compute, x.device
+        if kernel.startswith("nearest"):
+            x = _gather(x, first + axis, *_device_table(*line))
         else:
-            x = _gather(x, first + axis, *_device_table(kernel, *line, x.device))
+            x = _multiply(x, first + axis, _bands(*line))
     x = x.to(input.dtype)
     return x.permute(0, 3, 1, 2) if channels_last else x
 
@@ -168,40 +183,7 @@ def _apply(
 def _resample(
     input: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
 ) -> Tensor:
-    ratios = _corner_ratios(scale, offset)
-    if kernel == "linear" and ratios is not None and input.ndim == 4 and input.numel() and input.dtype in _NATIVE:
-        return _upsample_from_corner(input, size, ratios)
     return _apply(input, input.shape[2:], size, scale, offset, kernel, adjoint=False)
-
-
-def _corner_ratios(scale: Sequence[float], offset: Sequence[float]) -> list[int] | None:
-    """Return outputs per source sample by axis, if the first samples coincide and float32 holds the scale exactly."""
-    ratios = [round(1 / s) if s > 0 else 0 for s in scale]
-    exact = all(r > 0 and r & (r - 1) == 0 and abs(s * r - 1) < SNAP for r, s in zip(ratios, scale, strict=True))
-    return ratios if exact and all(abs(o) < SNAP for o in offset) else None
-
-
-def _upsample_from_corner(input: Tensor, size: Sequence[int], ratios: Sequence[int]) -> Tensor:
-    """Resize bilinearly by ``source = destination / ratio`` with PyTorch's own kernel, which beats gathers.
-
-    With aligned corners it reads just this from ``n`` to ``ratio * (n - 1) + 1`` samples; behind the last source sample
-    everything equals it.
-    """
-    counts = [(out - 1 + r - 1) // r + 1 for out, r in zip(size, ratios, strict=True)]
-    source = input[:, :, : counts[0], : counts[1]]
-    if input.device.type == "cpu" and input.is_contiguous() and list(source.shape[2:]) != counts:
-        height, width = (r * (n - 1) + 1 for n, r in zip(source.shape[2:], ratios, strict=True))
-        out = input.new_empty([*input.shape[:2], max(height, size[0]), max(width, size[1])])
-        torch.ops.aten.upsample_bilinear2d.out(source, [height, width], True, out=out[:, :, :height, :width])
-        out[:, :, height:, :width] = out[:, :, height - 1 : height, :width]
-        out[:, :, :, width:] = out[:, :, :, width - 1 : width]
-    else:
-        missing = [n - have for n, have in zip(counts, source.shape[2:], strict=True)]
-        source = F.pad(source, (0, missing[1], 0, missing[0]), mode="replicate")
-        target = [r * (n - 1) + 1 for n, r in zip(counts, ratios, strict=True)]
-        out = torch.ops.aten.upsample_bilinear2d(source, target, True)
-    layout = torch.channels_last if _is_channels_last(input) else torch.contiguous_format
-    return out[:, :, : size[0], : size[1]].contiguous(memory_format=layout)
 
 
 def _resample_adjoint(
@@ -224,7 +206,7 @@ def _linear_op(
 
     def fake(input: Tensor, size: Sequence[int], *_map: Any) -> Tensor:
         out = input.new_empty([*input.shape[:2], *size])
-        return out.to(memory_format=torch.channels_last) if _is_channels_last(input) else out
+        return out.to(memory_format=torch.channels_last) if is_channels_last(input) else out
 
     schema = "(Tensor input, SymInt[] size, float[] scale, float[] offset, str kernel) -> Tensor"
     if not hasattr(torch.library, "custom_op"):
@@ -264,8 +246,12 @@ def _op_before_custom_op(
     return op
 
 
-def _is_channels_last(input: Tensor) -> bool:
-    if torch._C._functorch.is_functorch_wrapped_tensor(input):
+def _is_transformed(input: Tensor) -> bool:
+    return torch._C._functorch.is_functorch_wrapped_tensor(input)
+
+
+def is_channels_last(input: Tensor) -> bool:
+    if _is_transformed(input):
         return False  # `vmap` cannot tell
     return input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
 
@@ -279,13 +265,6 @@ def resample_transformed(
 ) -> Tensor:
     """Resample by operations that the transforms of ``torch.func`` can follow, where ``resample`` is opaque to them."""
     return _apply(input, input.shape[2:], size, scale, offset, kernel, adjoint=False)
-
-
-def resample_banded(
-    input: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
-) -> Tensor:
-    """Resample with the cubic kernel by matrix products, for CPUs."""
-    return resample(input, size, scale, offset, "cubic-banded" if kernel == "cubic" else kernel)
 
 
 def flow_warp(

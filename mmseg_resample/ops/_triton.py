@@ -160,7 +160,7 @@ def _apply(
     weighted = adjoint or not kernel.startswith("nearest")
     compute = torch.promote_types(input.dtype, torch.float32) if weighted else input.dtype
     result_size = list(source_size if adjoint else size)
-    channels_last = _torch._is_channels_last(input)
+    channels_last = _torch.is_channels_last(input)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     out = torch.empty([*input.shape[:2], *result_size], dtype=input.dtype, device=input.device, memory_format=layout)
     wide = max(input[:1, : None if channels_last else 1].numel(), out[:1, : None if channels_last else 1].numel())

@@ -55,12 +55,13 @@ def resize(
         antialias: low-pass before shrinking, for ``"bilinear"`` and ``"bicubic"`` on images.
         recompute_scale_factor: with ``scale_factor``, derive the step from the two sizes instead of the factor.
         warning: warn when the sizes of an upsampling speak against ``align_corners``.
-        backend: ``"auto"`` is as above, ``"torch"`` the same without Triton. Two others replace PyTorch's kernels
-            always, with values equal to rounding: ``"banded"`` computes ``"bicubic"`` on CPUs by matrix products,
-            several times faster forward and backward (in the precision that ``torch.set_float32_matmul_precision``
-            allows), and ``"triton"`` computes the linear family and bicubic on GPUs, deterministic; under autocast it
-            reads and writes half precision, where the others make float32 of it. Where PyTorch has
-            a ``"nearest"`` or ``"nearest-exact"`` of these coordinates, that one runs.
+        backend: ``"auto"`` is as above, ``"torch"`` the same without Numba and Triton. Three others replace PyTorch's
+            kernels of the linear family and bicubic always, with values equal to rounding: ``"products"`` multiplies by
+            matrices in bands, on CPUs mostly faster than PyTorch's kernels, forward and backward (in the precision that
+            ``torch.set_float32_matmul_precision`` allows); ``"numba"`` does that for all but images in channels-last
+            order on CPUs, for which it has a kernel of its own; ``"triton"`` computes on GPUs, and under autocast reads
+            and writes half precision, where the others make float32 of it. All are deterministic. Where PyTorch has a
+            ``"nearest"`` or ``"nearest-exact"`` of these coordinates, that one runs.
 
     Returns:
         The resized tensor, dtype of ``input``; images keep their memory format.

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
-PACKAGES = {page: page for page in ("ops", "policy", "resamplers", "models", "datasets", "deploy")} | {"metrics": "evaluation"}
+PACKAGES = {page: page for page in ("ops", "policy", "resamplers", "models", "datasets", "deploy")} | {
+    "metrics": "evaluation"
+}
 # Of other packages here, and of resamplers' parts.
 INTERNAL = {"claim_bilinear_site", "installed_on", "is_active", "max_pool", "max_unpool"}
 

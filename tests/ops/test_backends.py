@@ -8,7 +8,6 @@ from mmseg_resample.ops import _backends, _torch, resize, resize_argmax
 from tests.ops.test_resize import Calls
 
 X = torch.zeros(1, 3, 4, 4)
-LINEAR = dict(mode="bilinear", align_corners=True, warning=False)
 
 
 @pytest.fixture(autouse=True)
@@ -29,20 +28,20 @@ def test_backends_of_a_device():
 
 
 def test_the_environment_names_a_backend_where_the_op_has_it(monkeypatch):
-    monkeypatch.setenv("MMSEG_RESAMPLE_BACKEND", "banded")
+    monkeypatch.setenv("MMSEG_RESAMPLE_BACKEND", "products")
     x = torch.rand(1, 2, 5, 6)
-    banded = resize(x, (9, 7), mode="bicubic", backend="banded")
-    assert not torch.equal(banded, resize(x, (9, 7), mode="bicubic", backend="torch"))
-    assert torch.equal(resize(x, (9, 7), mode="bicubic"), banded)
+    products = resize(x, (9, 7), mode="bicubic", backend="products")
+    assert not torch.equal(products, resize(x, (9, 7), mode="bicubic", backend="torch"))
+    assert torch.equal(resize(x, (9, 7), mode="bicubic"), products)
     assert torch.equal(resize_argmax(x, (9, 7)), resize_argmax(x, (9, 7), backend="torch"))
-    for options in (dict(mode="area"), dict(mode="bicubic", antialias=True), dict(mode="nearest"), LINEAR):
+    for options in (dict(mode="area"), dict(mode="bicubic", antialias=True), dict(mode="nearest")):
         with Calls() as calls:
             assert torch.equal(resize(x, (9, 7), **options), resize(x, (9, 7), **options, backend="torch"))
         assert not any("mmseg_resample" in name for name in calls.names)
-    assert _backends.select("resize", "auto", x.to("meta")) is _torch.resample  # banded is for CPUs
+    assert _backends.select("resize", "auto", x.to("meta")) is _torch.resample
 
 
-@pytest.mark.parametrize(("mode", "backend"), [("bilinear", "triton"), ("bicubic", "banded")])
+@pytest.mark.parametrize(("mode", "backend"), [("bilinear", "triton"), ("bicubic", "products")])
 def test_fake_tensors_go_to_torch(mode, backend):
     with FakeTensorMode(), Calls() as calls:
         resize(torch.empty(1, 2, 4, 5), (8, 9), mode=mode, backend=backend)
@@ -50,7 +49,7 @@ def test_fake_tensors_go_to_torch(mode, backend):
 
 
 def test_unknown_backend():
-    with pytest.raises(ValueError, match=r"resize: expected backend to be one of .*'banded'.*, got 'cuda'"):
+    with pytest.raises(ValueError, match=r"resize: expected backend to be one of .*'products'.*, got 'cuda'"):
         resize(X, 8, mode="bilinear", backend="cuda")
 
 

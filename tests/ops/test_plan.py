@@ -79,9 +79,9 @@ def test_what_computes_a_resize(options, expected):
 
 
 def test_a_backend_of_the_environment_is_taken_for_its_mode(monkeypatch):
-    monkeypatch.setenv("MMSEG_RESAMPLE_BACKEND", "banded")
-    assert isinstance(plan(), Native)
-    assert plan(mode="bicubic").backend == "banded"
+    monkeypatch.setenv("MMSEG_RESAMPLE_BACKEND", "products")
+    assert isinstance(plan(mode="nearest"), Native)
+    assert plan(mode="bicubic").backend == "products"
     assert isinstance(plan(mode="bicubic", backend="torch"), Native)
 
 

@@ -1,5 +1,6 @@
 import itertools
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tests.conftest import ONE_GRAPH, TOLERANCE, assert_close
 CONVENTIONS = list(Coordinates.__args__)
 SIZES = [((5, 7), (9, 4)), ((1, 6), (5, 1)), ((4, 4), (4, 4)), ((3, 5), (12, 20)), ((8, 9), (3, 17))]
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
 
 
 def x_of(size, dtype=torch.float64, batch=2, channels=3):
@@ -321,7 +323,7 @@ def test_a_factor_holds_where_the_size_stays(kernel, antialias, axes, factors, m
     assert_close(recomputed, resize(x, size, mode=mode, antialias=antialias, coordinates=name))
 
 
-@pytest.mark.parametrize(("mode", "backend"), [("bilinear", "triton"), ("bicubic", "triton"), ("bicubic", "banded")])
+@pytest.mark.parametrize(("mode", "backend"), [("bilinear", "triton"), ("bicubic", "triton"), ("bilinear", "products")])
 @pytest.mark.parametrize("factors", [(1.09, 2.06), (1.09, 1.1), (0.5, 1.1)])
 def test_other_backends_ignore_the_factors_that_pytorch_ignores(mode, backend, factors):
     x = x_of((10, 9))
@@ -637,16 +639,18 @@ def test_tables_made_under_inference_mode_serve_training():
 # --- kernels asked for by name, or by determinism --------------------------------------------------------------------
 
 BANDED = [((5, 7), (9, 4)), ((1, 6), (5, 1)), ((4, 4), (4, 4)), ((33, 70), (65, 560)), ((130, 9), (40, 3))]
+MIXING = [pytest.param("products"), pytest.param("numba", marks=needs_numba)]
 
 
 @pytest.mark.parametrize(("source", "size"), BANDED)
 @pytest.mark.parametrize("flag", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_banded_is_interpolate(source, size, flag, dtype):
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("backend", "dtype"), [("products", torch.float32), ("products", torch.bfloat16)])
+def test_products_are_interpolate(source, size, flag, mode, backend, dtype):
     x = x_of(source, dtype).requires_grad_()
     y = x.detach().float().requires_grad_()
-    actual = resize(x, size, mode="bicubic", align_corners=flag, warning=False, backend="banded")
-    expected = F.interpolate(y, size, mode="bicubic", align_corners=flag)
+    actual = resize(x, size, mode=mode, align_corners=flag, warning=False, backend=backend)
+    expected = F.interpolate(y, size, mode=mode, align_corners=flag)
     assert actual.dtype == dtype
     assert_close(actual, expected)
     weight = torch.randn_like(expected).to(dtype)
@@ -656,15 +660,18 @@ def test_banded_is_interpolate(source, size, flag, dtype):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("source", "size"), BANDED)
-def test_banded_against_float64(layout, source, size):
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("backend", MIXING)
+def test_kernels_of_any_map_against_float64(layout, source, size, mode, backend):
+    kernel = {"bilinear": "linear", "bicubic": "cubic"}[mode]
     x, weight = x_of(source).contiguous(memory_format=layout), x_of(size).contiguous(memory_format=layout)
 
     def run():
         y = x.clone(memory_format=torch.preserve_format).requires_grad_()
-        out = resize(y, size, mode="bicubic", coordinates=MAPS, backend="banded")
+        out = resize(y, size, mode=mode, coordinates=MAPS, backend=backend)
         return out.detach(), torch.autograd.grad(out, y, weight)[0]
 
-    matrices = [reference.kernel_matrix("cubic", m, n, out) for m, n, out in zip(MAPS, source, size, strict=True)]
+    matrices = [reference.kernel_matrix(kernel, m, n, out) for m, n, out in zip(MAPS, source, size, strict=True)]
     expected = reference.resample(x, matrices), reference.resample(weight, [m.T for m in matrices])
     once = run()
     for actual, exact in zip(once, expected, strict=True):
@@ -674,18 +681,34 @@ def test_banded_against_float64(layout, source, size):
     assert all(torch.equal(a, b) for a, b in zip(run(), once, strict=True))
 
 
-def test_banded_under_autocast_in_compiled_code_and_without_a_batch():
-    x = x_of((5, 6), torch.float32).requires_grad_()
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("backend", MIXING)
+def test_kernels_of_any_map_under_autocast_in_compiled_code_and_without_a_batch(backend, layout):
+    x = x_of((5, 6), torch.float32).contiguous(memory_format=layout).requires_grad_()
 
     def f(x):
-        return resize(x, (9, 12), mode="bicubic", backend="banded").square().sum()
+        return resize(x, (9, 12), mode="bicubic", coordinates=MAPS, backend=backend).square().sum()
 
     expected = f(x)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(f(x), expected)
     compiled = torch.compile(f, fullgraph=ONE_GRAPH, backend="aot_eager")
-    assert torch.equal(torch.autograd.grad(compiled(x), x)[0], torch.autograd.grad(expected, x)[0])
-    assert resize(x[:0], (9, 12), mode="bicubic", backend="banded").shape == (0, 3, 9, 12)
+    torch.testing.assert_close(torch.autograd.grad(compiled(x), x)[0], torch.autograd.grad(expected, x)[0])
+    assert resize(x[:0], (9, 12), mode="bicubic", coordinates=MAPS, backend=backend).shape == (0, 3, 9, 12)
+
+
+@needs_numba
+def test_channels_last_images_are_mixed_by_numba_with_any_number_of_threads():
+    x = x_of((15, 17), torch.float32, channels=20).to(memory_format=torch.channels_last)
+    with Calls() as calls:
+        one = resize(x, (31, 23), mode="bilinear", coordinates=MAPS)
+    assert "mmseg_resample.numba_resample.default" in calls.names
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(resize(x, (31, 23), mode="bilinear", coordinates=MAPS), one)
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Calls(TorchDispatchMode):
@@ -704,17 +727,17 @@ class Calls(TorchDispatchMode):
     [dict(mode="bilinear", align_corners=True), dict(mode="bicubic"), dict(mode="bilinear", coordinates="half_pixel")],
     ids=str,
 )
-def test_determinism_on_gpus_takes_the_gather(device, options):
+def test_determinism_on_gpus_takes_the_products(device, options):
     def kernels():
         with FakeTensorMode(), Calls() as calls:
             resize(torch.empty(1, 2, 4, 5, device=device), (8, 9), warning=False, **options)
         return calls.names
 
-    gather = "mmseg_resample.resample.default"
-    assert gather not in kernels()
+    products = "mmseg_resample.resample.default"
+    assert products not in kernels()
     try:
         torch.use_deterministic_algorithms(True)
-        assert (gather in kernels()) == (device == "cuda")
+        assert (products in kernels()) == (device == "cuda")
     finally:
         torch.use_deterministic_algorithms(False)
 
@@ -764,8 +787,8 @@ def test_refuses_what_interpolate_refuses(args, message):
         (dict(size=8, mode="bilinear", coordinates="asymmetric", backend="cuda"), "backend to be one of"),
         (dict(size=8, mode="bilinear", backend="tritn"), "Did you mean 'triton'"),
         (dict(size=8, mode="area", backend="triton"), "by PyTorch alone"),
-        (dict(size=8, mode="bicubic", antialias=True, backend="banded"), "by PyTorch alone"),
-        (dict(size=8, mode="bilinear", backend="banded"), "for mode='bicubic' on CPUs"),
+        (dict(size=8, mode="bicubic", antialias=True, backend="products"), "by PyTorch alone"),
+        (dict(size=8, mode="nearest", backend="products"), "mode='nearest' takes them as they are"),
         (dict(scale_factor=0.1, mode="bilinear", coordinates="asymmetric"), ">= 1 along every axis"),
     ],
     ids=str,

@@ -312,7 +312,7 @@ def test_as_a_context_on_any_model():
 
 class BicubicNeck(torch.nn.Module):
     def forward(self, features):
-        x = resize(features[0], (9, 7), mode="bicubic", align_corners=False, backend="banded")
+        x = resize(features[0], (9, 7), mode="bicubic", align_corners=False, backend="products")
         return [F.interpolate(x, (11, 13), mode="bilinear", align_corners=False), *features[1:]]
 
 
