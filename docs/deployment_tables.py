@@ -138,9 +138,9 @@ def result(name: str, policy: str, size: str) -> dict[str, Any]:
 
     from mmseg_resample import launch, register
     from mmseg_resample.deploy.deployed import DeployedNetwork
-    from mmseg_resample.deploy.to_onnx import Options, export
     from mmseg_resample.deploy.graph import save
     from mmseg_resample.deploy.parity import compare, sizes_to_compare
+    from mmseg_resample.deploy.to_onnx import Options, export
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

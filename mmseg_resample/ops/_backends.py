@@ -126,19 +126,12 @@ def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., 
     backend = named(op, backend, input)
     if isinstance(input, FakeTensor):  # no data to compute; audits know the op of PyTorch's kernel
         backend = "torch"
-    elif op == "resize" and is_transformed(input):
+    elif op == "resize" and _check.is_transformed(input):
         return _torch.resample_transformed
     elif backend == "auto":
         backend = "torch" if input is None else _best(op, input)
     kernel = _KERNELS[op][backend]
     return kernel.load(op, backend, input) if isinstance(kernel, _Optional) else kernel
-
-
-def is_transformed(tensor: Tensor | None) -> bool:
-    """Tell whether a transform of ``torch.func``, such as ``grad`` or ``vmap``, follows ``tensor``."""
-    if tensor is None or _check.is_compiling():
-        return False
-    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 # --- what "auto" takes, wherever it works -----------------------------------------------------------------------------

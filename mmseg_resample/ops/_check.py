@@ -65,6 +65,13 @@ def floating(op: str, name: str, tensor: Tensor) -> None:
         raise TypeError(f"{op}: expected {name} of a floating dtype, got {tensor.dtype}. Convert it with .float().")
 
 
+def is_transformed(tensor: Tensor | None) -> bool:
+    """Tell whether a transform of ``torch.func``, such as ``grad`` or ``vmap``, follows ``tensor``."""
+    if tensor is None or is_compiling():
+        return False
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
 def constant(function: _Function) -> _Function:
     """Mark ``function`` as ``torch.compiler.assume_constant_result`` does, without importing the compiler for it."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import _check
+
 Table = tuple[np.ndarray, np.ndarray]
 """Indices and weights, (taps, length) each: ``out[x] = sum_k weight[k, x] * input[index[k, x]]``."""
 
@@ -136,7 +138,7 @@ def _multiply(x: Tensor, dim: int, bands: Sequence[_Band]) -> Tensor:
     """Multiply an axis by a matrix in bands."""
     before, after = math.prod(x.shape[:dim]), math.prod(x.shape[dim + 1 :])
     source = x.reshape(before, x.shape[dim], after)
-    if _is_transformed(x):  # `torch.func` knows no outputs that are given
+    if _check.is_transformed(x):  # `torch.func` knows no outputs that are given
         out = torch.cat([band.weight @ source[:, band.low : band.high] for band in bands], 1)
     else:
         out = x.new_empty(before, bands[-1].stop, after)
@@ -246,12 +248,8 @@ def _op_before_custom_op(
     return op
 
 
-def _is_transformed(input: Tensor) -> bool:
-    return torch._C._functorch.is_functorch_wrapped_tensor(input)
-
-
 def is_channels_last(input: Tensor) -> bool:
-    if _is_transformed(input):
+    if _check.is_transformed(input):
         return False  # `vmap` cannot tell
     return input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
 

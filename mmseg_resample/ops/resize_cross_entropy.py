@@ -92,7 +92,7 @@ def resize_cross_entropy(
         )
     op = "resize_cross_entropy"
     check_logits(op, logits)
-    if _backends.is_transformed(logits):
+    if _check.is_transformed(logits):
         raise RuntimeError(
             f"{op}: torch.func has no transform of it. Compute F.cross_entropy(resize(logits, ...), target) there, or "
             f"the gradient by torch.autograd.grad."

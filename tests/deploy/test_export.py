@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import mmseg_resample
-from mmseg_resample.deploy import to_onnx as exporting
 from mmseg_resample.deploy import graph, parity
+from mmseg_resample.deploy import to_onnx as exporting
 from mmseg_resample.deploy.deployed import DeployedNetwork, Normalisation
 from mmseg_resample.deploy.to_onnx import ExportError, Options
 from mmseg_resample.ops import AxisMap, resize

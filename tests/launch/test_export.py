@@ -12,8 +12,8 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from mmseg_resample import launch
-from mmseg_resample.deploy import to_onnx as exporting
 from mmseg_resample.deploy import graph
+from mmseg_resample.deploy import to_onnx as exporting
 from mmseg_resample.launch.export import main
 
 onnx = pytest.importorskip("onnx")
