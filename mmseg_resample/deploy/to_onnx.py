@@ -5,6 +5,7 @@ PyTorch's translation to ONNX. ``parity`` says whether the file computes what th
 """
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from ..ops.grid import axis_maps
 from . import lowering, requires
 from .deployed import DeployedNetwork
 from .graph import describe, leave_out_defaults, lower_to_17
+from .parity import sizes_to_compare
 
 TRACED_SIZE = (103, 139)
 """Prime, and neither a multiple of 4 nor one more than that: no stride above 2 divides it or fits its corners."""
@@ -79,6 +81,7 @@ def export(network: DeployedNetwork, options: Options, metadata: Mapping[str, An
     try:
         resizes = [_described(r) for r in _resizes(network, options.traced_size) if r.maps]
         program = _traced(network, options)
+        _refuse_conditions(program, options)
         with _quiet():
             lowered = program.run_decompositions(lowering.table(options.form))
             exported = torch.onnx.export(
@@ -91,6 +94,8 @@ def export(network: DeployedNetwork, options: Options, metadata: Mapping[str, An
                 output_names=["labels", "logits"],
                 verbose=False,
             )
+    except ExportError:
+        raise
     except Exception as error:  # whatever PyTorch raises of a network that it cannot trace
         at = "for any size" if options.size is None else f"at {options.size[0]}x{options.size[1]}"
         reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "")
@@ -156,6 +161,39 @@ def _traced(network: DeployedNetwork, options: Options) -> torch.export.Exported
     shapes = None if options.size else ({0: open_, 2: open_, 3: open_},)
     with torch.no_grad(), _quiet():
         return torch.export.export(network, (image,), dynamic_shapes=shapes, strict=False)
+
+
+def _refuse_conditions(program: torch.export.ExportedProgram, options: Options) -> None:
+    """Refuse a graph for every size that took a branch by what divides the size: ONNX has no such conditions.
+
+    Most conditions that PyTorch notes decide nothing, such as which of two sizes is larger. ``parity`` sees the rest.
+    """
+    if options.size is not None:
+        return
+    for size in sizes_to_compare(options.traced_size, fixed=False):
+        names = {"L": {"image": _Sized((2, 3, *size))}, "max": max, "min": min, "math": math}
+        for condition in getattr(program, "_guards_code", None) or ():
+            if "%" not in condition:
+                continue
+            try:
+                holds = eval(condition, {"__builtins__": {}}, names)  # PyTorch's own words, of these sizes alone
+            except (NameError, TypeError, AttributeError, SyntaxError, ArithmeticError):
+                continue  # a condition on something else
+            if not holds:
+                raise ExportError(
+                    f"export: the network computes otherwise at {size[0]}x{size[1]} than at "
+                    f"{options.traced_size[0]}x{options.traced_size[1]}, by what divides the size. Give a size."
+                )
+
+
+class _Sized:
+    """Stands for a tensor in the conditions of a graph: they ask for its size."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+
+    def size(self) -> tuple[int, ...]:
+        return self._shape
 
 
 @contextmanager

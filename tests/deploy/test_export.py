@@ -121,6 +121,16 @@ def test_maps_that_depend_on_the_size_are_refused_with_their_sites(tmp_path):
         exported(network, tmp_path / "network.onnx")
 
 
+def test_a_branch_that_only_some_sizes_take_is_refused(tmp_path):
+    class Branching(Pyramid):
+        def forward(self, image):
+            out = super().forward(image)["out"]
+            return out if image.shape[3] % 2 else out + 1
+
+    with pytest.raises(ExportError, match=r"otherwise at 160x128 than at 103x139, by what divides the size"):
+        exported(Branching(), tmp_path / "network.onnx")
+
+
 def test_what_a_trace_cannot_follow_is_an_error(tmp_path):
     class Wilful(Pyramid):
         def forward(self, image):
