@@ -825,7 +825,7 @@ for _axes, _modes in (
         rule(_name)(_interpolation(_name))
 
 
-@rule("mmseg_resample::resample")
+@rule("mmseg_resample::resample", "mmseg_resample::numba_resample")
 def resample(t: "Tracker", args: Args, out: Tensor) -> Layout:
     maps = [AxisMap(s, o) for s, o in zip(args["scale"], args["offset"], strict=True)]
     axes = out.ndim - 2

@@ -19,6 +19,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
 
+_RESAMPLES = ("resample", "numba_resample")  # of this package
+
 TIGHT = 1e-3  # input pixels, where no border was read
 MANY = 16  # channels, or other entries that no position depends on, that are compared
 LOOSE = 0.3  # of the spacing of evidence, in the middle of an axis of which no sample is free of the border
@@ -215,7 +217,7 @@ class Moments(TorchDispatchMode):
                   (("kernel_size", 1), ("stride", named["kernel_size"]), ("padding", 0), ("dilation", 1))),
                 out,
             )  # fmt: skip
-        elif "upsample" in name or name == "resample":
+        elif "upsample" in name or name in _RESAMPLES:
             companion = self._resize(func, args, kwargs, named, companions, carried[0], out)
         elif "grid_sampler" in name:
             companion = self._sampled(func, args, kwargs, named, companions)
@@ -285,7 +287,7 @@ class Moments(TorchDispatchMode):
         name, axes = short(func), out.ndim - 2
         for axis in range(axes):
             n, size = source.shape[2 + axis], out.shape[2 + axis]
-            if name == "resample":
+            if name in _RESAMPLES:
                 scale, offset = named["scale"][axis], named["offset"][axis]
             elif named.get("align_corners"):
                 scale, offset = (n - 1) / max(size - 1, 1), 0.0
