@@ -22,7 +22,7 @@ OWN = {
     "SFNet, STDC1": "mmseg_resample::sfnet/sfnet_stdc1_1xb8-10k_camvid-360x360.py",
     "SFNet-Lite, ResNet-18": "mmseg_resample::sfnet/sfnet-lite_r18_1xb8-10k_camvid-360x360.py",
     "SFNet's FPN, ResNet-18": "mmseg_resample::sfnet/sfnet-fpn_r18_1xb8-10k_camvid-360x360.py",
-    "SFNet's FPN, EfficientNet-Lite0": "mmseg_resample::efficientnet/sfnet-fpn_lite0_1xb8-250_camvid-160x224.py",
+    "SFNet's FPN, EfficientNet-Lite0": "mmseg_resample::efficientnet/sfnet-fpn_lite0_1xb8-800_camvid-160x224.py",
     "SegNet": "mmseg_resample::segnet/segnet_1xb8-400_shapes-128x128.py",
     "UPerNet, ResNet-50, ours": "mmseg_resample::upernet/upernet_r50_4xb2-80k_cityscapes-512x1024.py",
     "SegFormer-B0, lean": "mmseg_resample::lean/segformer_mit-b0-lean_8xb2-160k_ade20k-512x512.py",

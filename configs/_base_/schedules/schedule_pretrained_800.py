@@ -1,6 +1,6 @@
 # Minutes on one CPU core, from pretrained weights: the backbone learns at a quarter of the rate.
 _base_ = './iterations.py'
-max_iters = 250
+max_iters = 800
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=0.004, weight_decay=0.01),
