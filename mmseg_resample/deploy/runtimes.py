@@ -95,15 +95,16 @@ def _open_ncnn(path: Path, size: Size) -> Session:
     onnx = requires.package("onnx", "ncnn")
     model = select_outputs(onnx.load(str(path)), {"logits"})  # it has no argmax
     channels = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    copied = Path(tempfile.mkdtemp(), "network.onnx")
-    copied.write_bytes(model.SerializeToString())
     network = ncnn.Net()
     network.opt.num_threads = torch.get_num_threads()
     network.opt.use_fp16_storage = network.opt.use_fp16_packed = network.opt.use_fp16_arithmetic = False
-    _run_pnnx(pnnx, copied, (1, channels, *size))
-    if network.load_param(str(copied.with_suffix(".ncnn.param"))):
-        raise RuntimeError("ncnn: the converted network cannot be read")
-    network.load_model(str(copied.with_suffix(".ncnn.bin")))
+    with tempfile.TemporaryDirectory() as folder:
+        copied = Path(folder, "network.onnx")
+        copied.write_bytes(model.SerializeToString())
+        _run_pnnx(pnnx, copied, (1, channels, *size))
+        if network.load_param(str(copied.with_suffix(".ncnn.param"))):
+            raise RuntimeError("ncnn: the converted network cannot be read")
+        network.load_model(str(copied.with_suffix(".ncnn.bin")))
 
     def run(image: np.ndarray) -> dict[str, np.ndarray]:
         extractor = network.create_extractor()
