@@ -239,7 +239,7 @@ def test_exact_refuses_a_network_that_can_be_run_nowhere():
 
 @pytest.mark.parametrize("what", [3, None, [Segmentor]])
 def test_what_is_no_network(what):
-    with pytest.raises(TypeError, match=r"expected an nn\.Module or a config"):
+    with pytest.raises(TypeError, match=r"expected an nn\.Module, an \.onnx file or a config"):
         audit(what)
 
 
