@@ -99,6 +99,8 @@ def export(network: DeployedNetwork, options: Options, metadata: Mapping[str, An
     except Exception as error:  # whatever PyTorch raises of a network that it cannot trace
         at = "for any size" if options.size is None else f"at {options.size[0]}x{options.size[1]}"
         reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "")
+        if "specialized it to be a constant" in str(error):
+            reason = "in Python, it makes a number of the size of its image"
         raise ExportError(
             f"export: {type(network.network).__name__} cannot be exported {at} ({type(error).__name__}: {reason:.300})."
             + (" Give a size: it may work for one." if options.size is None else "")
