@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.logging import MMLogger
 from PIL import Image
 
 import mmseg_resample
@@ -20,6 +21,7 @@ def command(monkeypatch, tmp_path):
     """Runs the command with arguments in an empty directory; returns the exit status."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(MMLogger, "_instance_dict", {})  # a Runner of an earlier test writes to a stream that is closed
     return lambda *arguments: main([*map(str, arguments)])
 
 
