@@ -74,6 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=HERE / "deployment.md")
     parser.add_argument("--records", type=Path, default=Path("work_dirs/deployment_tables"), help="kept results")
+    parser.add_argument("--limit", type=int, default=300, help="seconds for each network (default: 300)")
     parser.add_argument("--only", nargs="+", help="networks with one of these texts in their names")
     parser.add_argument("--row", nargs=3, metavar=("NAME", "POLICY", "SIZE"), help="print one result as JSON")
     args = parser.parse_args()
@@ -92,23 +93,26 @@ def main() -> None:
             if args.only and not any(part in name for part in args.only):
                 continue
             for policy in ("stock", "exact"):
-                rows.append(row(name, policy, "any", args.records))
+                rows.append(row(name, policy, "any", args.records, args.limit))
                 if rows[-1][1]:
-                    rows.append(row(name, policy, "one", args.records))
+                    rows.append(row(name, policy, "one", args.records, args.limit))
         text += f"\n## {title}\n{HEADER}" + "".join(written for written, _ in rows)
     packages = ("torch", "onnx", "onnxscript", "onnxruntime")
     text += f"\n{', '.join(f'{name} {version(name)}' for name in packages)}.\n"
     args.out.write_text(text)
 
 
-def row(name: str, policy: str, size: str, records: Path) -> tuple[str, bool]:
+def row(name: str, policy: str, size: str, records: Path, limit: int) -> tuple[str, bool]:
     """Return the line of a table, and whether there is no file."""
     kept = records / f"{name} {policy} {size}.json".replace("/", "-")
     if not kept.is_file():
         command = [sys.executable, __file__, "--row", name, policy, size]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = done.stdout.strip().splitlines()
-        found = json.loads(lines[-1]) if done.returncode == 0 and lines else {"error": done.stderr.strip()[-300:]}
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
+            lines = done.stdout.strip().splitlines()
+            found = json.loads(lines[-1]) if done.returncode == 0 and lines else {"error": done.stderr.strip()[-300:]}
+        except subprocess.TimeoutExpired:
+            found = {"error": f"not finished in {limit} s"}
         kept.write_text(json.dumps(found))
         print(name, policy, size, found, flush=True)
     found = json.loads(kept.read_text())
