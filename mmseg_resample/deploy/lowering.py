@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import _check
+from ..ops.grid import CUBIC_A, SNAP
 
 Form = Literal["portable", "fast"]
 """How a linear resize of any map is written: ``"portable"`` as a part of one that every runtime has, ``"fast"`` as
@@ -30,8 +31,6 @@ matrix products, which ONNX Runtime computes in a third of the time and ncnn in 
 
 FORMS: tuple[str, ...] = get_args(Form)
 
-_CUBIC_A = -0.75  # of F.interpolate and of ONNX's default
-_WHOLE = 1e-9
 _SPARE = 2  # samples that an open size may need behind the last: what halves and rounds down is doubled to less
 
 
@@ -93,10 +92,10 @@ def _is_same(n: Any, out: Any) -> bool:
 
 def _ratio(scale: float, offset: float) -> int | None:
     """Return how many outputs fall on each sample, if it is a whole number of them and each sample is one output."""
-    if not 0 < scale <= 1 + _WHOLE:
+    if not 0 < scale <= 1 + SNAP:
         return None
     ratio = round(1 / scale)
-    whole = abs(scale * ratio - 1) < _WHOLE and abs(offset * ratio - round(offset * ratio)) < _WHOLE
+    whole = abs(scale * ratio - 1) < SNAP and abs(offset * ratio - round(offset * ratio)) < SNAP
     return ratio if whole else None
 
 
@@ -109,11 +108,11 @@ def _as_part_of_align_corners(
     """
     pads: list[tuple[int, int]] = []
     for n, out, o, ratio in zip(input.shape[2:], size, offset, ratios, strict=True):
-        before = max(0, math.ceil(-o - _WHOLE))
+        before = max(0, math.ceil(-o - SNAP))
         if _check.are_symbolic((n, out)):
-            after = _SPARE + max(0, math.ceil(o - _WHOLE))
+            after = _SPARE + max(0, math.ceil(o - SNAP))
         else:
-            after = max(0, math.ceil((out - 1) / ratio + o - _WHOLE) - (n - 1))
+            after = max(0, math.ceil((out - 1) / ratio + o - SNAP) - (n - 1))
         pads.append((before, after))
     (top, bottom), (left, right) = pads
     x = F.pad(input, (left, right, top, bottom), mode="replicate") if any(map(any, pads)) else input
@@ -129,7 +128,7 @@ def _as_part_of_align_corners(
 def _snapped(reads: Tensor) -> Tensor:
     """Round what is a whole number but for the rounding of a ratio."""
     whole = reads.round()
-    return torch.where((reads - whole).abs() < _WHOLE, whole, reads)
+    return torch.where((reads - whole).abs() < SNAP, whole, reads)
 
 
 def _weights(reads: Tensor, n: Any, kernel: str) -> Tensor:
@@ -148,7 +147,7 @@ def _weights(reads: Tensor, n: Any, kernel: str) -> Tensor:
 
 def _cubic(t: Tensor) -> Tensor:
     """Evaluate Keys' cubic convolution kernel at distances in [0, 2]."""
-    a = _CUBIC_A
+    a = CUBIC_A
     near = ((a + 2) * t - (a + 3)) * t * t + 1
     far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
     return torch.where(t <= 1, near, far)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..grids.fake import has_values
 from ..ops import AxisMap, Coordinates, resize
+from ..ops.grid import CUBIC_A
 from .recognise import nearest_map
 
 _SIMPLE = "simple"  # nearest before opset 11: down to the next sample, or up to it where the axis shrinks
-_CUBIC_A = -0.75  # of ops.resize, and ONNX's default
 _ANTIALIASED_A = -0.5  # of F.interpolate with antialias
 
 _ROUNDED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -44,7 +44,7 @@ class ResizeOptions:
     mode: str
     coordinates: Coordinates
     nearest_mode: str
-    cubic_coeff_a: float = _CUBIC_A
+    cubic_coeff_a: float = CUBIC_A
     exclude_outside: bool = False
     extrapolation_value: float = 0.0
     antialias: bool = False
@@ -66,7 +66,7 @@ class ResizeOptions:
             mode,
             coordinates,
             attributes.get("nearest_mode", "round_prefer_floor"),
-            float(attributes.get("cubic_coeff_a", _CUBIC_A)),
+            float(attributes.get("cubic_coeff_a", CUBIC_A)),
             bool(attributes.get("exclude_outside", 0)),
             float(attributes.get("extrapolation_value", 0.0)),
             bool(attributes.get("antialias", 0)),
@@ -207,7 +207,7 @@ def _images(x: Tensor, options: ResizeOptions, axes: Sequence[_Axis], by_sizes: 
     else:
         mode = "bicubic" if options.mode == "cubic" else ("linear", "bilinear", "trilinear")[len(axes) - 1]
         floating = x if x.is_floating_point() else x.float()
-        own = mode == "bicubic" and (options.exclude_outside or options.cubic_coeff_a != _CUBIC_A)
+        own = mode == "bicubic" and (options.exclude_outside or options.cubic_coeff_a != CUBIC_A)
         if own and has_values(x):
             for i, (axis, axis_map) in enumerate(zip(axes, maps, strict=True), 2):
                 floating = _multiplied(floating, i, _cubic_matrix(axis, axis_map, options))

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ..ops import AxisMap, Coordinates
 from ..ops._plan import heeded_factors
-from ..ops._torch import SNAP
+from ..ops.grid import SNAP
 from .fake import has_values
 from .layout import ZERO, Atom, Dim, Layout, Taps, Untrackable, Vector
 from .points import Choice, Columns, Numbers

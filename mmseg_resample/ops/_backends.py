@@ -137,9 +137,13 @@ def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., 
 # --- what "auto" takes, wherever it works -----------------------------------------------------------------------------
 
 
-def _numba_is_best(input: Tensor) -> bool:
-    """Prefer Numba on CPUs, faster for every network measured; PyTorch's bands win where two classes grow 30 times."""
-    return input.device.type == "cpu" and _is_installed("numba") and _numba_works()
+def _numba_is_best(op: str, input: Tensor) -> bool:
+    """Prefer Numba on CPUs, faster for every network measured; PyTorch's bands win where two classes grow 30 times.
+
+    It resizes images in channels-last order alone.
+    """
+    suits = op != "resize" or _torch.is_channels_last(input)
+    return suits and input.device.type == "cpu" and _is_installed("numba") and _numba_works()
 
 
 def _triton_is_best(input: Tensor) -> bool:
@@ -150,15 +154,15 @@ def _triton_is_best(input: Tensor) -> bool:
 def _best(op: str, input: Tensor) -> str:
     """Return the kernel of ``op`` that ``"auto"`` takes for ``input``."""
     for name in _KERNELS[op]:  # not `next`, whose default torch 2.6 cannot compile
-        if _is_best(name, input) and (op != "resize" or name != "numba" or _torch.is_channels_last(input)):
+        if _is_best(op, name, input):
             return name
     return "torch"
 
 
-def _is_best(backend: str, input: Tensor) -> bool:
+def _is_best(op: str, backend: str, input: Tensor) -> bool:
     """Tell whether ``"auto"`` takes ``backend`` for what PyTorch has no kernel of its own for."""
     if backend == "numba":
-        return _numba_is_best(input)
+        return _numba_is_best(op, input)
     if backend == "triton":
         return _triton_is_best(input)
     return backend == "torchvision" and _deform.torchvision_is_best(input)

@@ -196,24 +196,6 @@ def _starts(neighbours: np.ndarray) -> np.ndarray:
 # --- resizes ----------------------------------------------------------------------------------------------------------
 
 
-def _resample(
-    input: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
-) -> Tensor:
-    return _blend(input, input.shape[2:], size, scale, offset, kernel, adjoint=False)
-
-
-def _resample_adjoint(
-    grad: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
-) -> Tensor:
-    return _blend(grad, size, grad.shape[2:], scale, offset, kernel, adjoint=True)
-
-
-resample: Callable[..., Tensor] = _torch._linear_op("numba_resample", _resample, lambda: resample_adjoint)
-resample_adjoint: Callable[..., Tensor] = _torch._linear_op(
-    "numba_resample_adjoint", _resample_adjoint, lambda: resample
-)
-
-
 def _blend(
     input: Tensor,
     source_size: Sequence[int],
@@ -242,6 +224,9 @@ def _blend(
 
     _in_threads(work, batch * result[0], apart=False)
     return out.permute(0, 3, 1, 2).to(input.dtype)
+
+
+resample, resample_adjoint = _torch.linear_ops("numba_resample", _blend)
 
 
 @lru_cache(maxsize=512)

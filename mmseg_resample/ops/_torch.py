@@ -12,14 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _check
+from .grid import CUBIC_A, SNAP
 
 Table = tuple[np.ndarray, np.ndarray]
 """Indices and weights, (taps, length) each: ``out[x] = sum_k weight[k, x] * input[index[k, x]]``."""
 
-# A coordinate this close to a whole number is that number: floor() must not depend on how a ratio was rounded.
-SNAP = 1e-9
 _BAND = 32  # rows of a band on CPUs, the fastest that was measured; on GPUs each launch costs more than it spares
-CUBIC_A = -0.75  # of F.interpolate without antialias, and ONNX's default
 
 
 def _cubic(t: np.ndarray) -> np.ndarray:
@@ -182,19 +180,6 @@ def _apply(
     return x.permute(0, 3, 1, 2) if channels_last else x
 
 
-def _resample(
-    input: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
-) -> Tensor:
-    return _apply(input, input.shape[2:], size, scale, offset, kernel, adjoint=False)
-
-
-def _resample_adjoint(
-    grad: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
-) -> Tensor:
-    """Apply the transpose of ``_resample`` for a source of ``size``."""
-    return _apply(grad, size, grad.shape[2:], scale, offset, kernel, adjoint=True)
-
-
 def _linear_op(
     name: str, forward: Callable[..., Tensor], transpose: Callable[[], Callable[..., Tensor]]
 ) -> Callable[..., Tensor]:
@@ -254,8 +239,25 @@ def is_channels_last(input: Tensor) -> bool:
     return input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
 
 
-resample: Callable[..., Tensor] = _linear_op("resample", _resample, lambda: resample_adjoint)
-resample_adjoint: Callable[..., Tensor] = _linear_op("resample_adjoint", _resample_adjoint, lambda: resample)
+def linear_ops(name: str, apply: Callable[..., Tensor]) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """Register ``apply``, which is called as ``_apply`` is, as an op and its transpose: each the other's backward."""
+
+    def forward(
+        input: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
+    ) -> Tensor:
+        return apply(input, input.shape[2:], size, scale, offset, kernel, adjoint=False)
+
+    def transpose(
+        grad: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
+    ) -> Tensor:
+        return apply(grad, size, grad.shape[2:], scale, offset, kernel, adjoint=True)
+
+    op = _linear_op(name, forward, lambda: adjoint)
+    adjoint = _linear_op(f"{name}_adjoint", transpose, lambda: op)
+    return op, adjoint
+
+
+resample, resample_adjoint = linear_ops("resample", _apply)
 
 
 def resample_transformed(

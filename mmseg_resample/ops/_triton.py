@@ -8,7 +8,7 @@ counted by PyTorch, once the labels are there.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -38,7 +38,8 @@ def check(device: torch.device) -> None:
     def results(module: Any, resampling: Any, x: Tensor, target: Tensor) -> list[Tensor]:
         sums = module.resize_cross_entropy(x, target, axes, None, 3, 0.1, None, want)
         labels, confidence, _ = module.resize_argmax(x, [axes], keeps, torch.uint8, 0.0, True, None, 255)
-        moved = resampling._resample(x, [7, 9], *line), resampling._resample_adjoint(x, [3, 4], *line)
+        own = list(x.shape[2:])
+        moved = resampling._apply(x, own, [7, 9], *line, False), resampling._apply(x, [3, 4], own, *line, True)
         return [tensor.cpu() for tensor in (*moved, labels, confidence, *sums)]
 
     with torch.inference_mode(False), torch.no_grad():
@@ -130,18 +131,6 @@ _DTYPES = (
 )
 
 
-def _resample(
-    input: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
-) -> Tensor:
-    return _apply(input, input.shape[2:], size, scale, offset, kernel, adjoint=False)
-
-
-def _resample_adjoint(
-    grad: Tensor, size: Sequence[int], scale: Sequence[float], offset: Sequence[float], kernel: str
-) -> Tensor:
-    return _apply(grad, size, grad.shape[2:], scale, offset, kernel, adjoint=True)
-
-
 def _apply(
     input: Tensor,
     source_size: Sequence[int],
@@ -221,10 +210,7 @@ def _gather(
     )
 
 
-resample: Callable[..., Tensor] = _torch._linear_op("triton_resample", _resample, lambda: resample_adjoint)
-resample_adjoint: Callable[..., Tensor] = _torch._linear_op(
-    "triton_resample_adjoint", _resample_adjoint, lambda: resample
-)
+resample, resample_adjoint = _torch.linear_ops("triton_resample", _apply)
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------

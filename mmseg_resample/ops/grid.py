@@ -21,6 +21,10 @@ Coordinates = Literal[
 ]
 _COORDINATES = get_args(Coordinates)
 
+# A coordinate this close to a whole number is that number: floor() must not depend on how a ratio was rounded.
+SNAP = 1e-9
+CUBIC_A = -0.75  # of Keys' kernel, in F.interpolate without antialias and in ONNX by default
+
 
 @dataclass(frozen=True)
 class AxisMap:
