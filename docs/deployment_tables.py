@@ -5,7 +5,6 @@ process of its own; results are kept beside, so that the command goes on where i
 """
 
 import argparse
-import copy
 import json
 import subprocess
 import sys
@@ -175,15 +174,12 @@ def result(name: str, policy: str, size: str) -> dict[str, Any]:
 def build(cfg: Any) -> Any:
     """Build the network of a config with random weights and statistics, so that its labels change over an image."""
     import torch
-    from mmengine.registry import init_default_scope
-    from mmseg.registry import MODELS
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    init_default_scope("mmseg")
-    settings = copy.deepcopy(cfg.model)
-    settings.pop("pretrained", None)
+    from mmseg_resample.launch.auditing import build_segmentor
+
     torch.manual_seed(0)
-    network = MODELS.build(settings).eval()
+    network = build_segmentor(cfg)
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.running_mean.normal_(0, 0.1)

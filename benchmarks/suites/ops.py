@@ -177,7 +177,7 @@ def _warp_floor(shape: tuple[int, ...], step: bool, device: str) -> Call:
 
 
 def published_warp(x: Tensor, flow: Tensor) -> Tensor:
-    """What SFNet computes, step by step as it does: the grid is made anew on the CPU in every call."""
+    """Compute SFNet's warp step by step as it does: the grid is made anew on the CPU in every call."""
     batch, _, height, width = flow.shape
     rows = torch.linspace(-1.0, 1.0, height).view(-1, 1).repeat(1, width)
     columns = torch.linspace(-1.0, 1.0, width).repeat(height, 1)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,15 +9,12 @@ from torch import Tensor, nn
 from ..grids import network_of
 from ..grids.sites import Size
 
-Output = Literal["labels", "logits", "both"]
-OUTPUTS: tuple[str, ...] = get_args(Output)
-
 _MOST_IN_A_BYTE = 256
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What is done to the channels of an image before the network: ``(image - mean) / std``.
+    """Normalisation of the channels of an image before the network: ``(image - mean) / std``.
 
     Args:
         mean: per channel, in the order in which the network takes them.

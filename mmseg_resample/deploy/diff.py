@@ -24,10 +24,8 @@ from ..grids import TOLERANCE, Resize, Trace
 from ..grids.rules import nearest_on_average
 from ..ops import AxisMap, PixelModel
 from ..ops.grid import axis_maps
+from .graph import METADATA
 from .onnx_network import Executed, Graph, Node
-
-KEY = "mmseg_resample"
-"""Key of the file's metadata under which our exporter writes."""
 
 _KERNELS = {"linear": "linear", "bilinear": "linear", "trilinear": "linear", "bicubic": "cubic", "cubic": "cubic"}
 _DIFFERS, _GONE, _NEW = "differs", "gone", "new"
@@ -145,15 +143,15 @@ def trained_resizes(metadata: Mapping[str, str]) -> list[Trained] | None:
     Raises:
         ValueError: it says so in a way that cannot be read.
     """
-    if KEY not in metadata:
+    if METADATA not in metadata:
         return None
     try:
-        entries = json.loads(metadata[KEY]).get("resizes")
+        entries = json.loads(metadata[METADATA]).get("resizes")
         return None if entries is None else [_trained(entry) for entry in entries]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"audit: expected metadata {KEY!r} as mmseg_resample exports it, JSON with a list of resizes, got "
-            f"{metadata[KEY][:80]!r} ({type(error).__name__}: {error}). Export the network again."
+            f"audit: expected metadata {METADATA!r} as mmseg_resample exports it, JSON with a list of resizes, got "
+            f"{metadata[METADATA][:80]!r} ({type(error).__name__}: {error}). Export the network again."
         ) from error
 
 

@@ -9,6 +9,10 @@ from ..files import atomic_write
 from . import requires
 
 METADATA = "mmseg_resample"
+"""Key of a file's metadata under which the exporter writes."""
+
+OWN_DOMAINS = ("", "ai.onnx")
+"""Names of ONNX's own set of operators."""
 
 
 def select_outputs(model: Any, names: set[str]) -> Any:
@@ -43,16 +47,21 @@ def describe(model: Any, metadata: Mapping[str, Any]) -> None:
 
 def description(model: Any) -> dict[str, Any] | None:
     """Return what ``describe`` kept in a graph; None if it is of another exporter."""
-    found = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA)
+    found = metadata(model).get(METADATA)
     return None if found is None else json.loads(found)
+
+
+def metadata(model: Any) -> dict[str, str]:
+    """Return what a file says about itself."""
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def leave_out_defaults(model: Any) -> None:
     """Remove the attributes of nodes that say what holds without them, in place: some readers refuse a ``Resize``."""
     onnx = requires.package("onnx", "export")
-    version = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    version = next(entry.version for entry in model.opset_import if entry.domain in OWN_DOMAINS)
     for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain not in OWN_DOMAINS:
             continue
         known = onnx.defs.get_schema(node.op_type, version).attributes
         for attribute in list(node.attribute):
@@ -82,7 +91,7 @@ def lower_to_17(model: Any) -> None:
         if node.op_type == "Constant":
             known[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
     for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain not in OWN_DOMAINS:
             continue
         newer = onnx.defs.get_schema(node.op_type, 18)
         if newer.since_version < 18:
@@ -96,5 +105,5 @@ def lower_to_17(model: Any) -> None:
         elif node.op_type not in ("Resize", "Pad", "ScatterND", "ScatterElements", "Identity"):
             raise ValueError(f"export: {node.op_type} has no form in opset 17. Export with opset 18.")
     for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx"):
+        if entry.domain in OWN_DOMAINS:
             entry.version = 17

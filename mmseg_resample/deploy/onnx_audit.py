@@ -8,7 +8,8 @@ from typing import Any
 
 from ..grids import Audit, FakeCopy, audit, follow, image_size
 from .diff import Difference, Trained, differences, exported_size, trained_resizes, wrapper
-from .onnx_network import OnnxNetwork, image_input, load, metadata, module_paths
+from .graph import metadata
+from .onnx_network import OnnxNetwork, image_input, load, module_paths
 
 
 @dataclass

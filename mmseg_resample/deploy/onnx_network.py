@@ -12,7 +12,7 @@ are: two products with constant matrices, or two gathers by constant indices, on
 import ast
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ..grids.network import Network, network_of
 from ..grids.sites import Site, Size, at_path, current_pass
 from ..ops import AxisMap, resize
 from . import requires
+from .graph import OWN_DOMAINS
 from .onnx_operators import OPERATORS, Call, Value, as_tensor
 from .onnx_resize import nearest_by_index
 from .recognise import Options, options_of_indices, options_of_matrix
@@ -119,7 +120,7 @@ class Graph:
         from onnx import helper, numpy_helper
 
         for index, proto in enumerate(protos):
-            own = proto.domain in ("", "ai.onnx")
+            own = proto.domain in OWN_DOMAINS
             name = proto.name or next(iter(proto.output), "") or proto.op_type
             attributes: dict[str, Any] = {}
             for attribute in proto.attribute:
@@ -534,7 +535,7 @@ def _shrinks(node: Node) -> bool:
 
 
 class OnnxRun(Network):
-    """What audits know of an ONNX graph: its own image, and outputs of any layout."""
+    """Knowledge of audits about ONNX graphs: each has an image of its own, and outputs of any layout."""
 
     def levels(self, model: nn.Module) -> str | None:
         return "levels"
@@ -641,8 +642,3 @@ def load(path: str | Path) -> Any:
             f"{file}: its weights lie in another file, which cannot be read ({error}). Put it beside this one."
         ) from error
     return model
-
-
-def metadata(model: Any) -> Mapping[str, str]:
-    """Return what a file says about itself."""
-    return {entry.key: entry.value for entry in model.metadata_props}

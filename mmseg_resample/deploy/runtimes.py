@@ -1,8 +1,8 @@
 """Runtimes that compute an ONNX file, behind one function: an image in, outputs by name out."""
 
+import subprocess
 import tempfile
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ Session = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 class Runtime(NamedTuple):
-    """A runtime that is installed or not.
+    """A runtime, which may not be installed.
 
     Args:
         name: of the package, as users say it.
@@ -31,10 +31,6 @@ class Runtime(NamedTuple):
     module: str
     open: Callable[[Path, Size], Session]
     any_size: bool = True
-
-    @property
-    def installed(self) -> bool:
-        return find_spec(self.module) is not None
 
     def session(self, path: Path) -> Session:
         """Return what computes a file on images of every size; for some runtimes it is converted for each anew."""
@@ -119,8 +115,6 @@ def _open_ncnn(path: Path, size: Size) -> Session:
 
 
 def _run_pnnx(pnnx: Any, path: Path, shape: tuple[int, ...]) -> None:
-    import subprocess
-
     binary = Path(pnnx.EXEC_PATH)
     command = [str(binary), str(path), f"inputshape=[{','.join(map(str, shape))}]f32", "fp16=0"]
     done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)

@@ -38,7 +38,7 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True)
 class Options:
-    """How a network is exported.
+    """Options of an export.
 
     Args:
         size: (h, w) of the images that the file takes; None for any.
@@ -172,11 +172,10 @@ def _refuse_conditions(program: torch.export.ExportedProgram, options: Options) 
     """
     if options.size is not None:
         return
+    conditions = [each for each in getattr(program, "_guards_code", None) or () if "%" in each]
     for size in sizes_to_compare(options.traced_size, fixed=False):
         names = {"L": {"image": _Sized((2, 3, *size))}, "max": max, "min": min, "math": math}
-        for condition in getattr(program, "_guards_code", None) or ():
-            if "%" not in condition:
-                continue
+        for condition in conditions:
             try:
                 holds = eval(condition, {"__builtins__": {}}, names)  # PyTorch's own words, of these sizes alone
             except (NameError, TypeError, AttributeError, SyntaxError, ArithmeticError):

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.hooks import Hook
@@ -11,12 +11,12 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
-from ..deploy import graph
-from ..deploy import to_onnx as exporting
-from ..deploy.deployed import DeployedNetwork, Normalisation
-from ..deploy.runtimes import RUNTIMES, Session
 from ..grids.sites import Size
 from ..ops import _check
+
+if TYPE_CHECKING:  # a tenth of a second, which only tests with a runtime need
+    from ..deploy import Normalisation
+    from ..deploy.runtimes import Session
 
 
 @HOOKS.register_module()
@@ -35,7 +35,9 @@ class RuntimeHook(Hook):
 
     priority = "LOWEST"  # behind what changes the weights
 
-    def __init__(self, runtime: str, file: str | None = None, normalisation: Normalisation | None = None) -> None:
+    def __init__(self, runtime: str, file: str | None = None, normalisation: "Normalisation | None" = None) -> None:
+        from ..deploy.runtimes import RUNTIMES
+
         _check.one_of("RuntimeHook", "runtime", runtime, tuple(RUNTIMES))
         self.runtime, self.file, self.normalisation = RUNTIMES[runtime], file, normalisation
 
@@ -59,17 +61,19 @@ class RuntimeHook(Hook):
         model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
         del model.encode_decode
 
-    def _export(self, model: Any, size: Size) -> Session:
+    def _export(self, model: Any, size: Size) -> "Session":
+        from ..deploy import DeployedNetwork, Options, export, save
+
         network = DeployedNetwork(model)
         network.find_logits(size)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "network.onnx")
-            graph.save(exporting.export(network, exporting.Options(size)), path)
+            save(export(network, Options(size)), path)
             session = self.runtime.session(path)
             session(torch.zeros(1, network.channels, *size).numpy())  # reads the file
         return session
 
-    def _compute(self, session: Session, inputs: Tensor) -> Tensor:
+    def _compute(self, session: "Session", inputs: Tensor) -> Tensor:
         images = inputs.cpu()
         if self.normalisation is not None:  # undone, since the graph does it
             mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.normalisation.mean, self.normalisation.std))

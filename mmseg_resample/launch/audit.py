@@ -5,7 +5,7 @@ import gc
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,13 +168,9 @@ def _audit_callable(args: argparse.Namespace) -> "Audit":
     try:
         model = build(args.config, args.arguments)
         name = " ".join([args.config, *args.arguments])
-        sizes: Sequence[tuple[int, int] | None] = _sizes(args.size) or [None]
-        first, *others = [audit(model, size, name) for size in sizes]
+        return _at_each_size(args, lambda size: audit(model, size, name))
     except (TypeError, ValueError) as error:
         raise launch.UsageError(str(error)) from error
-    for other in others:
-        first.add_sizes(other)
-    return first
 
 
 def _audit_onnx(args: argparse.Namespace) -> "Audit":
@@ -186,11 +182,14 @@ def _audit_onnx(args: argparse.Namespace) -> "Audit":
             )
     from mmseg_resample.deploy.onnx_audit import audit_onnx
 
-    sizes: Sequence[tuple[int, int] | None] = _sizes(args.size) or [None]
     try:
-        first, *others = [audit_onnx(args.config, size) for size in sizes]
+        return _at_each_size(args, lambda size: audit_onnx(args.config, size))
     except (ImportError, TypeError, ValueError) as error:
         raise launch.UsageError(str(error)) from error
+
+
+def _at_each_size(args: argparse.Namespace, audit: "Callable[[tuple[int, int] | None], Audit]") -> "Audit":
+    first, *others = [audit(size) for size in (*_sizes(args.size),) or (None,)]
     for other in others:
         first.add_sizes(other)
     return first

@@ -25,7 +25,7 @@ def audit_config(cfg: Config, name: str, sizes: Sequence[Size], flags: bool = Tr
     passes: dict[str, list[ForwardPass]] = {}
     labels = label_offsets(cfg)
     with fake_tensors():
-        model = build_fake(cfg)
+        model = build_segmentor(cfg)
         both = [follow_both(model, size) for size in sizes]
         passes["config"], passes["exact"] = [one for one, _ in both], [exact for _, exact in both]
         exact = passes["exact"][0]
@@ -47,7 +47,7 @@ def audit_config(cfg: Config, name: str, sizes: Sequence[Size], flags: bool = Tr
                 flagged, passes[str(value)] = model, passes["config"]
                 continue
             try:
-                flagged = build_fake(flagged_cfg)
+                flagged = build_segmentor(flagged_cfg)
             except TypeError:  # heads of mask classification have no flag
                 return result
             passes[str(value)] = [follow(flagged, size) for size in sizes]
@@ -73,8 +73,8 @@ def input_size(cfg: Config) -> tuple[int, int]:
     return height, width
 
 
-def build_fake(cfg: Config) -> nn.Module:
-    """Build the segmentor of a config without weights. Call it under ``fake_tensors``."""
+def build_segmentor(cfg: Config) -> nn.Module:
+    """Build the segmentor of a config for evaluation, with random weights; under ``fake_tensors`` without memory."""
     init_default_scope(cfg.get("default_scope") or "mmseg")
     model_cfg = copy.deepcopy(cfg.model)
     model_cfg.pop("pretrained", None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import CheckpointLoader
 
 from ..policy import is_active
 from ..suggest import did_you_mean_file
@@ -104,21 +104,20 @@ def _as_lists(value: Any) -> Any:
     return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def check_weights(runner: Runner, weights: Shapes, checkpoint: str) -> None:
+def check_weights(model: Any, weights: Shapes, checkpoint: str) -> None:
     """Refuse a checkpoint that lacks weights of the model; mmengine would log a warning and test random ones.
 
     Weights are parameters and floating-point buffers. What a test does not use may be missing: the counters of batch
     norms and the auxiliary heads. Weights that the model lacks are left out, with a warning on stderr.
 
     Args:
-        runner: with the model, before it loads.
+        model: before it loads; it may be wrapped.
         weights: from ``read_weights`` or ``prepare_test``.
         checkpoint: its name, for messages.
 
     Raises:
         UsageError: a weight of the model is missing in the checkpoint, or has another shape there.
     """
-    model = runner.model
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     state = {key: value for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}

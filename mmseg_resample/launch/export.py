@@ -4,7 +4,6 @@ import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from mmseg_resample import launch, register
@@ -121,10 +120,10 @@ def _export(args: argparse.Namespace) -> int:
         raise launch.UsageError(f"{args.config}: {error}") from error
     wanted = {"labels", "logits"} if args.output == "both" else {args.output}
     graph.save(graph.select_outputs(exported, wanted), args.out)
-    written = args.out.with_suffix(".py")
-    written.write_text(script.source(args.out.name)) if args.output != "logits" else None
     print(f"file: {args.out} ({args.out.stat().st_size / 2**20:.1f} MiB)")
-    if args.output != "logits":
+    if "labels" in wanted:
+        written = args.out.with_suffix(".py")
+        written.write_text(script.source(args.out.name))
         print(f"script: {written} IMAGE LABELS, without PyTorch")
     if (model.test_cfg or {}).get("mode") == "slide":
         print("note: the config tests by sliding windows; the file is the network of one window")
@@ -152,21 +151,13 @@ def _require_packages(runtimes: Sequence[str]) -> None:
 
 def _load(cfg: Any, checkpoint: str) -> tuple[Any, Mapping[str, Any]]:
     """Build the segmentor of a config with the weights of a checkpoint."""
-    import copy
-
-    from mmengine.registry import init_default_scope
-    from mmseg.registry import MODELS
-
+    from .auditing import build_segmentor
     from .checkpoints import check_weights, compare_geometry, read_checkpoint, shapes_of
 
     content = read_checkpoint(checkpoint)
     compare_geometry(cfg.to_dict()["model"], content, checkpoint)
-    init_default_scope(cfg.get("default_scope") or "mmseg")
-    model_cfg = copy.deepcopy(cfg.model)
-    model_cfg.pop("pretrained", None)
-    model = MODELS.build(model_cfg).eval()
-    runner: Any = SimpleNamespace(model=model)
-    check_weights(runner, shapes_of(content), checkpoint)
+    model: Any = build_segmentor(cfg)
+    check_weights(model, shapes_of(content), checkpoint)
     state = {key.removeprefix("module."): value for key, value in content.get("state_dict", content).items()}
     own = model.state_dict()
     model.load_state_dict({k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=False)
@@ -258,7 +249,7 @@ def _evaluate(args: argparse.Namespace, cfg: Any, path: Path, normalisation: Any
     launch.require_data(cfg, "test_dataloader")
     print("PyTorch:")
     runner = launch.build_runner(cfg)
-    launch.check_weights(runner, weights, args.checkpoint)
+    launch.check_weights(runner.model, weights, args.checkpoint)
     launch.report(runner, runner.test())
     for name in args.runtimes:
         print(f"{name}:")

@@ -54,5 +54,5 @@ def _test(args: argparse.Namespace) -> None:
     )
     launch.require_data(cfg, "test_dataloader")
     runner = launch.build_runner(cfg)
-    launch.check_weights(runner, weights, args.checkpoint)
+    launch.check_weights(runner.model, weights, args.checkpoint)
     launch.report(runner, runner.test())

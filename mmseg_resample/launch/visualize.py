@@ -68,7 +68,7 @@ def _visualize(args: argparse.Namespace) -> None:
     except (FileNotFoundError, IndexError, ValueError) as error:
         raise launch.UsageError(str(error)) from error
     runner = launch.build_runner(cfg)
-    launch.check_weights(runner, weights, args.checkpoint)
+    launch.check_weights(runner.model, weights, args.checkpoint)
     runner.load_or_resume()
     out, names = Path(args.out_dir).resolve(), _names(list(samples))
     drawn = [picture for image, sample in samples.items() for picture in draw(runner, sample, names[image])]

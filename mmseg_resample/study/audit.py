@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from mmseg_resample.grids import ForwardPass, fake_tensors, follow
 from mmseg_resample.grids.sites import Size
-from mmseg_resample.launch.auditing import build_fake
+from mmseg_resample.launch.auditing import build_segmentor
 
 _audits: dict[tuple[str, Size], ForwardPass | Exception] = {}
 
@@ -23,7 +23,7 @@ def followed(config: Config, size: Size) -> ForwardPass:
     if key not in _audits:
         try:
             with fake_tensors():
-                _audits[key] = follow(build_fake(config), size)
+                _audits[key] = follow(build_segmentor(config), size)
         except Exception as error:
             _audits[key] = error.with_traceback(None)  # frames would keep the network
     found = _audits[key]

@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime")
 from onnx import helper, numpy_helper  # noqa: E402
 
 from mmseg_resample import grids  # noqa: E402
-from mmseg_resample.deploy.diff import KEY  # noqa: E402
+from mmseg_resample.deploy.graph import METADATA  # noqa: E402
 from mmseg_resample.deploy.onnx_audit import audit_onnx  # noqa: E402
 from mmseg_resample.ops import AxisMap  # noqa: E402
 
@@ -33,7 +33,7 @@ def trained(*resizes):
 
 def with_metadata(model, text):
     model = copy.deepcopy(model)
-    helper.set_model_props(model, {KEY: text})
+    helper.set_model_props(model, {METADATA: text})
     return model
 
 
@@ -150,7 +150,7 @@ def test_planted_kernels_and_words(exported, tmp_path):
 
 
 def test_a_resize_that_is_gone_or_new(exported, tmp_path):
-    text = {entry.key: entry.value for entry in exported.metadata_props}[KEY]
+    text = {entry.key: entry.value for entry in exported.metadata_props}[METADATA]
     resizes = json.loads(text)["resizes"]
     for index in range(1, len(resizes)):
         less = with_metadata(exported, json.dumps({"resizes": resizes[:index] + resizes[index + 1 :]}))

@@ -11,7 +11,7 @@ onnx = pytest.importorskip("onnx")
 
 import mmseg_resample  # noqa: E402
 from mmseg_resample.cli import main  # noqa: E402
-from mmseg_resample.deploy.diff import KEY  # noqa: E402
+from mmseg_resample.deploy.graph import METADATA  # noqa: E402
 from mmseg_resample.deploy.onnx_network import load  # noqa: E402
 
 from .onnx_graphs import graph, node  # noqa: E402
@@ -140,7 +140,7 @@ def test_command_says_what_differs(tmp_path, capsys):
     model = graph(NODES, WEIGHT)
     entry = dict(path="head", call=0, mode="bilinear", source_size=[8, 8], size=[16, 16], coordinates="align_corners")
     last = dict(entry, path="", coordinates="half_pixel", source_size=[16, 16], size=[64, 64])
-    onnx.helper.set_model_props(model, {KEY: json.dumps({"resizes": [entry, last]})})
+    onnx.helper.set_model_props(model, {METADATA: json.dumps({"resizes": [entry, last]})})
     onnx.save(model, tmp_path / "planted.onnx")
     found = tmp_path / "found.json"
     assert main(["audit", str(tmp_path / "planted.onnx"), "--size", "64", "--json", str(found)]) == 1

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_resample.grids import TOLERANCE, fake_tensors, follow, follow_exact
-from mmseg_resample.launch.auditing import build_fake
+from mmseg_resample.launch.auditing import build_segmentor
 
 CONFIGS = {
     "pspnet": "mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py",
@@ -29,7 +29,7 @@ CONFIGS = {
 @cache
 def audited(name, size=(512, 1024), exact=False):
     with fake_tensors():
-        model = build_fake(get_config(CONFIGS[name]))
+        model = build_segmentor(get_config(CONFIGS[name]))
         return (follow_exact if exact else follow)(model, size)
 
 
@@ -89,7 +89,7 @@ def test_average_pool_shortcuts_cannot_be_repaired():
         cfg = get_config(CONFIGS["pspnet"])
         cfg.model.backbone.update(type="ResNetV1d", depth=50)
         cfg.model.decode_head.in_channels, cfg.model.auxiliary_head.in_channels = 2048, 1024
-        result = follow_exact(build_fake(cfg), (512, 512))
+        result = follow_exact(build_segmentor(cfg), (512, 512))
     # The 2x2 average in front of the strided 1x1 shortcut sits half a sample of stride 4 off the 3x3 path.
     assert [(m.path, m.op, m.worst, m.site) for m in result.misregistered] == [("backbone.layer2.0", "add", 2.0, None)]
 

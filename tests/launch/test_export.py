@@ -12,9 +12,9 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from mmseg_resample import launch
-from mmseg_resample.deploy import graph
+from mmseg_resample.deploy import graph, runtimes
 from mmseg_resample.deploy import to_onnx as exporting
-from mmseg_resample.launch.export import main
+from mmseg_resample.launch.export import RUNTIMES, main
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -105,6 +105,10 @@ def test_what_cannot_be_exported_is_status_2(options, message, checkpoint, tmp_p
     assert export(checkpoint, tmp_path / "net.onnx", *options) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "net.onnx").exists()
+
+
+def test_the_help_knows_every_runtime():
+    assert tuple(runtimes.RUNTIMES) == RUNTIMES  # named twice: the help does without PyTorch
 
 
 @pytest.mark.parametrize(

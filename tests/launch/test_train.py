@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -374,18 +373,17 @@ class _Model(torch.nn.Module):
 
 def test_what_a_test_does_not_use_may_be_missing_or_left_over(capsys):
     model = _Model()
-    runner = SimpleNamespace(model=model)
     norm = {f"norm.{key}": (3,) for key in ("weight", "bias", "running_mean", "running_var")}
-    launch.check_weights(runner, {key: tuple(value.shape) for key, value in model.state_dict().items()}, "all.pth")
+    launch.check_weights(model, {key: tuple(value.shape) for key, value in model.state_dict().items()}, "all.pth")
     assert capsys.readouterr().err == ""
-    launch.check_weights(runner, norm | {"ema.weight": (7,), "ema.count": ()}, "some.pth")
+    launch.check_weights(model, norm | {"ema.weight": (7,), "ema.count": ()}, "some.pth")
     assert capsys.readouterr().err == (
         "warning: checkpoint some.pth: 2 weights of auxiliary heads are not in it; a test does not use them.\n"
         "warning: checkpoint some.pth: 1 left out, not in the model: ema.weight (7,).\n"
     )
     del norm["norm.running_mean"]
     with pytest.raises(launch.UsageError, match=r"3 of the 6 weights (.|\n)*missing: norm.running_mean \(3,\)"):
-        launch.check_weights(runner, norm, "some.pth")
+        launch.check_weights(model, norm, "some.pth")
 
 
 def test_data_that_is_not_there_is_one_message(monkeypatch, capsys, folder, trained):

@@ -14,7 +14,7 @@ from mmseg.structures import SegDataSample
 from torch.nn.functional import interpolate
 
 from mmseg_resample.grids import audit, fake_tensors, follow, network_of
-from mmseg_resample.launch.auditing import build_fake
+from mmseg_resample.launch.auditing import build_segmentor
 from mmseg_resample.ops import AxisMap, resize
 from mmseg_resample.policy import ResizePolicy
 
@@ -172,7 +172,7 @@ def test_audits_and_policies_count_the_same_calls_in_every_family(family, monkey
         try:
             cfg = Config.fromfile(representative(family))
             size = tuple(cfg.get("crop_size", (512, 512)))
-            model = build_fake(cfg)
+            model = build_segmentor(cfg)
             stock = follow(model, size)
         except Exception as error:
             pytest.skip(f"cannot be built or run here: {str(error).splitlines()[:1]}")

@@ -17,7 +17,7 @@ from mmseg.structures import SegDataSample
 from torch.utils.checkpoint import checkpoint
 
 from mmseg_resample.grids import fake_tensors, follow
-from mmseg_resample.launch.auditing import build_fake
+from mmseg_resample.launch.auditing import build_segmentor
 from mmseg_resample.ops import resize
 from mmseg_resample.policy import ResizePolicy
 
@@ -342,10 +342,10 @@ def test_resizes_for_which_another_backend_was_asked_obey_and_count():
 def test_registers_at_sizes_that_strides_do_not_divide(config, size):
     cfg = get_config(config)
     with fake_tensors():
-        assert follow(build_fake(cfg), size).worst > 5
+        assert follow(build_segmentor(cfg), size).worst > 5
         cfg.model.update(type="ResampledSegmentor", resize_policy=dict(exact=True))
         # DPT interpolates between samples that a deconvolution repeats, which is even to a fraction of a pixel only.
-        assert follow(build_fake(cfg), size).worst < (0.2 if "dpt" in str(config) else 1e-6)
+        assert follow(build_segmentor(cfg), size).worst < (0.2 if "dpt" in str(config) else 1e-6)
 
 
 @MODELS.register_module()
@@ -450,7 +450,7 @@ def test_the_audit_of_a_config_with_the_policy_shows_zero():
     cfg = get_config(CONFIGS["upernet_r18"])
     cfg.model.update(type="ResampledSegmentor", resize_policy=dict(exact=True))
     with fake_tensors():
-        result = follow(build_fake(cfg), (384, 640))
+        result = follow(build_segmentor(cfg), (384, 640))
     assert result.worst < 1e-3 and len(result.trace.meetings) > 10 and result.trace.unknown == []
 
 
@@ -540,7 +540,7 @@ def test_exact_at_sizes_that_no_stride_divides():
     cfg = get_config(CONFIGS["swin"])
     cfg.model.update(type="ResampledSegmentor", resize_policy=dict(exact=True))
     with fake_tensors():
-        assert follow(build_fake(cfg), (512, 683)).worst < 1e-3
+        assert follow(build_segmentor(cfg), (512, 683)).worst < 1e-3
 
 
 def test_losses_called_past_forward_run_under_the_policy():

@@ -313,7 +313,7 @@ def test_a_metric_that_no_evaluator_returns(write_study, tmp_path):
 
 def test_a_network_that_the_audit_cannot_follow_is_measured(fast_write, tmp_path, monkeypatch):
     monkeypatch.setattr(audit, "_audits", {})
-    monkeypatch.setattr(audit, "build_fake", lambda config: config.model.no_such_key)
+    monkeypatch.setattr(audit, "build_segmentor", lambda config: config.model.no_such_key)
     files = perform(only_run(fast_write()), tmp_path)
     record = records.read_json(files.evaluation("own"))
     assert record["audit"].keys() == {"error"}

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from mmseg_resample.grids import fake_tensors, follow
-from mmseg_resample.launch.auditing import build_fake
+from mmseg_resample.launch.auditing import build_segmentor
 from mmseg_resample.models.segmentors import lean_heads, logits
 from mmseg_resample.ops import resize_argmax, resize_cross_entropy
 from mmseg_resample.policy import ResizePolicy
@@ -147,7 +147,7 @@ def test_an_audit_finds_what_it_finds_in_the_stock_model(head):
     audits = []
     for lean in (None, {}):
         with fake_tensors():
-            audits.append(follow(build_fake(Config(dict(model=config(head, lean=lean)))), (128, 160)))
+            audits.append(follow(build_segmentor(Config(dict(model=config(head, lean=lean)))), (128, 160)))
     assert audits[0].trace.resizes == audits[1].trace.resizes
     assert audits[0].final == audits[1].final
     assert audits[0].trace.unknown == audits[1].trace.unknown
