@@ -7,14 +7,17 @@ PyTorch's translation to ONNX. ``parity`` says whether the file computes what th
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from .. import compat
 from ..grids import FakeCopy, Resize, follow
 from ..grids.sites import Size
 from ..ops import _check
@@ -161,20 +164,39 @@ def _traced(network: DeployedNetwork, options: Options) -> torch.export.Exported
     # Of one image and of two, tracers take the first for a number that is always 1.
     image = torch.zeros(1 if options.size else 2, network.channels, *options.traced_size)
     shapes = None if options.size else ({0: open_, 2: open_, 3: open_},)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), compat.upsampling_traceable(), _SizesForFactors():
         return torch.export.export(network, (image,), dynamic_shapes=shapes, strict=False)
 
 
-def _refuse_conditions(program: torch.export.ExportedProgram, options: Options) -> None:
-    """Refuse a graph for every size that took a branch by what divides the size: ONNX has no such conditions.
+class _SizesForFactors(TorchFunctionMode):
+    """Resizes by whole factors as resizes to a size: PyTorch makes a number of an open size times a factor."""
 
-    Most conditions that PyTorch notes decide nothing, such as which of two sizes is larger. ``parity`` sees the rest.
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        return _to_a_size(*args, **kwargs) if func is F.interpolate else func(*args, **kwargs)
+
+
+def _to_a_size(input: Tensor, size: Any = None, scale_factor: Any = None, *rest: Any, **named: Any) -> Tensor:
+    factors = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor,) * (input.ndim - 2)
+    if scale_factor is not None and all(float(f).is_integer() for f in factors):
+        size = [n * int(f) for n, f in zip(input.shape[2:], factors, strict=True)]
+        scale_factor = None
+        named.pop("recompute_scale_factor", None)
+        rest = rest[:2]  # mode and flag; what follows is that one, and antialias
+    return F.interpolate(input, size, scale_factor, *rest, **named)
+
+
+def _refuse_conditions(program: torch.export.ExportedProgram, options: Options) -> None:
+    """Refuse a graph for every size that took a branch by what a size equals or divides: ONNX has no such conditions.
+
+    Other conditions that PyTorch notes decide nothing, such as which of two sizes is larger. ``parity`` sees the rest.
     """
     if options.size is not None:
         return
-    conditions = [each for each in getattr(program, "_guards_code", None) or () if "%" in each]
+    noted = getattr(program, "_guards_code", None) or ()
+    conditions = [each for each in noted if "%" in each or "==" in each]
     for size in sizes_to_compare(options.traced_size, fixed=False):
-        names = {"L": {"image": _Sized((2, 3, *size))}, "max": max, "min": min, "math": math}
+        names = {"L": {"image": _Sized((2, 3, *size))}, "max": max, "min": min, "math": math, "torch": torch}
         for condition in conditions:
             try:
                 holds = eval(condition, {"__builtins__": {}}, names)  # PyTorch's own words, of these sizes alone
@@ -182,8 +204,8 @@ def _refuse_conditions(program: torch.export.ExportedProgram, options: Options) 
                 continue  # a condition on something else
             if not holds:
                 raise ExportError(
-                    f"export: the network computes otherwise at {size[0]}x{size[1]} than at "
-                    f"{options.traced_size[0]}x{options.traced_size[1]}, by what divides the size. Give a size."
+                    f"export: the network computes otherwise at {size[0]}x{size[1]} than at {options.traced_size[0]}x"
+                    f"{options.traced_size[1]}, by what its sizes equal or divide. Give a size."
                 )
 
 

@@ -127,8 +127,43 @@ def test_a_branch_that_only_some_sizes_take_is_refused(tmp_path):
             out = super().forward(image)["out"]
             return out if image.shape[3] % 2 else out + 1
 
-    with pytest.raises(ExportError, match=r"otherwise at 160x128 than at 103x139, by what divides the size"):
+    with pytest.raises(ExportError, match=r"otherwise at 160x128 than at 103x139, by what its sizes equal or divide"):
         exported(Branching(), tmp_path / "network.onnx")
+
+
+class ByFactor(Pyramid):
+    """Levels upsampled by factors, as HRNet and UNet do it, and brought to one size behind."""
+
+    def __init__(self, factor):
+        from mmseg.models.utils import Upsample
+
+        super().__init__()
+        self.factor = factor
+        self.upsample = Upsample(scale_factor=factor, mode="bilinear", align_corners=True)
+
+    def forward(self, image):
+        out = super().forward(image)["out"]
+        up = F.avg_pool2d(out, 3, 2, 1)
+        for one in (
+            self.upsample(up),
+            F.interpolate(up, scale_factor=self.factor, mode="bilinear", recompute_scale_factor=True),
+            F.interpolate(up, None, (self.factor, 2), "bicubic", True),
+            F.interpolate(up, scale_factor=(2, self.factor)),
+        ):
+            out = out + F.interpolate(one, out.shape[2:], mode="bilinear")
+        return out
+
+
+def test_whole_factors_keep_sizes_open(tmp_path):
+    deployed, _ = exported(ByFactor(2.0), tmp_path / "network.onnx")
+    assert_equal(deployed, tmp_path / "network.onnx", [(103, 139), (160, 128), (97, 68)])
+
+
+def test_other_factors_are_refused_for_every_size(tmp_path):
+    with pytest.raises(ExportError, match=r"by what its sizes equal or divide\. Give a size"):
+        exported(ByFactor(1.5), tmp_path / "network.onnx")
+    deployed, _ = exported(ByFactor(1.5), tmp_path / "network.onnx", Options(size=(24, 32)))
+    assert_equal(deployed, tmp_path / "network.onnx", [(24, 32)])
 
 
 def test_what_a_trace_cannot_follow_is_an_error(tmp_path):
