@@ -1,6 +1,9 @@
 """Checks of constructor arguments that several resamplers share, and their wording."""
 
 from numbers import Integral
+from typing import Any
+
+from ..ops import AxisMap
 
 
 def need_channels(owner: str, name: str, value: int | None, multiple_of: int = 1) -> int:
@@ -34,3 +37,12 @@ def need_odd(owner: str, name: str, value: int) -> int:
     if not isinstance(value, int) or value < 1 or value % 2 == 0:
         raise ValueError(f"{owner}: expected {name} to be odd and >= 1, got {value!r}.")
     return value
+
+
+def parse_coordinates(coordinates: Any) -> Any:
+    """Build explicit maps from dicts: configs hold no objects."""
+    if coordinates is None or isinstance(coordinates, (str, AxisMap)):
+        return coordinates
+    if isinstance(coordinates, dict):
+        return AxisMap(**coordinates)
+    return tuple(AxisMap(**entry) if isinstance(entry, dict) else entry for entry in coordinates)

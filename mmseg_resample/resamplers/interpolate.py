@@ -8,6 +8,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ..ops import AxisMap, Coordinates, Mode, resize
+from ._arguments import parse_coordinates
 from .base import Resampler
 
 _AXES = {"linear": 1, "trilinear": 3}
@@ -43,7 +44,7 @@ class Interpolate(Resampler):
     ) -> None:
         super().__init__(in_channels, guide_channels, align_corners)
         self.mode = mode
-        self.coordinates = _parse_coordinates(coordinates)
+        self.coordinates = parse_coordinates(coordinates)
         self.antialias = antialias
         self.warning = warning
         axes = len(self.coordinates) if isinstance(self.coordinates, tuple) else _AXES.get(mode, 2)
@@ -68,12 +69,3 @@ class Interpolate(Resampler):
         if self.antialias:
             options |= {"antialias": True}
         return ", ".join(f"{key}={value!r}" for key, value in options.items())
-
-
-def _parse_coordinates(coordinates: Any) -> Any:
-    """Build explicit maps from dicts: configs hold no objects."""
-    if coordinates is None or isinstance(coordinates, (str, AxisMap)):
-        return coordinates
-    if isinstance(coordinates, dict):
-        return AxisMap(**coordinates)
-    return tuple(AxisMap(**entry) if isinstance(entry, dict) else entry for entry in coordinates)
