@@ -1,7 +1,8 @@
 """Backbones, necks and decode heads whose every resize is a resampler from the config; segmentors."""
 
-from .backbones import EfficientNetLite, SegNet, SFNetResNet, STDCPyramid
+from .backbones import EfficientNetLite, SegNet, SFNetResNet, STDCPyramid, WithImage
 from .decode_heads import (
+    LinearProbeHead,
     ResampleDeepLabV3PlusHead,
     ResampleFPNHead,
     ResampleSegformerHead,
@@ -16,6 +17,7 @@ from .segmentors import LeanSegmentor, ResampledSegmentor, TTASegmentor
 __all__ = [
     "EfficientNetLite",
     "LeanSegmentor",
+    "LinearProbeHead",
     "ResampleDeepLabV3PlusHead",
     "ResampleFPN",
     "ResampleFPNHead",
@@ -29,4 +31,5 @@ __all__ = [
     "SegNet",
     "SegNetHead",
     "TTASegmentor",
+    "WithImage",
 ]

@@ -7,6 +7,7 @@ from .dysample import DySample
 from .fade import FADE, FADELite
 from .flow_align import DualFlowAlign, FlowAlign, GatedFlowAlign
 from .freq_fusion import FreqFusion
+from .guided import ImageGuided, guide_of
 from .interpolate import Interpolate
 from .max_unpool import MaxUnpool, max_pool, max_unpool
 from .sapa import SAPA
@@ -25,6 +26,7 @@ __all__ = [
     "FlowAlign",
     "FreqFusion",
     "GatedFlowAlign",
+    "ImageGuided",
     "Interpolate",
     "MaxUnpool",
     "PixelShuffle",
@@ -32,6 +34,7 @@ __all__ = [
     "Resampler",
     "build_resampler",
     "fuse",
+    "guide_of",
     "max_pool",
     "max_unpool",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..ops import AxisMap, Coordinates
 from ..ops.grid import axis_maps
@@ -68,16 +68,39 @@ class ImageGuided(Resampler):
         """Bring ``x`` (N, in_channels, h, w) to the size of ``like`` (N, guide_channels, H, W)."""
 
     def _maps(self, source: tuple[int, int], target: tuple[int, int]) -> Maps:
-        flag: Coordinates = "align_corners" if self.align_corners else "half_pixel"
-        half = axis_maps("half_pixel", source, target)
-        rows, columns = axis_maps(self.coordinates or flag, source, target)
-        # One sample has no distance to a next: end to end it would lie everywhere.
-        return (rows if rows.scale else half[0], columns if columns.scale else half[1])
+        return _maps(self.coordinates or ("align_corners" if self.align_corners else "half_pixel"), source, target)
 
     def extra_repr(self) -> str:
         if self.coordinates is not None:
             return f"{self.in_channels}, coordinates={self.coordinates!r}"
         return f"{self.in_channels}, align_corners={self.align_corners}"
+
+
+def guide_of(resampler: nn.Module, image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Average an image around the samples of a map of ``size``, under the pixel model of ``resampler``: its ``like``.
+
+    Args:
+        resampler: whose ``coordinates``, by name, or ``align_corners`` say where the samples sit.
+        image: (N, 3, H, W).
+        size: (h, w), at most that of the image.
+
+    Returns:
+        (N, 3, h, w); the image itself where that is its size.
+    """
+    full = (image.shape[2], image.shape[3])
+    if size == full:
+        return image
+    model = getattr(resampler, "coordinates", None)
+    if not isinstance(model, str):
+        model = "align_corners" if getattr(resampler, "align_corners", None) else "half_pixel"
+    return pool_at(image, size, _maps(model, size, full))
+
+
+def _maps(model: Any, source: tuple[int, int], target: tuple[int, int]) -> Maps:
+    half = axis_maps("half_pixel", source, target)
+    rows, columns = axis_maps(model, source, target)
+    # One sample has no distance to a next: end to end it would lie everywhere.
+    return (rows if rows.scale else half[0], columns if columns.scale else half[1])
 
 
 def positions(map_: AxisMap, n: int, like: Tensor) -> Tensor:

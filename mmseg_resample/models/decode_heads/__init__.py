@@ -1,3 +1,4 @@
+from .linear_probe_head import LinearProbeHead
 from .resample_heads import (
     ResampleDeepLabV3PlusHead,
     ResampleFPNHead,
@@ -9,6 +10,7 @@ from .sfnet_head import SFNetHead
 from .sfnet_lite_head import SFNetLiteHead
 
 __all__ = [
+    "LinearProbeHead",
     "ResampleDeepLabV3PlusHead",
     "ResampleFPNHead",
     "ResampleSegformerHead",

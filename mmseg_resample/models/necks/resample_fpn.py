@@ -8,7 +8,7 @@ from mmseg.models.necks import FPN
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ...resamplers import build_resampler, fuse
+from ...resamplers import ImageGuided, build_resampler, fuse, guide_of
 
 
 @MODELS.register_module()
@@ -17,7 +17,11 @@ class ResampleFPN(FPN):
 
     ``resampler=dict(type='Interpolate', mode='nearest')`` is ``FPN`` as it stands.
 
+    Resamplers that are guided by the image take it from ``WithImage``: it comes in front of the levels and is none of
+    them, and every step reads it at the size of the level that it goes to.
+
     Args:
+        in_channels: channels of the levels, without the image.
         resampler: config of the resampler; every top-down step gets its own.
         align_corners: pixel model of the resamplers, unless ``resampler`` says otherwise.
 
@@ -42,11 +46,13 @@ class ResampleFPN(FPN):
             )
         super().__init__(in_channels, out_channels, num_outs, *args, **kwargs)
         self.align_corners = align_corners
+        cfg = resampler or dict(type="Interpolate", mode="bilinear")
+        self.by_image = _is_image_guided(cfg)
         self.resamplers = ModuleList(  # mmengine's: FPN's init_cfg must not have the last word on their weights
             build_resampler(
-                resampler or dict(type="Interpolate", mode="bilinear"),
+                cfg,
                 in_channels=out_channels,
-                guide_channels=out_channels,
+                guide_channels=3 if self.by_image else out_channels,
                 align_corners=align_corners,
             )
             for _ in self.lateral_convs[1:]
@@ -54,12 +60,19 @@ class ResampleFPN(FPN):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Turn (N, in_channels[i], h_i, w_i) per level into ``num_outs`` maps of ``out_channels``, finest first."""
+        image, inputs = (inputs[0], inputs[1:]) if self.by_image else (None, inputs)
         if len(inputs) != len(self.in_channels):
-            raise ValueError(f"ResampleFPN: expected {len(self.in_channels)} levels, got {len(inputs)}.")
+            behind = " behind the image, as backbone=dict(type='WithImage', ...) has them" if self.by_image else ""
+            raise ValueError(f"ResampleFPN: expected {len(self.in_channels)} levels{behind}, got {len(inputs)}.")
         levels = inputs[self.start_level : self.backbone_end_level]
         laterals = [conv(level) for conv, level in zip(self.lateral_convs, levels, strict=True)]
         for i in reversed(range(len(laterals) - 1)):
-            laterals[i] = fuse(self.resamplers[i], laterals[i + 1], laterals[i])
+            if image is None:
+                laterals[i] = fuse(self.resamplers[i], laterals[i + 1], laterals[i])
+            else:
+                size = (laterals[i].shape[2], laterals[i].shape[3])
+                guide = guide_of(self.resamplers[i], image, size)
+                laterals[i] = laterals[i] + self.resamplers[i](laterals[i + 1], guide)
         outs = [conv(lateral) for conv, lateral in zip(self.fpn_convs, laterals, strict=False)]
         return (*outs, *self._extra_levels(inputs[self.backbone_end_level - 1], laterals[-1], outs[-1], len(outs)))
 
@@ -76,3 +89,9 @@ class ResampleFPN(FPN):
                 source = F.relu(extra[-1]) if self.relu_before_extra_convs else extra[-1]
             extra.append(conv(source))
         return extra
+
+
+def _is_image_guided(cfg: Any) -> bool:
+    named = cfg.get("type") if isinstance(cfg, dict) else None
+    made = MODELS.get(named) if isinstance(named, str) else named
+    return isinstance(made, type) and issubclass(made, ImageGuided)
