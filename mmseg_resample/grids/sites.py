@@ -99,12 +99,14 @@ class _Here(threading.local):
     """State of a thread: the pass that runs, whether its calls are seen, and the site that is being computed.
 
     ``below`` is whether an operator is being computed for the dispatcher, by Python code that is not the network's.
+    ``audited`` is whether a tracker follows positions.
     """
 
     def __init__(self) -> None:
         self.now = Pass()
         self.seen = False
         self.below = False
+        self.audited = False
         self.site: Site | None = None
 
 
@@ -124,6 +126,21 @@ def current_site() -> Site | None:
 def are_seen() -> bool:
     """Tell whether calls that resize are seen in this thread."""
     return _here.seen
+
+
+def is_audited() -> bool:
+    """Tell whether a tracker follows positions in this thread: results are looked at for where they lie alone."""
+    return _here.audited
+
+
+@contextmanager
+def audited() -> Iterator[None]:
+    """Mark what runs inside as followed by a tracker."""
+    outer, _here.audited = _here.audited, True
+    try:
+        yield
+    finally:
+        _here.audited = outer
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from .layout import Atom, Dim, Layout, Offset, Taps, Untrackable, offset_between
 from .network import Network, named_tensors
 from .points import Choice, ChosenPoints
 from .rules import ENDS, RULES, pointwise
-from .sites import Site, at_path, below_python, current_pass, current_site, new_pass, resizes_seen
+from .sites import Site, at_path, audited, below_python, current_pass, current_site, new_pass, resizes_seen
 
 _DISPLACE = frozenset(f"aten::{name}" for name in ("add", "sub", "add_", "sub_", "rsub"))
 """Operators that add a displacement to coordinates."""
@@ -219,6 +219,7 @@ class Tracker(TorchDispatchMode):
         with ExitStack() as stack:
             stack.enter_context(new_pass())
             stack.enter_context(resizes_seen())
+            stack.enter_context(audited())
             super().__enter__()
             self._stack = stack.pop_all()
         return self

@@ -90,26 +90,27 @@ def _follows(call: ResizeCall) -> bool:
 
 
 def claim_bilinear_site(
-    module: nn.Module, align_corners: bool, source_size: Sequence[int], size: Sequence[int]
+    module: nn.Module, own: PixelModel | bool, source_size: Sequence[int], size: Sequence[int]
 ) -> PixelModel | None:
     """Count the next bilinear resize of ``module`` as a site and return its pixel model; the caller computes it.
 
-    The policy at work decides, if there is one. None: it is not to be bilinear; nothing is counted, and the caller has
-    to call ``F.interpolate`` after all.
+    The policy at work decides, if there is one; ``own`` is the caller's, or its flag. None: it is not to be bilinear;
+    nothing is counted, and the caller has to call ``F.interpolate`` after all.
     """
-    own: PixelModel = "align_corners" if align_corners else "half_pixel"
+    flag, model = (own, None) if isinstance(own, bool) else (None, own)
+    named: PixelModel = model or ("align_corners" if flag else "half_pixel")
     policy, now = installed_on(module), current_pass()
     if policy is None or now.handle is None:
-        return own
+        return named
     site = now.next_site
-    call = ResizeCall("bilinear", align_corners, tuple(source_size), tuple(size))
+    call = ResizeCall("bilinear", flag, tuple(source_size), tuple(size), model)
     change = policy.decide(site, call, now.input_size) or {}
     if change.get("mode", "bilinear") != "bilinear":
         return None
     now.count()
     if "align_corners" in change:
         return "align_corners" if change["align_corners"] else "half_pixel"
-    return change.get("coordinates", own)
+    return change.get("coordinates", named)
 
 
 def installed_on(module: nn.Module) -> "ResizePolicy | None":

