@@ -12,7 +12,7 @@ from torch import nn
 
 import mmseg_resample
 from mmseg_resample.grids import advice
-from mmseg_resample.grids.advice import SHAPES, STRIDES
+from mmseg_resample.grids.advice import SHAPES, SIZES, STRIDES
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +34,8 @@ class Net(nn.Module):
         (Net(False, stages=2), (64, 64), ["leave"]),  # 1.5 px, stride 4
         (Net(True), (64, 64), ["change"]),  # 0 .. -7
         (Net(True), (65, 65), []),
+        (Net(False, stages=5), (64, 64), ["cover", "pad alike"]),
+        (Net(True, stages=5), (64, 64), ["change", "pad alike"]),
         (mmseg_resample.exact(Net(False).eval()), (64, 64), ["cover"]),
         (mmseg_resample.exact(Net(False).eval(), pad="reflect"), (64, 64), []),
         (nn.Conv2d(3, 3, 1), (64, 64), []),
@@ -94,6 +96,13 @@ def test_every_number_is_that_of_its_report():
         advice._NO_GAIN: [gains["4"], content["margin"]],
         advice._OTHER_FLAG: [deployed["false", "128"], deployed["true", "129"]],
     }
+    sizes = json.loads((ROOT / SIZES / "report.json").read_text())
+    numbers[advice._ALIKE] = [
+        abs(d["mean"])
+        for c in sizes["comparisons"]
+        if c["evaluation"] == "twice" and c["combination"]["input"] in ("112", "144")
+        for d in c["differences"]
+    ]
     for text, expected in numbers.items():
         assert re.findall(r"-?\d+\.\d", text) == [f"{value:.1f}" for value in expected]
     declared = [
