@@ -47,7 +47,7 @@ class ImageEncoder(nn.Module):
         need_channels("ImageEncoder", "channels", channels, multiple_of=GROUPS)
         need_odd("ImageEncoder", "kernel_size", kernel_size)
         need_odd("ImageEncoder", "block_kernel_size", block_kernel_size)
-        self.stem = _ReflectedConv(in_channels, channels, kernel_size, bias=bias)
+        self.stem: nn.Module = _ReflectedConv(in_channels, channels, kernel_size, bias=bias)
         self.blocks = nn.Sequential(*(_Block(channels, block_kernel_size, bias, skip) for _ in range(blocks)))
 
     def forward(self, x: Tensor) -> Tensor:
