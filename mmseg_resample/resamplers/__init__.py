@@ -1,5 +1,6 @@
 """Modules that bring one feature map onto the grid of another, all by ``forward(x, like)``."""
 
+from .anyup import AnyUp
 from .base import Resampler, build_resampler, fuse
 from .carafe import CARAFE
 from .deform_align import DeformAlign
@@ -9,6 +10,7 @@ from .flow_align import DualFlowAlign, FlowAlign, GatedFlowAlign
 from .freq_fusion import FreqFusion
 from .guided import ImageGuided, guide_of
 from .interpolate import Interpolate
+from .jafar import JAFAR
 from .max_unpool import MaxUnpool, max_pool, max_unpool
 from .sapa import SAPA
 from .upconv import Deconv, PixelShuffle
@@ -17,7 +19,9 @@ from .upsample_layer import ResampleLayer
 __all__ = [
     "CARAFE",
     "FADE",
+    "JAFAR",
     "SAPA",
+    "AnyUp",
     "Deconv",
     "DeformAlign",
     "DualFlowAlign",
