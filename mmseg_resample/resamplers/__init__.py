@@ -8,6 +8,7 @@ from .fade import FADE, FADELite
 from .flow_align import DualFlowAlign, FlowAlign, GatedFlowAlign
 from .freq_fusion import FreqFusion
 from .interpolate import Interpolate
+from .loftup import LoftUp
 from .max_unpool import MaxUnpool, max_pool, max_unpool
 from .sapa import SAPA
 from .upconv import Deconv, PixelShuffle
@@ -26,6 +27,7 @@ __all__ = [
     "FreqFusion",
     "GatedFlowAlign",
     "Interpolate",
+    "LoftUp",
     "MaxUnpool",
     "PixelShuffle",
     "ResampleLayer",
