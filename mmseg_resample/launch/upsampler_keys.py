@@ -62,6 +62,40 @@ _LOFTUP: tuple[Rule, ...] = (
 )
 
 
+def joint_bilateral_keys(source: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Rename the weights of FeatUp's stack of joint bilateral upsamplers.
+
+    Args:
+        source: the state dict of the stack, of a network with it, or of a training run. Backbone, downsampler and the
+            network of scales, which upsampling does not need, are left out.
+
+    Returns:
+        A state dict of ``JointBilateral``; with ``norm=True`` where features are normalised first.
+
+    Raises:
+        ValueError: keys that none of these have.
+    """
+    unused = r"model\.(0|model)\.|downsampler\.|scale_net\."
+    source = {key: value for key, value in source.items() if not re.match(unused, key)}
+    state = _rename("joint_bilateral_keys", source, _JOINT_BILATERAL)
+    steps = sorted({int(name.split(".")[1]) for name in state if name.startswith("filters.")})
+    return {
+        re.sub(r"(?<=^filters\.)\d+", lambda match: str(steps.index(int(match[0]))), name): value
+        for name, value in state.items()
+    }
+
+
+_UP = r"(?:upsampler\.)?up(\d+)\."
+_JOINT_BILATERAL: tuple[Rule, ...] = (
+    (r"model\.1\.norm\.(weight|bias)", r"norm_x.\1"),
+    (_UP + "range_temp", r"filters.\1.log_scale"),
+    (_UP + "sigma_spatial", r"filters.\1.sigma"),
+    (_UP + r"range_proj\.([03])\.(weight|bias)", r"filters.\1.project.\2.\3"),
+    (_UP + r"fixup_proj\.([03])\.(weight|bias)", r"filters.\1.correct.\2.\3"),
+    (r"(?:upsampler\.)?fixup_proj\.1\.(weight|bias)", r"correct.\1"),
+)
+
+
 def _rename(owner: str, source: "Mapping[str, Tensor]", rules: Sequence[Rule]) -> "dict[str, Tensor]":
     """Return ``source`` under the names that the rules give; the first that matches a whole key counts.
 

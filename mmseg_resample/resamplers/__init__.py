@@ -8,6 +8,7 @@ from .fade import FADE, FADELite
 from .flow_align import DualFlowAlign, FlowAlign, GatedFlowAlign
 from .freq_fusion import FreqFusion
 from .interpolate import Interpolate
+from .joint_bilateral import JointBilateral
 from .loftup import LoftUp
 from .max_unpool import MaxUnpool, max_pool, max_unpool
 from .sapa import SAPA
@@ -27,6 +28,7 @@ __all__ = [
     "FreqFusion",
     "GatedFlowAlign",
     "Interpolate",
+    "JointBilateral",
     "LoftUp",
     "MaxUnpool",
     "PixelShuffle",

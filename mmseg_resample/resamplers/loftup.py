@@ -1,7 +1,7 @@
 """``LoftUp``: every pixel of the image attends to all features, both known by their colour, content and place."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +95,7 @@ class LoftUp(ImageGuided):
 
     def _upsample(self, x: Tensor, like: Tensor, maps: Maps) -> Tensor:
         samples = self._samples(x, (like.shape[2], like.shape[3]), maps).flatten(1, 2)
-        keys = [layer.keys(samples) for layer in self.layers]
+        keys = [cast(_CrossAttention, layer).keys(samples) for layer in self.layers]
         channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
         layout = torch.channels_last if channels_last else torch.contiguous_format
         rows = max(self.chunk_size // like.shape[3], 1)
