@@ -11,6 +11,8 @@ from .freq_fusion import FreqFusion
 from .guided import ImageGuided, guide_of
 from .interpolate import Interpolate
 from .jafar import JAFAR
+from .joint_bilateral import JointBilateral
+from .loftup import LoftUp
 from .max_unpool import MaxUnpool, max_pool, max_unpool
 from .sapa import SAPA
 from .upconv import Deconv, PixelShuffle
@@ -32,6 +34,8 @@ __all__ = [
     "GatedFlowAlign",
     "ImageGuided",
     "Interpolate",
+    "JointBilateral",
+    "LoftUp",
     "MaxUnpool",
     "PixelShuffle",
     "ResampleLayer",
