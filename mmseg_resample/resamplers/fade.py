@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import normal_init, xavier_init
+from mmengine.model import xavier_init
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
@@ -74,11 +74,11 @@ class FADE(Resampler):
         return nn.Conv2d(channels, self.up_kernel**2, side, padding=side // 2)
 
     def init_weights(self) -> None:
-        """Start with nearly uniform kernels."""
+        """Start as the released module does: no weight is held near zero."""
         for conv in (self.compress_x, self.compress_like, self.gate):
             if conv is not None:
                 xavier_init(conv, distribution="uniform")
-        normal_init(self.semi_shift, std=0.001)
+        xavier_init(self.semi_shift, distribution="normal")
 
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
         at = centres(x, (like.shape[2], like.shape[3]), bool(self.align_corners))

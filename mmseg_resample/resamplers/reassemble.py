@@ -92,15 +92,6 @@ def correlate(x: Tensor, query: Tensor, window: int, at: Centres) -> Tensor:
     return _Correlate.apply(_pad(x.to(dtype), window * window, 1), y, *at, window)
 
 
-def inside(size: tuple[int, int], window: int, at: Centres) -> Tensor:
-    """Tell whether a tap of a window lies within a source of ``size``, (k * k, H, W)."""
-    reach = torch.arange(window, device=at[0].device) - window // 2
-    rows, columns = (
-        (index + reach[:, None] >= 0) & (index + reach[:, None] < n) for index, n in zip(at, size, strict=True)
-    )
-    return (rows[:, None, :, None] & columns[None, :, None, :]).flatten(0, 1)
-
-
 def _pad(x: Tensor, taps: int, groups: int) -> Tensor:
     """Pad to (N, h + k - 1, w + k - 1, groups, C / groups): gathers of whole pixels are the fast ones."""
     reach = isqrt(taps) // 2

@@ -44,6 +44,23 @@ def test_the_switches_of_the_pooling_are_the_ones_used():
     assert torch.equal(head(backbone(image)), head.cls_seg(x))
 
 
+def test_the_poolings_of_the_original_at_odd_sizes():
+    """With ``ceil_mode``, and unpooling that knows the stride: 13 -> 7 -> 4 rows."""
+    backbone = SegNet(channels=(3, 4), num_convs=(1, 2), ceil_mode=True).eval()
+    _, head = tiny(align_corners=False, resampler=dict(type="MaxUnpool", stride=2))
+    x = image = torch.randn(2, 3, 13, 23)
+    switches, head = [], head.eval()
+    for stage in backbone.stages:
+        feature = stage(x)
+        x, indices = F.max_pool2d(feature, 2, ceil_mode=True, return_indices=True)
+        switches.append((indices, feature.shape[2:]))
+    assert torch.equal(backbone(image)[-1], x)
+    for stack in head.stacks:
+        indices, size = switches.pop()
+        x = stack(F.max_unpool2d(x, indices, 2, output_size=size))
+    assert torch.equal(head(backbone(image)), head.cls_seg(x))
+
+
 def test_the_decoder_reads_nothing_but_the_switches():
     backbone, head = (module.eval() for module in tiny(align_corners=False))
     *features, pooled = backbone(torch.randn(1, 3, 8, 8))

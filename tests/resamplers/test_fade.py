@@ -96,6 +96,14 @@ def test_a_neck_does_not_add_the_guide_to_what_contains_it():
         assert_close(fuse(module, x, like), like + module(x, like))
 
 
+@pytest.mark.parametrize("kind", [FADE, FADELite])
+def test_starts_as_published(kind):
+    """The semi-shift convolution as well is Xavier initialised."""
+    weight = kind(256, 256).semi_shift.weight
+    fan_in, fan_out = (side * weight[0, 0].numel() for side in (weight.shape[1], weight.shape[0]))
+    assert weight.std().item() == pytest.approx((2 / (fan_in + fan_out)) ** 0.5, rel=0.15)
+
+
 def test_constant_maps_stay_constant_away_from_the_border():
     module = randomised(FADE(4, 6, gate=False)).float()
     out = module(torch.full((1, 4, 8, 8), 3.0), torch.randn(1, 6, 16, 16))

@@ -18,6 +18,8 @@ CONFIGS = [
     dict(type="FADE", compressed_channels=4, gate=False),
     dict(type="FADELite"),
     dict(type="SAPA", embedding_channels=4),
+    dict(type="FreqFusion", compressed_channels=4),
+    dict(type="FreqFusion", compressed_channels=4, offsets=False, hamming=True),
 ]
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
 each_flag = pytest.mark.parametrize("flag", [False, True])
@@ -129,7 +131,8 @@ def test_half_precision(config, dtype):
 @each_config
 def test_compiles_in_one_graph(config):
     x, like = features()
-    module = build(config if config["type"] == "DySample" else {**config, "up_kernel": 3}, True)
+    window = {"DySample": {}, "FreqFusion": dict(lowpass_kernel=3)}.get(config["type"], dict(up_kernel=3))
+    module = build({**config, **window}, True)
     compiled = torch.compile(module, fullgraph=ONE_GRAPH, backend="aot_eager")
     x.requires_grad_()
     expected, actual = module(x, like), compiled(x, like)
@@ -146,7 +149,7 @@ def test_explains_what_it_did(config):
     explained = module.explain(x, like)
     assert {name: id(value) for name, value in vars(module).items()} == before
     assert explained
-    assert set(explained) <= {"flow", "offset", "kernel", "gate"}
+    assert set(explained) <= {"flow", "offset", "kernel", "kernel_like", "gate"}
     assert all(value.shape[-2:] == like.shape[-2:] for value in explained.values())
     if "kernel" in explained:
         kernel = explained["kernel"]
@@ -168,7 +171,7 @@ def test_in_a_pyramid(config, flag):
 
 
 @pytest.mark.parametrize(
-    ("kind", "layer"), [("CARAFE", "content_encoder"), ("DySample", "offset"), ("FADE", "semi_shift")]
+    ("kind", "layer"), [("CARAFE", "content_encoder"), ("DySample", "offset"), ("FreqFusion", "low_pass")]
 )
 def test_a_neck_leaves_their_initialisation_alone(kind, layer):
     """FPN initialises every convolution inside it; these start near a plain resize."""

@@ -57,6 +57,51 @@ def test_is_pytorchs_pooling_and_unpooling(stride):
     assert torch.equal(MaxUnpool(3, 3)(values, x), F.max_unpool2d(values, indices, stride))
 
 
+@pytest.mark.parametrize("ceil", [True, False])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("full", [(9, 45), (10, 7), (3, 4), (6, 6)])
+def test_of_a_stride_is_pytorchs_pooling_and_unpooling(full, stride, ceil):
+    x = torch.randint(0, 9, (2, 3, *full)).double()  # with many equal maxima
+    values, indices = F.max_pool2d(x, stride, ceil_mode=ceil, return_indices=True)
+    size = tuple(values.shape[2:])
+    ours = max_pool(x, size, stride=stride)
+    assert torch.equal(ours[0], values) and torch.equal(ours[1], indices)
+    module = MaxUnpool(3, 3, align_corners=True, stride=stride)  # the flag of its owner is not read
+    assert torch.equal(module(values, x), F.max_unpool2d(values, indices, stride, output_size=full))
+    assert torch.equal(module.explain(values, x)["indices"], indices)
+
+
+def test_of_a_stride_where_the_axes_round_differently():
+    """No ``ceil_mode`` does that: each axis as if it were pooled alone."""
+    x = torch.randn(1, 2, 9, 5)
+    values, indices = max_pool(x, (4, 3), stride=2)
+    assert torch.equal(values, F.max_pool2d(x[:, :, :8], 2, ceil_mode=True))
+    assert torch.equal(x.flatten(2).gather(2, indices.flatten(2)).view(values.shape), values)
+
+
+def test_the_cells_of_a_whole_ratio_are_those_of_its_stride_and_others_are_not():
+    x = torch.randn(1, 2, 9, 45)
+    assert torch.equal(max_pool(x[..., :8, :44], (4, 22))[1], max_pool(x[..., :8, :44], (4, 22), stride=2)[1])
+    assert not torch.equal(max_pool(x, (5, 23))[0], max_pool(x, (5, 23), stride=2)[0])
+
+
+@pytest.mark.parametrize("size", [(2, 3), (9, 4), (5, 9), (20, 20), (1, 1)])
+def test_of_a_stride_takes_any_sizes(size):
+    """What is behind the last window stays zero, and windows beyond the map are dropped."""
+    x, like = torch.randn(2, 3, *size), torch.randn(2, 3, 9, 8)
+    expected = torch.zeros_like(like)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            cell = like[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+            if cell.numel():
+                first = torch.zeros_like(cell).flatten(2)
+                first.scatter_(2, cell.flatten(2).argmax(2, keepdim=True), x[:, :, i, j, None])
+                expected[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = first.view(cell.shape)
+    module = MaxUnpool(3, 3, stride=2)
+    assert torch.equal(module(x, like), expected)
+    assert module.explain(x, like)["indices"].shape == x.shape
+
+
 @pytest.mark.parametrize("flag", FLAGS)
 @pytest.mark.parametrize("full", [(6, 8), (5, 7), (4, 4)])
 def test_pool_after_unpool_gives_the_values_back(flag, full):
@@ -93,8 +138,9 @@ def test_gradients(full):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_memory_format_empty_batch_compile(dtype):
-    module = MaxUnpool(3, 3, align_corners=True)
+@pytest.mark.parametrize("stride", [None, 2])
+def test_half_memory_format_empty_batch_compile(stride, dtype):
+    module = MaxUnpool(3, 3, align_corners=True, stride=stride)
     x, like = torch.randn(2, 3, 3, 4, dtype=dtype), torch.randn(2, 3, 7, 6, dtype=dtype)
     expected = module(x, like)
     assert expected.dtype == dtype and torch.equal(expected.float(), module(x.float(), like.float()))
@@ -120,5 +166,10 @@ def test_in_the_pyramid():
 def test_errors():
     with pytest.raises(ValueError, match="in_channels == guide_channels"):
         MaxUnpool(3, 4)
-    with pytest.raises(ValueError, match="at most"):
+    with pytest.raises(ValueError, match=r"at most \(2, 2\), the size of x, got \(3, 2\)"):
         max_pool(torch.zeros(1, 1, 2, 2), (3, 2))
+    with pytest.raises(ValueError, match=r"at most \(5, 2\), the windows of stride 2 in \(9, 4\), got \(5, 3\)"):
+        max_pool(torch.zeros(1, 1, 9, 4), (5, 3), stride=2)
+    for refused in (lambda: MaxUnpool(3, 3, stride=0), lambda: max_pool(torch.zeros(1, 1, 2, 2), (1, 1), stride=0)):
+        with pytest.raises(ValueError, match="expected stride to be a whole number >= 1, got 0"):
+            refused()

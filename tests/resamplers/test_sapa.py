@@ -23,14 +23,19 @@ def by_loops(module, x, like, flag):
             row, _ = cell(coordinate(i, x.shape[2], size[0], flag), 1)
             for j in range(size[1]):
                 column, _ = cell(coordinate(j, x.shape[3], size[1], flag), 1)
-                query = module.query.weight @ normalised(like[n, :, i, j], module.norm_like)
-                window = [
-                    x[n, :, r, c]
-                    for r in range(max(row - reach, 0), min(row + reach + 1, x.shape[2]))
-                    for c in range(max(column - reach, 0), min(column + reach + 1, x.shape[3]))
-                ]
-                scores = torch.stack([query @ (module.key.weight @ normalised(s, module.norm_x)) for s in window])
-                out[n, :, i, j] = scores.exp() / scores.exp().sum() @ torch.stack(window)
+                query = module.query.weight @ normalised(like[n, :, i, j], module.norm_like) + module.query.bias
+                scores, values = [], []
+                for r in range(row - reach, row + reach + 1):
+                    for c in range(column - reach, column + reach + 1):
+                        if 0 <= r < x.shape[2] and 0 <= c < x.shape[3]:
+                            key = module.key.weight @ normalised(x[n, :, r, c], module.norm_x) + module.key.bias
+                            scores.append(query @ key)
+                            values.append(x[n, :, r, c])
+                        else:  # takes part in the softmax with nothing to give
+                            scores.append(query.new_zeros(()))
+                            values.append(query.new_zeros(x.shape[1]))
+                weights = torch.stack(scores).exp()
+                out[n, :, i, j] = weights / weights.sum() @ torch.stack(values)
     return out
 
 
@@ -48,9 +53,22 @@ def test_matches_loops(norm, flag, size):
 
 
 @pytest.mark.parametrize("flag", [False, True])
-def test_constant_maps_stay_constant_up_to_the_border(flag):
-    out = SAPA(4, 6, flag)(torch.full((1, 4, 5, 5), 3.0), torch.randn(1, 6, 11, 9))
-    assert_close(out, torch.full((1, 4, 11, 9), 3.0))
+def test_constant_maps_stay_constant_inside_and_fade_at_the_border(flag):
+    out = SAPA(4, 6, flag)(torch.full((1, 4, 7, 7), 3.0), torch.randn(1, 6, 14, 14))
+    assert_close(out[..., 5:9, 5:9], torch.full((1, 4, 4, 4), 3.0))
+    # Kernels start almost uniform, and 9 of the 25 taps of a corner are inside.
+    torch.testing.assert_close(out[..., 0, 0], torch.full((1, 4), 3 * 9 / 25), atol=0.05, rtol=0)
+
+
+def test_starts_with_nearly_uniform_kernels():
+    """What a larger initialisation breaks: 25 taps whose softmax is saturated by two or three."""
+    kernel = SAPA(32, 32).explain(torch.randn(1, 32, 12, 12), torch.randn(1, 32, 24, 24))["kernel"]
+    taps = 1 / kernel.square().sum(2)
+    assert taps.mean() > 24
+    module = SAPA(256, 256)
+    for layer in (module.query, module.key):
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
+        assert not layer.bias.any()
 
 
 def test_flipping_both_flips_the_result():
@@ -73,8 +91,8 @@ def test_a_boundary_of_the_guide_is_kept():
 
 def test_parameters_are_the_published_ones():
     """0.1 M for six between features of 256 channels."""
-    assert sum(p.numel() for p in SAPA(256, 256).parameters()) == 2 * 256 * 32 + 4 * 256
-    assert sum(p.numel() for p in SAPA(256, 256, norm=False).parameters()) == 2 * 256 * 32
+    assert sum(p.numel() for p in SAPA(256, 256).parameters()) == 2 * (256 * 32 + 32) + 4 * 256
+    assert sum(p.numel() for p in SAPA(256, 256, norm=False).parameters()) == 2 * (256 * 32 + 32)
 
 
 @pytest.mark.parametrize(

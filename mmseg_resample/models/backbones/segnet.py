@@ -26,6 +26,8 @@ class SegNet(BaseModule):
         norm_cfg: config of the normalisation.
         act_cfg: config of the activation.
         init_cfg: as ``BaseModule`` takes it.
+        ceil_mode: pool odd sizes by the windows of ``F.max_pool2d`` with ``ceil_mode=True``, as the original code does;
+            the decoder's resampler is then ``dict(type='MaxUnpool', stride=2)``.
 
     Raises:
         ValueError: ``channels`` and ``num_convs`` differ in length.
@@ -43,6 +45,7 @@ class SegNet(BaseModule):
         norm_cfg: dict[str, Any] | None = dict(type="BN"),  # noqa: B006  (mmcv's style; not modified)
         act_cfg: dict[str, Any] | None = dict(type="ReLU"),  # noqa: B006
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+        ceil_mode: bool = False,
     ) -> None:
         super().__init__(init_cfg)
         if len(channels) != len(num_convs):
@@ -50,6 +53,7 @@ class SegNet(BaseModule):
                 f"SegNet: expected one entry of num_convs per stage, got {len(num_convs)} for {len(channels)} stages."
             )
         self.align_corners = align_corners
+        self.stride = 2 if ceil_mode else None
         self.stages = nn.ModuleList()
         for width, count in zip(channels, num_convs, strict=True):
             inputs = [in_channels] + [width] * (count - 1)
@@ -64,5 +68,5 @@ class SegNet(BaseModule):
         for stage in self.stages:
             features.append(stage(x))
             size = (features[-1].shape[2] + 1) // 2, (features[-1].shape[3] + 1) // 2
-            x, _ = max_pool(features[-1], size, self.align_corners)
+            x, _ = max_pool(features[-1], size, self.align_corners, stride=self.stride)
         return (*features, x)
