@@ -170,7 +170,10 @@ def _apply(
     x = x.to(compute)
     # The axis that shrinks most goes first, and what is strided (the last axis) sees the smaller tensor.
     growth = [n / out if adjoint else out / n for n, out in zip(source_size, size, strict=True)]
-    for axis in sorted(range(len(size)), key=lambda a: (growth[a], -a if growth[a] > 1 else a)):
+    moved = [a for a in range(len(size)) if (scale[a], offset[a], source_size[a]) != (1, 0, size[a])]
+    if not moved:
+        x = x.clone()
+    for axis in sorted(moved, key=lambda a: (growth[a], -a if growth[a] > 1 else a)):
         line = kernel, scale[axis], offset[axis], source_size[axis], size[axis], adjoint, compute, x.device
         if kernel.startswith("nearest"):
             x = _gather(x, first + axis, *_device_table(*line))
