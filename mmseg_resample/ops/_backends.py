@@ -76,7 +76,7 @@ _KERNELS: dict[str, dict[str, Callable[..., Any] | _Optional]] = {
         "numba": _numba("resample"),
         "triton": _triton("resample"),
     },
-    "flow_warp": {"torch": _torch.flow_warp},
+    "flow_warp": {"torch": _torch.flow_warp, "numba": _numba("flow_warp")},
     "deform_conv2d": {"torch": _deform.by_warps, "torchvision": _deform.by_torchvision},
     "resize_argmax": {
         "torch": _fused.resize_argmax,
@@ -126,6 +126,8 @@ def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., 
     backend = named(op, backend, input)
     if isinstance(input, FakeTensor):  # no data to compute; audits know the op of PyTorch's kernel
         backend = "torch"
+    elif op == "flow_warp" and backend != "torch" and (input is None or not _check.is_plain(input)):
+        backend = "torch"  # Numba's is no op that others could follow
     elif op == "resize" and _check.is_transformed(input):
         return _torch.resample_transformed
     elif backend == "auto":
@@ -140,9 +142,11 @@ def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., 
 def _numba_is_best(op: str, input: Tensor) -> bool:
     """Prefer Numba on CPUs, faster for every network measured; PyTorch's bands win where two classes grow 30 times.
 
-    It resizes images in channels-last order alone.
+    It resizes and warps images in channels-last order alone, and loses time on warps of few channels.
     """
-    suits = op != "resize" or _torch.is_channels_last(input)
+    suits = op not in ("resize", "flow_warp") or _torch.is_channels_last(input)
+    if op == "flow_warp" and suits:
+        suits = input.shape[1] >= 16
     return suits and input.device.type == "cpu" and _is_installed("numba") and _numba_works()
 
 

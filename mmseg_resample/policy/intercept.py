@@ -42,10 +42,10 @@ def _obey(
     if change is not None and "points" in change:
         return _sample_elsewhere(change["points"], *args, **kwargs)
     input: Tensor = args[0] if args else kwargs["input" if "input" in kwargs else "self"]
-    backend = kwargs.get("backend", "auto")  # of ``ops.resize``
-    if policy.fast_resize and backend == "auto":
+    backend = "auto"
+    if policy.fast_resize and kwargs.get("backend", "auto") == "auto":  # else `ops.resize` was asked for another
         backend = _backends.fastest_resize(input, (change or {}).get("mode", call.mode), call.size)
-    if change is None and backend == kwargs.get("backend", "auto"):
+    if change is None and backend == "auto":
         return None
     change = change or {}
     arguments: dict[str, Any] = {"mode": call.mode, "align_corners": call.align_corners}
