@@ -1,6 +1,7 @@
 """What a ResizePolicy costs on whole networks: the prediction of logits, and a training step."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from measure import Call, Case, Options
@@ -28,7 +29,7 @@ CONFIGS = {
     "SegFormer-B0": "mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py",
     "DeepLabV3+-R18-d8": "mmseg::deeplabv3plus/deeplabv3plus_r18-d8_4xb2-80k_cityscapes-512x1024.py",
 }
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     "exact": dict(resize_policy=dict(exact=True)),
     "exact+pad": dict(resize_policy=dict(exact=True, pad="replicate")),
     "fast": dict(fast_resize=True),

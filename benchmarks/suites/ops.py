@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ NOTE = (
     "forward and backward. *copy* moves as many bytes as the inputs, the output and, in a step, their gradients have."
 )
 LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
-Arguments = dict[str, object]
+Arguments = dict[str, Any]
 MODES: list[tuple[str, Arguments]] = [
     ("nearest", {}),
     ("nearest-exact", {}),
@@ -30,8 +31,12 @@ MODES: list[tuple[str, Arguments]] = [
     ("bicubic", {"align_corners": False}),
     ("area", {}),
 ]
-NECK, LOGITS, QUICK = ((2, 256, 32, 32), (64, 64)), ((2, 19, 128, 128), (512, 512)), ((1, 4, 8, 8), (16, 16))
-PYRAMIDS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+"""Shape of the input, spatial size of the output."""
+NECK: Shapes = (2, 256, 32, 32), (64, 64)
+LOGITS: Shapes = (2, 19, 128, 128), (512, 512)
+QUICK: Shapes = (1, 4, 8, 8), (16, 16)
+PYRAMIDS: list[Shapes] = [
     ((2, 256, 64, 64), (128, 128)),
     ((2, 128, 16, 32), (128, 256)),
     LOGITS,
@@ -57,7 +62,7 @@ def _resizes(options: Options) -> list[Case]:
     for shape, size in PYRAMIDS if not options.quick else []:
         for layout in (torch.contiguous_format, torch.channels_last):
             found.append(_resize(*MODES[2], shape, size, layout, True, options.device))
-    others: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+    others: list[Shapes] = [
         ((8, 64, 256), (1024,)),
         ((1, 8, 16, 32, 32), (32, 64, 64)),
     ]
