@@ -191,7 +191,7 @@ def fastest_resize(input: Tensor, mode: str, size: Sequence[int]) -> str:
     if torch.get_num_threads() > 1 or input.dtype != torch.float32 or mode not in ("bilinear", "bicubic"):
         return "auto"
     outputs = input.shape[0] * input.shape[1] * size[0] * size[1]
-    growth = size[0] * size[1] / (input.shape[2] * input.shape[3])
+    least_growth = min(size[0] / input.shape[2], size[1] / input.shape[3])
     channels_last = _torch.is_channels_last(input)
     if mode == "bicubic":
         is_faster = outputs >= 2**15
@@ -201,7 +201,7 @@ def fastest_resize(input: Tensor, mode: str, size: Sequence[int]) -> str:
         is_faster = outputs >= 2**17
     else:
         is_trained = torch.is_grad_enabled() and input.requires_grad
-        is_faster = outputs >= 2**19 and growth >= (3.5 if is_trained else 8)
+        is_faster = outputs >= 2**19 and least_growth >= (1.8 if is_trained else 2.8)
     if not is_faster:
         return "auto"
     return "numba" if channels_last and _numba_is_best("resize", input) else "products"
