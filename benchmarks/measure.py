@@ -74,6 +74,7 @@ class Case:
         floor: a call that takes as long as no way could beat, or None.
         compare: (way, result of the baseline, result of the way) -> how far they differ, by name.
         facts: what else a table or a plot needs to know about the case.
+        memory: whether peaks are taken.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Case:
     floor: Callable[[], Call] | None = None
     compare: Callable[[str, Any, Any], dict[str, float]] | None = None
     facts: Callable[[], dict[str, Any]] = dict
+    memory: bool = True
 
 
 def measure(suite: str, case: Case, options: Options, *, memory: bool = True) -> dict[str, Any]:
@@ -103,7 +105,7 @@ def measure(suite: str, case: Case, options: Options, *, memory: bool = True) ->
         row["ways"][way] = {
             "ms": _quartiles(times[way] * 1e3),
             "ratio": _quartiles(times[case.ways[0]] / times[way]),
-            "peak_mib": peak(suite, case, way, options) if memory else None,
+            "peak_mib": peak(suite, case, way, options) if memory and case.memory else None,
             "differs": differs[way],
         }
     row["floor_ms"] = float(np.median(times[FLOOR])) * 1e3 if FLOOR in times else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ NOTE = (
     "forward and backward. *copy* moves as many bytes as the inputs, the output and, in a step, their gradients have."
 )
 LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
-Arguments = dict[str, object]
+Arguments = dict[str, Any]
 MODES: list[tuple[str, Arguments]] = [
     ("nearest", {}),
     ("nearest-exact", {}),
@@ -30,7 +31,17 @@ MODES: list[tuple[str, Arguments]] = [
     ("bicubic", {"align_corners": False}),
     ("area", {}),
 ]
-NECK, LOGITS, QUICK = ((2, 256, 32, 32), (64, 64)), ((2, 19, 128, 128), (512, 512)), ((1, 4, 8, 8), (16, 16))
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+"""Shape of the input, spatial size of the output."""
+NECK: Shapes = (2, 256, 32, 32), (64, 64)
+LOGITS: Shapes = (2, 19, 128, 128), (512, 512)
+QUICK: Shapes = (1, 4, 8, 8), (16, 16)
+PYRAMIDS: list[Shapes] = [
+    ((2, 256, 64, 64), (128, 128)),
+    ((2, 128, 16, 32), (128, 256)),
+    LOGITS,
+    ((1, 150, 128, 128), (512, 512)),
+]
 
 
 def cases(options: Options) -> list[Case]:
@@ -48,7 +59,10 @@ def _resizes(options: Options) -> list[Case]:
         for mode, arguments in MODES:
             for layout in (torch.contiguous_format, torch.channels_last):
                 found.append(_resize(mode, arguments, shape, size, layout, step, options.device))
-    others: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+    for shape, size in PYRAMIDS if not options.quick else []:
+        for layout in (torch.contiguous_format, torch.channels_last):
+            found.append(_resize(*MODES[2], shape, size, layout, True, options.device))
+    others: list[Shapes] = [
         ((8, 64, 256), (1024,)),
         ((1, 8, 16, 32, 32), (32, 64, 64)),
     ]
@@ -68,9 +82,11 @@ def _resize(
     step: bool,
     device: str,
 ) -> Case:
-    ways = ["F.interpolate", "same call", *(f"same call, {kernel}" for kernel in _replacing(mode, arguments, device))]
-    if mode != "area" and not arguments.get("antialias"):
-        ways += [f"any map, {kernel}" for kernel in _kernels(mode, device) if kernel != "products"]
+    kernels = _kernels(mode, arguments, layout, device)
+    ways = ["F.interpolate", "same call"]
+    if not mode.startswith("nearest"):
+        ways += [f"same call, {kernel}" for kernel in kernels]
+    ways += [f"any map, {kernel}" for kernel in kernels]
     flags = [key for key, value in arguments.items() if value]
     words = [mode, *flags, *(["channels-last"] if layout is torch.channels_last else []), *(["step"] if step else [])]
     tiny = tuple(n if i < 2 else 8 for i, n in enumerate(shape)), tuple(16 for _ in size)
@@ -85,16 +101,14 @@ def _resize(
     )
 
 
-def _replacing(mode: str, arguments: Arguments, device: str) -> list[str]:
-    """Backends that take the place of PyTorch's kernel where one is asked for by name."""
-    if mode in ("nearest", "nearest-exact", "area") or arguments.get("antialias"):
+def _kernels(mode: str, arguments: Arguments, layout: torch.memory_format, device: str) -> list[str]:
+    """List the backends that differ: ``"torch"`` is products of any map, and so is ``"numba"`` but in channels-last."""
+    if mode == "area" or arguments.get("antialias"):
         return []
-    return [kernel for kernel in _kernels(mode, device) if kernel != "torch"]
-
-
-def _kernels(mode: str, device: str) -> list[str]:
-    nearest = mode.startswith("nearest")
-    return [kernel for kernel in backends("resize", device) if not (nearest and kernel in ("products", "numba"))]
+    left_out = {"torch"} if not mode.startswith("nearest") else {"products", "numba"}
+    if layout is torch.contiguous_format:
+        left_out.add("numba")
+    return [kernel for kernel in backends("resize", device) if kernel not in left_out]
 
 
 def _numel(shape: tuple[int, ...]) -> int:
@@ -143,13 +157,14 @@ def _flow_warps(options: Options) -> list[Case]:
     shapes = [(1, 128, 64, 128), (2, 256, 128, 128)] if not options.quick else [(1, 4, 16, 16)]
     return [
         Case(
-            name=f"flow_warp{', step' if step else ''} {times(*shape)}",
-            ways=["SFNet's", *backends("flow_warp", options.device)],
-            build=partial(_build_warp, shape, step, options.device),
-            tiny=partial(_build_warp, (1, 4, 16, 16), step, options.device),
+            name=f"flow_warp{', channels-last' if last else ''}{', step' if step else ''} {times(*shape)}",
+            ways=["SFNet's", *(each for each in backends("flow_warp", options.device) if last or each != "numba")],
+            build=partial(_build_warp, shape, last, step, options.device),
+            tiny=partial(_build_warp, (1, 4, 16, 16), last, step, options.device),
             floor=partial(_warp_floor, shape, step, options.device),
             compare=lambda _, a, b: {"flow_warp": largest_difference(a, b)},
         )
+        for last in (False, True)
         for shape in shapes
         for step in (False, True)
     ]
@@ -163,8 +178,11 @@ def _warp_inputs(shape: tuple[int, ...], device: str) -> tuple[Tensor, Tensor]:
     return x.to(device), (3 * torch.randn(batch, 2, height, width, generator=generator)).to(device)
 
 
-def _build_warp(shape: tuple[int, ...], step: bool, device: str, way: str) -> Call:
-    x, flow = (tensor.requires_grad_(step) for tensor in _warp_inputs(shape, device))
+def _build_warp(shape: tuple[int, ...], last: bool, step: bool, device: str, way: str) -> Call:
+    x, flow = _warp_inputs(shape, device)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    x, flow = x.requires_grad_(step), flow.requires_grad_(step)
     if way == "SFNet's":
         call = partial(published_warp, x, flow)
     else:

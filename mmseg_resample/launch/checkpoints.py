@@ -92,7 +92,7 @@ def _geometry(model: Mapping[str, Any]) -> dict[str, Any]:
     segmentor, policy = type_name(model), {}
     if segmentor == "ResampledSegmentor":
         segmentor, policy = model.get("segmentor", "EncoderDecoder"), model.pop("resize_policy", {})
-    active = {key: _as_lists(value) for key, value in policy.items() if value}
+    active = {key: _as_lists(value) for key, value in policy.items() if value and key != "fast_resize"}
     found = {"model.type": segmentor, "model.resize_policy": active if is_active(active) else None}
     settings = {f"model.{key}": value for key, value in dotted_items(model)}
     return found | {

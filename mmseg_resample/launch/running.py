@@ -203,6 +203,7 @@ def _in_force(model: torch.nn.Module) -> Iterator[str]:
             counts = ", ".join(f"{len(sites)} {what}" for what, sites in policy.report().items() if sites)
             rules = len(policy.rules) - len(exact)
             parts = [f"{rules} rule{'s' * (rules > 1)}"] * (rules > 0) + [f"resizes: {counts}"] * bool(exact)
+            parts += ["fast resizes"] * policy.fast_resize
             yield f"ResizePolicy is in force, {', '.join(parts)}"
     lean: list[Any] = [module.lean for module in model.modules() if is_dataclass(getattr(module, "lean", None))]
     switches = [field.name for field in fields(lean[0]) if all(getattr(of, field.name) for of in lean)] if lean else []

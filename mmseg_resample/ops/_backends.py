@@ -6,7 +6,7 @@ the device, and the best kernel that works there otherwise. A backend asked for 
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -76,7 +76,7 @@ _KERNELS: dict[str, dict[str, Callable[..., Any] | _Optional]] = {
         "numba": _numba("resample"),
         "triton": _triton("resample"),
     },
-    "flow_warp": {"torch": _torch.flow_warp},
+    "flow_warp": {"torch": _torch.flow_warp, "numba": _numba("flow_warp")},
     "deform_conv2d": {"torch": _deform.by_warps, "torchvision": _deform.by_torchvision},
     "resize_argmax": {
         "torch": _fused.resize_argmax,
@@ -126,6 +126,8 @@ def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., 
     backend = named(op, backend, input)
     if isinstance(input, FakeTensor):  # no data to compute; audits know the op of PyTorch's kernel
         backend = "torch"
+    elif op == "flow_warp" and backend != "torch" and (input is None or not _check.is_plain(input)):
+        backend = "torch"  # Numba's is no op that others could follow
     elif op == "resize" and _check.is_transformed(input):
         return _torch.resample_transformed
     elif backend == "auto":
@@ -140,9 +142,11 @@ def select(op: str, backend: str, input: Tensor | None = None) -> Callable[..., 
 def _numba_is_best(op: str, input: Tensor) -> bool:
     """Prefer Numba on CPUs, faster for every network measured; PyTorch's bands win where two classes grow 30 times.
 
-    It resizes images in channels-last order alone.
+    It resizes and warps images in channels-last order alone, and loses time on warps of few channels.
     """
-    suits = op != "resize" or _torch.is_channels_last(input)
+    suits = op not in ("resize", "flow_warp") or _torch.is_channels_last(input)
+    if op == "flow_warp" and suits:
+        suits = input.shape[1] >= 16
     return suits and input.device.type == "cpu" and _is_installed("numba") and _numba_works()
 
 
@@ -166,6 +170,41 @@ def _is_best(op: str, backend: str, input: Tensor) -> bool:
     if backend == "triton":
         return _triton_is_best(input)
     return backend == "torchvision" and _deform.torchvision_is_best(input)
+
+
+_SMALL = 128  # height plus width of the output up to which PyTorch takes another linear kernel, slow in NCHW
+
+
+def fastest_resize(input: Tensor, mode: str, size: Sequence[int]) -> str:
+    """Return the backend of ``resize`` that is faster than PyTorch's own kernel of ``mode``; "auto" where none is.
+
+    The thresholds are round numbers near the crossings that were measured with torch 2.13 and one thread on an AMD EPYC
+    with AVX2: 1 to 512 channels by 28 pairs of sizes from 1x1 to 512x1024, both layouts, forward alone and with
+    backward. In channels-last order PyTorch's linear kernel was the fastest everywhere, in float64 nearly so. Products
+    synchronise threads once per band, which was seen to take a hundred times as long on a busy machine: they are taken
+    where one thread computes.
+    """
+    if _check.is_compiling() or torch.jit.is_tracing() or _check.is_transformed(input):
+        return "auto"
+    if not (type(input) is Tensor and input.device.type == "cpu" and input.ndim == 4 and input.numel()):
+        return "auto"  # audits have other types
+    if torch.get_num_threads() > 1 or input.dtype != torch.float32 or mode not in ("bilinear", "bicubic"):
+        return "auto"
+    outputs = input.shape[0] * input.shape[1] * size[0] * size[1]
+    least_growth = min(size[0] / input.shape[2], size[1] / input.shape[3])
+    channels_last = _torch.is_channels_last(input)
+    if mode == "bicubic":
+        is_faster = outputs >= 2**15
+    elif channels_last:
+        is_faster = False
+    elif sum(size) <= _SMALL:
+        is_faster = outputs >= 2**17
+    else:
+        is_trained = torch.is_grad_enabled() and input.requires_grad
+        is_faster = outputs >= 2**19 and least_growth >= (1.8 if is_trained else 2.8)
+    if not is_faster:
+        return "auto"
+    return "numba" if channels_last and _numba_is_best("resize", input) else "products"
 
 
 @once

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..suggest import did_you_mean
 
@@ -70,6 +71,18 @@ def is_transformed(tensor: Tensor | None) -> bool:
     if tensor is None or is_compiling():
         return False
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Tell whether nothing follows ``tensors`` but autograd: no compiler, tracer, transform or dispatch mode.
+
+    What is made of such tensors may be kept for the next call, and computed outside of PyTorch.
+    """
+    if not hasattr(torch.compiler, "is_compiling") or is_compiling() or torch.jit.is_tracing():
+        return False
+    if any(type(tensor) not in (Tensor, torch.nn.Parameter) or is_transformed(tensor) for tensor in tensors):
+        return False
+    return _get_current_dispatch_mode() is None
 
 
 def constant(function: _Function) -> _Function:

@@ -13,10 +13,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from . import _fused, _numba_kernels, _torch
 from ._fused import Axis, Range, Sums
@@ -240,6 +242,54 @@ def _weights(
     if len(index) != 2:
         index, weight = (np.pad(array, ((0, -len(array) % 4), (0, 0))) for array in (index, weight))
     return np.ascontiguousarray(index), weight.astype(np.float64 if dtype == torch.float64 else np.float32)
+
+
+# --- warps ------------------------------------------------------------------------------------------------------------
+
+
+def flow_warp(
+    input: Tensor, flow: Tensor, steps: tuple[float, float], align_corners: bool, padding_mode: str
+) -> Tensor:
+    """Compute ``_torch.flow_warp``, of images in channels-last order by a kernel whose vectors are channels."""
+    suits = _torch.is_channels_last(input) and input.numel() and input.device.type == "cpu"
+    return _torch.flow_warp(input, flow, steps, align_corners, padding_mode, _sample if suits else None)
+
+
+def _sample(input: Tensor, x: Tensor, y: Tensor, align_corners: bool, padding_mode: str) -> Tensor:
+    columns, rows = (
+        (u + 1) / 2 * (n - 1) if align_corners else ((u + 1) * n - 1) / 2
+        for u, n in zip((x, y), reversed(input.shape[2:]), strict=True)
+    )
+    sampled: Tensor = _Sample.apply(input, columns, rows, padding_mode == "border")
+    return sampled
+
+
+class _Sample(torch.autograd.Function):
+    """Bilinear samples of ``input`` at positions in source samples, (N, H', W')."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, columns: Tensor, rows: Tensor, border: bool) -> Tensor:
+        ctx.save_for_backward(input, columns, rows)
+        ctx.border = border
+        out = torch.empty(*rows.shape, input.shape[1], dtype=input.dtype)
+        arguments = _pixels(input), _array(columns), _array(rows), out.numpy(), border
+        _in_threads(lambda *some: _numba_kernels.warp(*arguments, *some), rows.shape[0] * rows.shape[1], apart=False)
+        return out.permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable  # as that of ``F.grid_sample`` is
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        input, columns, rows = ctx.saved_tensors
+        grads = [torch.zeros_like(input), torch.empty_like(columns), torch.empty_like(rows)]
+        places = grads[0].permute(0, 2, 3, 1).numpy(), grads[1].numpy(), grads[2].numpy()
+        arguments = _pixels(input), _array(columns), _array(rows), _pixels(grad), *places, ctx.border
+        _in_threads(lambda *some: _numba_kernels.warp_gradients(*arguments, *some), len(input), apart=False)
+        return *grads, None
+
+
+def _pixels(images: Tensor) -> np.ndarray:
+    """Return ``images``, (N, C, H, W), as (N, H, W, C)."""
+    return _array(images.permute(0, 2, 3, 1))
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------

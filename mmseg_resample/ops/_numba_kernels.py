@@ -13,6 +13,7 @@ import operator
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from math import factorial
 from typing import Any, NamedTuple
 
@@ -255,8 +256,8 @@ def _warn_of_cache(path: str, problem: str, error: Exception) -> None:
         )
 
 
-def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    dispatcher: Any = njit(kernel, nogil=True)
+def _compiled(kernel: Callable[..., Any], fastmath: Any = False) -> Callable[..., Any]:
+    dispatcher: Any = njit(kernel, nogil=True, fastmath=fastmath)
     with suppress(RuntimeError):  # no folder for the cache that may be written to
         dispatcher._cache = _KernelCache(dispatcher.py_func)  # as `enable_caching` sets Numba's own
     return dispatcher
@@ -653,3 +654,80 @@ def blend(x, out, channels, rows, row_weights, columns, column_weights, start, s
         _mix(row, x[n], rows, row_weights, y)
         for column in range(width):
             _mix(out[n, y, column], pixels, columns, column_weights, column)
+
+
+# --- warps ------------------------------------------------------------------------------------------------------------
+
+
+@register_jitable
+def _cell(position, n, border):
+    """Return the sample left of ``position``, the share of the next one, and 1 if ``position`` counts there, else 0."""
+    u, moves = np.float64(position), 1
+    if border:
+        if not u > 0:  # nor where it is no number
+            u, moves = 0.0, 0
+        elif u >= n - 1:
+            u, moves = np.float64(n - 1), 0
+    elif not -1 < u < n:
+        return -2, 0.0, 0
+    left = np.floor(u)
+    return int(left), u - left, moves
+
+
+@_compiled
+def warp(x, columns, rows, out, border, start, stop, step):
+    """Read ``x``, (N, H, W, C), between samples: ``out[n, i, j]`` at ``rows[n, i, j]`` and ``columns[n, i, j]``.
+
+    Beyond the outermost samples these are repeated with ``border``, else there is 0. Rows ``start`` to ``stop`` of all
+    N * H' are computed.
+    """
+    height, width, channels = x.shape[1:]
+    cast = x.dtype.type
+    for job in range(start, stop, step):
+        n, i = job // out.shape[1], job % out.shape[1]
+        for j in range(out.shape[2]):
+            top, down, _ = _cell(rows[n, i, j], height, border)
+            left, right, _ = _cell(columns[n, i, j], width, border)
+            to = out[n, i, j]
+            if 0 <= top < height - 1 and 0 <= left < width - 1:
+                a, b, c, d = x[n, top, left], x[n, top, left + 1], x[n, top + 1, left], x[n, top + 1, left + 1]
+                wa, wb = cast((1 - down) * (1 - right)), cast((1 - down) * right)
+                wc, wd = cast(down * (1 - right)), cast(down * right)
+                for k in range(channels):
+                    to[k] = wa * a[k] + wb * b[k] + wc * c[k] + wd * d[k]
+                continue
+            to[:] = 0
+            for corner in range(4):
+                y, z = top + corner // 2, left + corner % 2
+                if 0 <= y < height and 0 <= z < width:
+                    share = cast((down if corner // 2 else 1 - down) * (right if corner % 2 else 1 - right))
+                    source = x[n, y, z]
+                    for k in range(channels):
+                        to[k] += share * source[k]
+
+
+@partial(_compiled, fastmath={"reassoc", "contract"})  # sums over channels become vectors
+def warp_gradients(x, columns, rows, grad, grad_x, grad_columns, grad_rows, border, start, stop, step):
+    """Add the gradient of ``warp`` to ``grad_x`` and write those of its positions: images ``start`` to ``stop``."""
+    height, width, channels = x.shape[1:]
+    cast = x.dtype.type
+    for n in range(start, stop, step):
+        for i in range(grad.shape[1]):
+            for j in range(grad.shape[2]):
+                top, down, moves_down = _cell(rows[n, i, j], height, border)
+                left, right, moves_right = _cell(columns[n, i, j], width, border)
+                above = grad[n, i, j]
+                by_row, by_column = 0.0, 0.0
+                for corner in range(4):
+                    y, z = top + corner // 2, left + corner % 2
+                    if 0 <= y < height and 0 <= z < width:
+                        vertical = down if corner // 2 else 1 - down
+                        horizontal = right if corner % 2 else 1 - right
+                        share, source, to = cast(vertical * horizontal), x[n, y, z], grad_x[n, y, z]
+                        product = cast(0)
+                        for k in range(channels):
+                            to[k] += share * above[k]
+                            product += source[k] * above[k]
+                        by_row += product * (horizontal if corner // 2 else -horizontal)
+                        by_column += product * (vertical if corner % 2 else -vertical)
+                grad_rows[n, i, j], grad_columns[n, i, j] = by_row * moves_down, by_column * moves_right

@@ -170,7 +170,10 @@ def _apply(
     x = x.to(compute)
     # The axis that shrinks most goes first, and what is strided (the last axis) sees the smaller tensor.
     growth = [n / out if adjoint else out / n for n, out in zip(source_size, size, strict=True)]
-    for axis in sorted(range(len(size)), key=lambda a: (growth[a], -a if growth[a] > 1 else a)):
+    moved = [a for a in range(len(size)) if (scale[a], offset[a], source_size[a]) != (1, 0, size[a])]
+    if not moved:
+        x = x.clone()
+    for axis in sorted(moved, key=lambda a: (growth[a], -a if growth[a] > 1 else a)):
         line = kernel, scale[axis], offset[axis], source_size[axis], size[axis], adjoint, compute, x.device
         if kernel.startswith("nearest"):
             x = _gather(x, first + axis, *_device_table(*line))
@@ -268,23 +271,37 @@ def resample_transformed(
 
 
 def flow_warp(
-    input: Tensor, flow: Tensor, steps: tuple[float, float], align_corners: bool, padding_mode: str
+    input: Tensor,
+    flow: Tensor,
+    steps: tuple[float, float],
+    align_corners: bool,
+    padding_mode: str,
+    sample: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     """Sample ``input`` at the resize grid of ``flow``'s size plus ``flow * steps``; ``steps`` (x, y) on [-1, 1]."""
     dtype = torch.promote_types(torch.promote_types(input.dtype, flow.dtype), torch.float32)
     height, width = flow.shape[-2:]
-
-    def base(length: int) -> Tensor:
-        index = torch.arange(length, device=flow.device, dtype=dtype)
-        return 2 * index / max(length - 1, 1) - 1 if align_corners else (2 * index + 1) / length - 1
-
+    base = _kept_centres if _check.is_plain(input, flow) else _centres
     displacement = flow.to(dtype)
-    x = base(width) + displacement[:, 0] * steps[0]
-    y = base(height)[:, None] + displacement[:, 1] * steps[1]
-    grid = torch.stack((x, y), dim=-1)
+    x = base(width, align_corners, dtype, flow.device) + displacement[:, 0] * steps[0]
+    y = base(height, align_corners, dtype, flow.device)[:, None] + displacement[:, 1] * steps[1]
     # Autocast would send grid and input through half precision on some devices; tensors without data have none.
     with nullcontext() if input.is_meta else torch.autocast(input.device.type, enabled=False):
-        sampled = F.grid_sample(
-            input.to(dtype), grid, mode="bilinear", padding_mode=padding_mode, align_corners=align_corners
-        )
-    return sampled.to(input.dtype)
+        return (sample or _grid_sample)(input.to(dtype), x, y, align_corners, padding_mode).to(input.dtype)
+
+
+def _centres(length: int, align_corners: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return where the samples of an axis are on [-1, 1]."""
+    index = torch.arange(length, device=device, dtype=dtype)
+    return 2 * index / max(length - 1, 1) - 1 if align_corners else (2 * index + 1) / length - 1
+
+
+@lru_cache(maxsize=128)
+def _kept_centres(length: int, align_corners: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return _centres(length, align_corners, dtype, device)
+
+
+def _grid_sample(input: Tensor, x: Tensor, y: Tensor, align_corners: bool, padding_mode: str) -> Tensor:
+    grid = torch.stack((x, y), dim=-1)
+    return F.grid_sample(input, grid, mode="bilinear", padding_mode=padding_mode, align_corners=align_corners)

@@ -35,10 +35,11 @@ def flow_warp(
         unit: what a flow of 1 moves. ``"pixel"``: one output pixel. ``"sfnet"``: 1/Wo (1/Ho) on the [-1, 1] grid,
             about half an output pixel; the released SFNet code has it with ``align_corners=True`` and zero padding.
         padding_mode: what lies outside ``input``, as in ``F.grid_sample``.
-        backend: ``"auto"`` or ``"torch"``; same result within the tolerances of docs/conventions.md.
+        backend: ``"auto"``, ``"torch"``, or ``"numba"``, which ``"auto"`` takes for channels-last images on CPUs; same
+            result within the tolerances of docs/conventions.md. Compiled, traced and transformed calls are PyTorch's.
 
     Returns:
-        (N, C, Ho, Wo), dtype and device of ``input``. Coordinates are float32 or better.
+        (N, C, Ho, Wo), dtype and device of ``input``; channels-last by Numba. Coordinates are float32 or better.
 
     Raises:
         ValueError: wrong rank or channel count, batch sizes differ, an empty map, an unknown option.
@@ -73,7 +74,7 @@ def flow_warp(
         raise TypeError(f"flow_warp: expected input and flow on one device, got {input.device} and {flow.device}.")
     _check.one_of("flow_warp", "unit", unit, _UNITS)
     _check.one_of("flow_warp", "padding_mode", padding_mode, _PADDINGS)
-    kernel = _backends.select("flow_warp", backend)
+    kernel = _backends.select("flow_warp", backend, input)
     height, width = flow.shape[-2:]
     steps = _grid_step(width, unit, align_corners), _grid_step(height, unit, align_corners)
     return kernel(input, flow, steps, align_corners, padding_mode)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..derive import derived, make, recipe
 from ..grids.network import Network
 from ..grids.sites import ResizeCall, Site, are_seen, at_path, current_pass, new_pass, resizes_seen, resizes_unseen
-from ..ops import AxisMap, PixelModel, _check, resize
+from ..ops import AxisMap, PixelModel, _backends, _check, resize
 from ..ops._plan import floors
 from .recomputation import count_on_when_recomputed
 
@@ -39,11 +39,15 @@ def _obey(
     policy: "ResizePolicy", site: Site, call: ResizeCall, args: Sequence[Any], kwargs: dict[str, Any]
 ) -> Tensor | None:
     change = policy.decide(site, call, current_pass().input_size)
-    if change is None:
-        return None
-    if "points" in change:
+    if change is not None and "points" in change:
         return _sample_elsewhere(change["points"], *args, **kwargs)
     input: Tensor = args[0] if args else kwargs["input" if "input" in kwargs else "self"]
+    backend = "auto"
+    if policy.fast_resize and kwargs.get("backend", "auto") == "auto":  # else `ops.resize` was asked for another
+        backend = _backends.fastest_resize(input, (change or {}).get("mode", call.mode), call.size)
+    if change is None and backend == "auto":
+        return None
+    change = change or {}
     arguments: dict[str, Any] = {"mode": call.mode, "align_corners": call.align_corners}
     if "coordinates" in change:
         arguments |= {"size": call.size, "align_corners": None}
@@ -55,7 +59,7 @@ def _obey(
         arguments |= {"size": call.size, "align_corners": None, "coordinates": call.maps()}
     if "align_corners" in change:
         arguments |= {"coordinates": None}
-    return resize(input, warning=False, **(arguments | change))
+    return resize(input, warning=False, backend=backend, **(arguments | change))
 
 
 def _sample_elsewhere(

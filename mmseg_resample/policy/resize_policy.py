@@ -38,7 +38,7 @@ _LOGGER = logging.getLogger("mmseg_resample")
 
 
 def is_active(arguments: Mapping[str, Any]) -> bool:
-    """Tell whether these arguments of ``ResizePolicy`` change anything; ``dict(exact=False)`` is the stock model."""
+    """Tell whether these arguments of ``ResizePolicy`` change what is read; with ``dict(exact=False)`` none does."""
     return any(arguments.get(key) for key in ("exact", "rules", "pad"))
 
 
@@ -56,9 +56,12 @@ class ResizePolicy:
         sizes: input sizes (h, w) at which the model is audited. One is enough for a model that takes no other. None:
             the one that the model names as its own, else 512x512, and 523x677 or, where the model cannot take that,
             736x608; the size that it was made for where it takes none of these.
+        fast_resize: on CPUs, compute linear and cubic resizes of images by ``ops.resize`` with ``backend="products"``,
+            or ``"numba"`` in channels-last order, wherever that is faster than PyTorch's kernel by shape and layout:
+            values equal to rounding. Not on GPUs, in half precision, compiled, traced or exported.
 
     Raises:
-        ValueError: neither ``exact`` nor rules nor ``pad``, or a rule that contradicts itself.
+        ValueError: neither ``exact`` nor rules nor ``pad`` nor ``fast_resize``, or a rule that contradicts itself.
 
     Where exact maps depend on the input size in a way that no convention describes (``size_dependent`` lists those
     sites), and with ``pad``, the model is audited at every size that it meets, a fraction of a second each. Compiled
@@ -72,9 +75,12 @@ class ResizePolicy:
         sizes: Sequence[Sequence[int]] | None = None,
         pad: str | None = None,
         pad_margin: int = 0,
+        fast_resize: bool = False,
     ) -> None:
-        if not is_active(dict(exact=exact, rules=rules, pad=pad)):
-            raise ValueError("ResizePolicy: expected exact=True, rules or pad, got none: there is nothing to do.")
+        if not (fast_resize or is_active(dict(exact=exact, rules=rules, pad=pad))):
+            raise ValueError(
+                "ResizePolicy: expected exact=True, rules, pad or fast_resize=True, got none: there is nothing to do."
+            )
         if pad is not None:
             _check.one_of("ResizePolicy", "pad", pad, PADDING_MODES)
         if pad_margin < 0 or (pad_margin and pad is None):
@@ -82,7 +88,7 @@ class ResizePolicy:
                 f"ResizePolicy: expected pad_margin of 0 or more pixels, and pad with it, got {pad_margin} and "
                 f"pad={pad!r}."
             )
-        self.exact, self.pad, self.pad_margin = exact, pad, pad_margin
+        self.exact, self.pad, self.pad_margin, self.fast_resize = exact, pad, pad_margin, fast_resize
         self.rules = tuple(Rule.from_config(rule) for rule in rules)
         if exact:
             self.rules += (Rule(coordinates="exact"),)
@@ -118,7 +124,8 @@ class ResizePolicy:
         after = self._audits(model, audited)
         self._known = ExactMaps.of(after)
         every = len(after) == 1 or self.pad is not None  # whether its maps hold at others is told when those come
-        self._audit = audited if every or self._known.varying else None
+        moves = bool(self.rules) or self.pad is not None
+        self._audit = audited if moves and (every or self._known.varying) else None
         if every:
             self._at = {each.size: ExactMaps.of([each]) for each in after}
         self._paddings = audited.paddings.copy()

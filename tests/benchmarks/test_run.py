@@ -81,9 +81,9 @@ def test_ops_agree_with_what_they_are_measured_beside(results):
     assert all(value <= (0 if name == "same call" else 1e-5) for name, _, value in found), found
 
 
-def test_a_policy_that_changes_nothing_changes_nothing(results):
-    (row,) = results["models-cpu-1"]["rows"]
-    assert row["ways"]["unchanged"]["differs"] == {"logits": 0}
+def test_fast_resizes_change_results_by_rounding(results):
+    for row in results["models-cpu-1"]["rows"]:
+        assert row["ways"]["fast"]["differs"]["results"] < 1e-4
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from Linux's /proc")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmseg_resample.ops import _backends, _torch, resize, resize_argmax
@@ -58,3 +59,62 @@ def test_triton_that_does_not_work_leaves_it_to_torch():
         pytest.skip("there is a GPU")
     with pytest.warns(UserWarning, match="computed by PyTorch, slower, because Triton does not work on cuda:7"):
         assert not _backends._triton_works("cuda:7")
+
+
+LARGE = (1, 64, 16, 32), (32, 64)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("shape", "size", "trained", "linear"),
+    [
+        (*LARGE, False, True),
+        (*LARGE, True, True),
+        ((1, 1, 4, 4), (8, 8), True, False),
+        ((1, 64, 32, 64), (64, 128), False, False),
+        ((1, 64, 32, 64), (64, 128), True, True),
+        ((1, 19, 32, 64), (128, 256), False, True),
+    ],
+)
+def test_the_fastest_resize_of_a_shape(mode, layout, shape, size, trained, linear):
+    x = torch.randn(shape).contiguous(memory_format=layout).requires_grad_(trained)
+    backend = _backends.fastest_resize(x, mode, size)
+    last = layout is torch.channels_last and shape[1] > 1
+    assert (backend == "auto") == (shape[1] == 1 or (mode == "bilinear" and (last or not linear)))
+    if backend != "auto":
+        assert backend == ("numba" if last and "numba" in _backends.available("resize", "cpu") else "products")
+        expected = F.interpolate(x.double(), size, mode=mode, align_corners=True)
+        actual = resize(x, size, mode=mode, align_corners=True, warning=False, backend=backend)
+        torch.testing.assert_close(actual.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_fastest_resize_is_pytorchs_elsewhere():
+    shape, size = LARGE
+    x = torch.zeros(shape)
+    assert _backends.fastest_resize(x, "bilinear", size) == "products"
+    for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.uint8):
+        assert _backends.fastest_resize(x.to(dtype), "bilinear", size) == "auto"
+    for other in (x.to("meta"), x.flatten(2), x[:, :0]):
+        assert _backends.fastest_resize(other, "bilinear", size) == "auto"
+    for mode in ("nearest", "nearest-exact", "area", "grid_sample"):
+        assert _backends.fastest_resize(x, mode, size) == "auto"
+    with FakeTensorMode() as mode:
+        assert _backends.fastest_resize(mode.from_tensor(x), "bilinear", size) == "auto"
+    torch.func.vmap(lambda y: assert_left_to_torch(y, size))(x[None])
+    torch.jit.trace(lambda y: assert_left_to_torch(y, size), x, check_trace=False)
+
+
+def test_several_threads_take_pytorchs_resize():
+    shape, size = LARGE
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert _backends.fastest_resize(torch.zeros(shape), "bilinear", size) == "auto"
+    finally:
+        torch.set_num_threads(threads)
+
+
+def assert_left_to_torch(x, size):
+    assert _backends.fastest_resize(x, "bilinear", size) == "auto"
+    return x + 1

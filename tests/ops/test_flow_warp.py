@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_resample.ops import flow_warp, reference, resize
+from mmseg_resample.ops import _backends, _torch, flow_warp, reference, resize
 from tests.conftest import ONE_GRAPH, assert_close
 
 SIZES = [
@@ -47,6 +47,93 @@ def test_a_flow_of_one_moves_one_output_pixel(flag, channel, axis):
     flow[:, channel] = 1
     moved = flow_warp(x, flow, align_corners=flag)
     torch.testing.assert_close(moved.narrow(axis, 0, 11), still.narrow(axis, 1, 11))
+
+
+def channels_last(*shape):
+    return torch.randn(*shape, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+
+
+needs_numba = pytest.mark.skipif("numba" not in _backends.available("flow_warp", "cpu"), reason="needs Numba")
+
+
+@needs_numba
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("padding_mode", ["border", "zeros"])
+@pytest.mark.parametrize(("source", "size"), SIZES)
+def test_numba_is_the_reference_and_has_pytorchs_gradients(flag, padding_mode, source, size):
+    x = channels_last(2, 3, *source).requires_grad_()
+    flow = (2 * torch.randn(2, 2, *size, dtype=torch.float64)).requires_grad_()
+    options = dict(align_corners=flag, padding_mode=padding_mode)
+    actual = flow_warp(x, flow, **options, backend="numba")
+    expected = reference.flow_warp(x.detach(), flow.detach(), flag, "pixel", padding_mode)
+    torch.testing.assert_close(actual, expected, atol=1e-10, rtol=1e-10)
+    grad = torch.randn_like(actual)
+    ours, theirs = (
+        torch.autograd.grad(flow_warp(x, flow, **options, backend=backend), (x, flow), grad)
+        for backend in ("numba", "torch")
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
+
+
+@needs_numba
+@pytest.mark.parametrize("padding_mode", ["border", "zeros"])
+def test_numba_reads_nothing_outside_whatever_the_flow(padding_mode):
+    x = channels_last(1, 16, 4, 5).float()
+    flow = torch.zeros(1, 2, 4, 5)
+    flow.view(-1)[:8] = torch.tensor([float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 4e9, -4e9, 1e19])
+    warped = flow_warp(x, flow, align_corners=False, padding_mode=padding_mode, backend="numba")
+    assert warped.isfinite().all() and warped.abs().max() <= x.abs().max()
+
+
+@needs_numba
+def test_numba_warps_channels_last_images_of_many_channels(monkeypatch):
+    x, flow = channels_last(1, 16, 8, 9).float(), torch.randn(1, 2, 16, 18)
+    seen = []
+    select = _backends.select
+
+    def noting(*args):
+        seen.append(select(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(_backends, "select", noting)
+    warped = flow_warp(x, flow, align_corners=True)
+    assert seen.pop() is not _torch.flow_warp and warped.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(warped, flow_warp(x, flow, align_corners=True, backend="torch"), atol=1e-5, rtol=1e-5)
+    seen.clear()
+    flow_warp(x.contiguous(), flow, align_corners=True)
+    flow_warp(x[:, :8].contiguous(memory_format=torch.channels_last), flow, align_corners=True)
+    graph = torch.export.export(Warp(), (x, flow)).graph
+    torch.jit.trace(Warp(), (x, flow), check_trace=False)
+    torch.func.vmap(Warp())(x[None], flow[None])
+    assert all(kernel is _torch.flow_warp for kernel in seen)
+    assert "grid_sampler" in str(graph)
+    half = flow_warp(x.bfloat16(), flow, align_corners=True)
+    assert half.dtype == torch.bfloat16 and half.is_contiguous(memory_format=torch.channels_last)
+
+
+class Warp(torch.nn.Module):
+    def forward(self, x, flow):
+        return flow_warp(x, flow, align_corners=True)
+
+
+def test_grids_are_made_once_per_size_dtype_and_pixel_model():
+    _torch._kept_centres.cache_clear()
+    x, flow = torch.randn(1, 2, 4, 5), torch.randn(1, 2, 7, 9, requires_grad=True)
+    with torch.inference_mode():
+        flow_warp(x, flow.detach(), align_corners=True)
+    for _ in range(2):
+        flow_warp(x, flow, align_corners=True).sum().backward()
+    assert _torch._kept_centres.cache_info().misses == 2
+    kept = _torch._kept_centres(9, True, torch.float32, flow.device)
+    assert not kept.requires_grad and not kept.is_inference() and kept.grad_fn is None
+    flow_warp(x.double(), flow, align_corners=True)
+    flow_warp(x, flow, align_corners=False)
+    assert _torch._kept_centres.cache_info().currsize == 6
+    dynamic = {"x": None, "flow": {2: torch.export.Dim("height", min=4, max=64)}}
+    exported = torch.export.export(Warp(), (x, flow.detach()), dynamic_shapes=dynamic).module()
+    longer = torch.randn(1, 2, 11, 9)
+    torch.testing.assert_close(exported(x, longer), flow_warp(x, longer, align_corners=True))
+    assert _torch._kept_centres.cache_info().currsize == 7
 
 
 def published_sfnet(x, flow):

@@ -14,12 +14,14 @@ from mmseg.apis import init_model
 from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mmseg_resample.grids import fake_tensors, follow
+from mmseg_resample.grids import FakeCopy, fake_tensors, follow
 from mmseg_resample.launch.auditing import build_segmentor
-from mmseg_resample.ops import resize
+from mmseg_resample.ops import _backends, resize
 from mmseg_resample.policy import ResizePolicy
+from mmseg_resample.policy.padding import Padding
 
 from ..grids.test_networks import CONFIGS, linearise
 
@@ -591,3 +593,99 @@ def test_a_segmentor_that_is_no_class():
     nested = dict(type="ResampledSegmentor", segmentor="LeanSegmentor", resize_policy=dict(exact=True))
     with pytest.raises(TypeError, match="type='LeanSegmentor', segmentor='ResampledSegmentor'"):
         MODELS.build(nested)
+
+
+class Decoder(nn.Module):
+    """Resizes that are faster by products, one that is not, one of labels, and one whose backend is named."""
+
+    def __init__(self, backend="torch"):
+        super().__init__()
+        self.stem, self.backend = nn.Conv2d(3, 64, 3, 8, 1), backend
+
+    def forward(self, x):
+        x = F.interpolate(self.stem(x), scale_factor=2.0, mode="bilinear")
+        x = F.interpolate(x, scale_factor=1.9, mode="bicubic", align_corners=False)
+        x = resize(x, (70, 50), mode="bilinear", align_corners=True, warning=False)
+        x = F.interpolate(x, (64, 64), mode="nearest")
+        return resize(x, (32, 32), mode="bilinear", warning=False, backend=self.backend)
+
+
+@pytest.fixture
+def backends_used(monkeypatch):
+    seen = []
+    select = _backends.select
+
+    def noting(op, backend, input=None):
+        seen.append(backend)
+        return select(op, backend, input)
+
+    monkeypatch.setattr(_backends, "select", noting)
+    return seen
+
+
+def results(model, x):
+    x = x.clone().requires_grad_()
+    out = model(x)
+    return out, torch.autograd.grad(out.square().sum(), [x, *model.parameters()])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("policy", [{}, dict(exact=True), dict(pad="constant")])
+def test_fast_resizes_change_values_by_rounding_alone(policy, layout, backends_used):
+    torch.manual_seed(0)
+    stock = Decoder().to(memory_format=layout)
+    x = torch.randn(1, 3, 128, 128).contiguous(memory_format=layout)
+    model, plain = copy.deepcopy(stock), copy.deepcopy(stock)
+    ResizePolicy(**policy, fast_resize=True).install(model)
+    if policy:
+        ResizePolicy(**policy).install(plain)
+    expected = results(plain, x)
+    used = set(backends_used)
+    assert not used & {"products", "numba"}  # off by default
+    torch.testing.assert_close(results(model, x), expected, atol=1e-4, rtol=1e-4)
+    assert set(backends_used) - used
+    clone = pickle.loads(pickle.dumps(model))
+    assert torch.equal(clone(x), model(x))
+
+
+def test_fast_resizes_leave_audits_half_precision_and_graphs_alone(backends_used):
+    model, x = Decoder().eval(), torch.randn(1, 3, 128, 128)
+
+    def audited():
+        trace = FakeCopy(model).run(lambda fake: follow(fake, (128, 128))).trace
+        return [(r.site, r.mode, r.size, r.maps) for r in trace.resizes]
+
+    before = audited()
+    ResizePolicy(fast_resize=True).install(model)
+    assert audited() == before
+    copy.deepcopy(model).bfloat16()(x.bfloat16())
+    copy.deepcopy(model).double()(x.double())
+    graph = torch.export.export(model, (x,)).graph
+    assert not any("mmseg_resample" in str(node.target) for node in graph.nodes)
+    torch.jit.trace(model, x, check_trace=False)
+    assert not backends_used
+    model(x)
+    assert backends_used
+
+
+def test_a_policy_of_fast_resizes_alone_audits_no_further_sizes(monkeypatch):
+    model = Decoder()
+    ResizePolicy(fast_resize=True).install(model)
+    policy = model.resize_policy
+    monkeypatch.setattr(policy, "_audit_at", None)
+    assert model(torch.randn(1, 3, 104, 136)).shape == (1, 64, 32, 32)
+    assert not policy.rules and policy.padding((104, 136)) == Padding()
+
+
+@pytest.mark.parametrize("policy", [None, dict(exact=False), dict(exact=True)])
+def test_segmentors_take_fast_resize(policy):
+    plain = build(policy).eval()
+    cfg = dict(config(), type="ResampledSegmentor", fast_resize=True)
+    if policy is not None:
+        cfg["resize_policy"] = dict(policy, sizes=[(128, 128), (160, 224)])
+    model = same_weights(MODELS.build(ConfigDict(cfg)), plain)[0]
+    assert model.resize_policy.fast_resize and model.resize_policy.exact == bool(policy and policy["exact"])
+    assert not getattr(getattr(plain, "resize_policy", None), "fast_resize", False)
+    x = torch.randn(1, 3, 128, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x, mode="tensor"), plain(x, mode="tensor"), atol=1e-5, rtol=1e-5)

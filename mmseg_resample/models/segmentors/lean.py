@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...derive import derived, make, recipe
 from ...ops import _check
-from ...policy import claim_bilinear_site, installed_on
+from ...policy import ResizePolicy, claim_bilinear_site, installed_on
 from .lean_heads import DeferredMetas, LeanDecodeHead, LeanSegformerHead, is_plain, say_once
 from .logits import LogitsOnRequest, PendingLogits
 
@@ -145,7 +145,10 @@ def _lean(cls: type[nn.Module], base: type[nn.Module]) -> type[nn.Module]:
 
 @MODELS.register_module()
 def LeanSegmentor(
-    lean: dict[str, bool] | None = None, segmentor: str | dict[str, Any] | None = None, **kwargs: Any
+    lean: dict[str, bool] | None = None,
+    segmentor: str | dict[str, Any] | None = None,
+    fast_resize: bool = False,
+    **kwargs: Any,
 ) -> nn.Module:
     """Build a segmentor of mmseg without full-resolution logits; parameters, checkpoints and results stay the same.
 
@@ -157,6 +160,7 @@ def LeanSegmentor(
         segmentor: the type that the config had before, or its config where that has more to say than its type, such as
             ``dict(type='ResampledSegmentor', segmentor='DepthEstimator')``. None: ``ResampledSegmentor`` where there is
             a ``resize_policy``, else ``CascadeEncoderDecoder`` or ``EncoderDecoder`` by whether there are stages.
+        fast_resize: ``fast_resize`` of ``ResizePolicy``, for the resizes that remain.
         **kwargs: the arguments of that type.
 
     Raises:
@@ -170,6 +174,12 @@ def LeanSegmentor(
         stock = "mmseg.CascadeEncoderDecoder" if "num_stages" in kwargs else "mmseg.EncoderDecoder"
         segmentor = "ResampledSegmentor" if "resize_policy" in kwargs else stock
     model = MODELS.build(kwargs | (segmentor if isinstance(segmentor, dict) else dict(type=segmentor)))
+    if fast_resize:
+        policy = installed_on(model)
+        if policy is None:
+            ResizePolicy(fast_resize=True).install(model)
+        else:
+            policy.fast_resize = True
     for name, module in model.named_modules():
         if isinstance(module, SegformerHead):
             _install(module, LeanSegformerHead, options)

@@ -23,7 +23,12 @@ logging.getLogger("mmseg_resample").addHandler(_ToRunnersLog())
 
 
 @MODELS.register_module()
-def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str | None = None, **kwargs: Any) -> nn.Module:
+def ResampledSegmentor(
+    resize_policy: dict[str, Any] | None = None,
+    segmentor: str | None = None,
+    fast_resize: bool = False,
+    **kwargs: Any,
+) -> nn.Module:
     """Build a segmentor of mmseg under a ``ResizePolicy``; its parameters and checkpoints are the stock ones.
 
     In a config, behind any stock base: ``model = dict(type='ResampledSegmentor', resize_policy=dict(exact=True))``.
@@ -32,6 +37,7 @@ def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str | None = No
         resize_policy: arguments of ``ResizePolicy``; ``dict(exact=False)`` is the stock segmentor, for studies.
         segmentor: the type that the config had before. None: ``CascadeEncoderDecoder`` where there are stages, as for
             PointRend and OCRNet, else ``EncoderDecoder``.
+        fast_resize: short for ``fast_resize`` of the policy, which can be all of it.
         **kwargs: the arguments of that type.
 
     Raises:
@@ -39,8 +45,11 @@ def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str | None = No
         TypeError: ``segmentor`` is not the name of a class.
         ValueError: ``resize_policy`` has a key that is no argument of ``ResizePolicy``, or is refused by it.
     """
+    resize_policy = dict(resize_policy or {})
     for key in resize_policy:
         _check.one_of("ResampledSegmentor", "keys of resize_policy", key, tuple(signature(ResizePolicy).parameters))
+    if fast_resize:
+        resize_policy["fast_resize"] = True
     if segmentor is None:
         segmentor = "mmseg.CascadeEncoderDecoder" if "num_stages" in kwargs else "mmseg.EncoderDecoder"
     cls = MODELS.get(segmentor)
@@ -51,12 +60,12 @@ def ResampledSegmentor(resize_policy: dict[str, Any], segmentor: str | None = No
             f"ResampledSegmentor: expected segmentor to name a class, got {segmentor!r}, which builds segmentors "
             f"itself. Nest them the other way: type={segmentor!r}, segmentor='ResampledSegmentor'."
         )
-    if not is_active(resize_policy):
+    if not (is_active(resize_policy) or resize_policy.get("fast_resize")):
         return cls(**kwargs)
     model = cls(**kwargs)
     policy = ResizePolicy(**resize_policy)
     policy.install(model)
-    if policy.size_dependent and policy.pad is None:
+    if policy.rules and policy.size_dependent and policy.pad is None:
         print_log(
             f"ResizePolicy: maps depend on the input size at {policy.size_dependent}; each is audited.", "current"
         )

@@ -151,3 +151,17 @@ def test_an_audit_finds_what_it_finds_in_the_stock_model(head):
     assert audits[0].trace.resizes == audits[1].trace.resizes
     assert audits[0].final == audits[1].final
     assert audits[0].trace.unknown == audits[1].trace.unknown
+
+
+@pytest.mark.parametrize("policy", [None, EXACT])
+@pytest.mark.parametrize("head", ["UPerHead", "SegformerHead"])
+def test_fast_resize_is_a_switch_of_its_own(head, policy):
+    given = {} if policy is None else dict(segmentor="ResampledSegmentor", resize_policy=policy)
+    stock, model = build(head, **given), build(head, lean={}, fast_resize=True, **given)
+    tell_classes_apart(stock)
+    model.load_state_dict(stock.state_dict())
+    assert model.resize_policy.fast_resize
+    assert not getattr(stock, "resize_policy", None) or not stock.resize_policy.fast_resize
+    data = batch(ori_shape=(101, 140))
+    assert_same_losses(stock, model, *data)
+    assert_same_labels(stock, model, *data, atol=1e-5)
