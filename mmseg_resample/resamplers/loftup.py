@@ -59,11 +59,11 @@ class LoftUp(ImageGuided):
         norm: bool = True,
         chunk_size: int = 8192,
     ) -> None:
-        super().__init__(in_channels, guide_channels, align_corners, coordinates)
         if convention not in (None, "loftup"):
             raise ValueError(f"LoftUp: expected convention None or 'loftup', got {convention!r}.")
         if convention and coordinates is not None:
             raise ValueError(f"LoftUp: convention='loftup' says where x sits, expected no coordinates={coordinates!r}.")
+        super().__init__(in_channels, guide_channels, align_corners or convention == "loftup", coordinates)
         for name, value in (("num_heads", num_heads), ("num_layers", num_layers), ("frequencies", frequencies)):
             need_whole("LoftUp", name, value)
         self.chunk_size = need_whole("LoftUp", "chunk_size", chunk_size)
@@ -108,15 +108,11 @@ class LoftUp(ImageGuided):
     def _samples(self, x: Tensor, size: tuple[int, int], maps: Maps) -> Tensor:
         """Return features, normalised, with their places: (N, h, w, in_channels + 20)."""
         features = self.norm_x(x.permute(0, 2, 3, 1))
-        rows, columns = (self._places(m, n, extent, x) for m, n, extent in zip(maps, x.shape[2:], size, strict=True))
+        rows, columns = (
+            _end_to_end(positions(map_, n, x), extent) for map_, n, extent in zip(maps, x.shape[2:], size, strict=True)
+        )
         places = _waves(rows, columns, None, self.sample_phases).to(features.dtype)
         return torch.cat([features, places.expand(x.shape[0], -1, -1, -1)], 3)
-
-    def _places(self, map_: AxisMap, n: int, extent: int, like: Tensor) -> Tensor:
-        """Return the coordinates of ``n`` features along an axis of ``extent`` pixels."""
-        if self.convention == "loftup":
-            return _end_to_end(torch.arange(n, dtype=torch.float64, device=like.device), n)
-        return _end_to_end(positions(map_, n, like), extent)
 
     def _pixels(self, like: Tensor) -> Tensor:
         """Return what is asked at every pixel: (N, H, W, in_channels + 20)."""
@@ -164,6 +160,11 @@ class _CrossAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.heads, x.shape[2] // self.heads)).transpose(1, 2)
+
+
+def places_of(map_: AxisMap, n: int, extent: int, like: Tensor) -> Tensor:
+    """Return the coordinates of ``n`` features along an axis of ``extent`` pixels."""
+    return _end_to_end(positions(map_, n, like), extent)
 
 
 def _end_to_end(position: Tensor, extent: int) -> Tensor:

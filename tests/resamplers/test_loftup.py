@@ -4,8 +4,10 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
+import mmseg_resample
 from mmseg_resample.launch.upsampler_keys import loftup_keys
 from mmseg_resample.resamplers import LoftUp
+from mmseg_resample.resamplers.loftup import places_of
 from tests.conftest import assert_close
 
 
@@ -170,8 +172,26 @@ def test_features_have_the_coordinates_of_their_pixels(kwargs, first, last):
     """Four patches of 16 pixels."""
     module = build(4, 3, **kwargs)
     rows, _ = module._maps((4, 4), (64, 64))
-    places = module._places(rows, 4, 64, torch.empty(0))
+    places = places_of(rows, 4, 64, torch.empty(0))
     assert places[[0, -1]].tolist() == pytest.approx([first, last])
+
+
+def test_an_audit_sees_that_the_published_grid_runs_end_to_end():
+    class Net(torch.nn.Module):
+        def __init__(self, **kwargs):
+            super().__init__()
+            self.patches, self.up = torch.nn.Conv2d(3, 4, 16, 16), build(4, 3, **kwargs).float()
+
+        def forward(self, image):
+            return self.up(self.patches(image), image)
+
+    assert mmseg_resample.audit(Net(), 64).worst == 0
+    published = Net(convention="loftup")
+    assert mmseg_resample.audit(published, 64).worst == pytest.approx(7.5)
+    image = torch.randn(1, 3, 64, 64)
+    registered = build(4, 3).float()
+    registered.load_state_dict(published.up.state_dict())
+    assert_close(mmseg_resample.exact(published)(image), registered(published.patches(image), image))
 
 
 def test_an_image_does_not_depend_on_its_batch():
