@@ -1,4 +1,4 @@
-"""Convert a released checkpoint of SFNet or SFNet-Lite (SFSegNets) into one for the configs here."""
+"""Convert a released checkpoint of SFNet, SFNet-Lite (SFSegNets) or an upsampler into one for the configs here."""
 
 import argparse
 import warnings
@@ -14,6 +14,7 @@ from mmseg_resample import launch, register
 from mmseg_resample.files import atomic_write
 
 from .sfsegnets import Convention, Conversion, convert
+from .upsamplers import UPSAMPLERS, convert_upsampler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,8 @@ examples:
     mmseg-resample test my_config.py sfnet_r18-mmseg.pth
     mmseg-resample test my_config.py sfnet_r18-mmseg.pth \\
       --cfg-options model.decode_head.resampler.convention=sfsegnets-2020
+  an upsampler guided by the image, for a LinearProbeHead, or elsewhere by --prefix
+    mmseg-resample convert jafar_dinov2.pth jafar.pth --upsampler JAFAR
 
 The convention changes the printed lines, never the weights. "sfsegnets" is the code since 2022-07 (grid_sample with
 align_corners=True), "sfsegnets-2020" the code before it on torch 1.3 and later. The file is read as weights alone: no
@@ -55,6 +58,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="sfsegnets",
         help="how the flows are sampled, see below (default: %(default)s)",
     )
+    parser.add_argument("--upsampler", choices=UPSAMPLERS, help="the checkpoint is that of an upsampler, alone")
+    parser.add_argument(
+        "--prefix",
+        default="decode_head.resamplers.0.",
+        help="of the upsampler's weights in the model (default: %(default)s)",
+    )
     parser.add_argument("--all", action="store_true", help="list every key, not one line per part of the model")
     parser.add_argument("--overwrite", action="store_true", help="replace the destination if it is there")
     return parser.parse_args(argv)
@@ -67,6 +76,9 @@ def _convert(args: argparse.Namespace) -> None:
     launch.require_file("destination", args.destination)
     register()
     source = read(args.source)
+    if args.upsampler:
+        _convert_upsampler(args, source)
+        return
     try:
         conversion = convert(source)
         settings = conversion.config(args.convention)
@@ -84,6 +96,20 @@ def _convert(args: argparse.Namespace) -> None:
         soft_wrap=True,
     )
     print(lines(settings))
+
+
+def _convert_upsampler(args: argparse.Namespace, source: "Mapping[str, Tensor]") -> None:
+    try:
+        state, settings = convert_upsampler(args.upsampler, source)
+    except ValueError as error:
+        raise launch.UsageError(f"checkpoint {args.source}: {error}") from error
+    write(dict(state_dict={f"{args.prefix}{name}": value for name, value in state.items()}), args.destination)
+    print(
+        f"{args.upsampler}: {len(source)} weights of the source, {len(state)} here -> {args.destination}\n"
+        f"The line that goes with it, in a head behind backbone=dict(type='WithImage', ...) and beside "
+        f"load_from={str(args.destination)!r}:\n\n"
+        f"resampler={settings!r}"
+    )
 
 
 def read(path: Path) -> "dict[str, Tensor]":

@@ -1,3 +1,4 @@
+import ast
 import subprocess
 import sys
 from collections import OrderedDict
@@ -10,7 +11,9 @@ import torch
 from mmseg.apis import init_model
 
 from mmseg_resample import cli
+from mmseg_resample.models import LinearProbeHead
 from tests.launch.sfsegnets_reference import Network
+from tests.resamplers import test_joint_bilateral, test_loftup
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "convert_sfnet_checkpoint.py"
@@ -103,3 +106,32 @@ def test_mistakes(convert, network, tmp_path, monkeypatch):
     done = convert(whole, whole)
     assert done.returncode == 2 and "--overwrite" in done.stderr and whole.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "channels"),
+    [("LoftUp", test_loftup.published(8), 8), ("JointBilateral", test_joint_bilateral.published(4), 4)],
+)
+def test_the_printed_line_takes_an_upsamplers_weights(convert, tmp_path, name, source, channels):
+    torch.save(source, tmp_path / "source.pth")
+    done = convert(tmp_path / "source.pth", tmp_path / "target.pth", "--upsampler", name)
+    assert done.returncode == 0, done.stderr
+    settings = ast.literal_eval(done.stdout[done.stdout.index("resampler=") + len("resampler=") :])
+    head = LinearProbeHead([3, channels], num_classes=2, align_corners=False, resampler=settings)
+    written = torch.load(tmp_path / "target.pth", weights_only=True)["state_dict"]
+    state = {key.removeprefix("decode_head."): value for key, value in written.items()}
+    missing, unexpected = head.load_state_dict(state, strict=False)
+    assert not unexpected and {key.split(".")[0] for key in missing} <= {"conv_seg", "norm"}
+    kinds = {"LoftUp": dict(convention="loftup", norm=False), "JointBilateral": dict(steps=4, up_kernel=7, norm=False)}
+    assert kinds[name].items() <= settings.items()
+
+
+def test_an_upsampler_that_is_another(convert, tmp_path):
+    source = test_joint_bilateral.published(4)
+    torch.save(source, tmp_path / "source.pth")
+    done = convert(tmp_path / "source.pth", tmp_path / "target.pth", "--upsampler", "LoftUp")
+    assert done.returncode == 2 and "loftup_keys: " in done.stderr and not (tmp_path / "target.pth").exists()
+    del source["up2.sigma_spatial"]
+    torch.save(source, tmp_path / "source.pth")
+    done = convert(tmp_path / "source.pth", tmp_path / "target.pth", "--upsampler", "JointBilateral")
+    assert done.returncode == 2 and "incomplete, or not of JointBilateral" in done.stderr
