@@ -18,6 +18,8 @@ CONFIGS = [
     dict(type="FADE", compressed_channels=4, gate=False),
     dict(type="FADELite"),
     dict(type="SAPA", embedding_channels=4),
+    dict(type="JAFAR", qk_channels=16, chunk_size=81),
+    dict(type="AnyUp", qk_channels=16, chunk_size=81, window_share=0.3),
 ]
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
 each_flag = pytest.mark.parametrize("flag", [False, True])
@@ -129,7 +131,8 @@ def test_half_precision(config, dtype):
 @each_config
 def test_compiles_in_one_graph(config):
     x, like = features()
-    module = build(config if config["type"] == "DySample" else {**config, "up_kernel": 3}, True)
+    has_window = "up_kernel" in inspect.signature(getattr(resamplers, config["type"])).parameters
+    module = build({**config, "up_kernel": 3} if has_window else config, True)
     compiled = torch.compile(module, fullgraph=ONE_GRAPH, backend="aot_eager")
     x.requires_grad_()
     expected, actual = module(x, like), compiled(x, like)
