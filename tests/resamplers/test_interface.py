@@ -20,6 +20,8 @@ CONFIGS = [
     dict(type="SAPA", embedding_channels=4),
     dict(type="FreqFusion", compressed_channels=4),
     dict(type="FreqFusion", compressed_channels=4, offsets=False, hamming=True),
+    dict(type="JAFAR", qk_channels=16, chunk_size=81),
+    dict(type="AnyUp", qk_channels=16, chunk_size=81, window_share=0.3),
 ]
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
 each_flag = pytest.mark.parametrize("flag", [False, True])
@@ -133,6 +135,8 @@ def test_compiles_in_one_graph(config):
     x, like = features()
     window = {"DySample": {}, "FreqFusion": dict(lowpass_kernel=3)}.get(config["type"], dict(up_kernel=3))
     module = build({**config, **window}, True)
+    has_window = "up_kernel" in inspect.signature(getattr(resamplers, config["type"])).parameters
+    module = build({**config, "up_kernel": 3} if has_window else config, True)
     compiled = torch.compile(module, fullgraph=ONE_GRAPH, backend="aot_eager")
     x.requires_grad_()
     expected, actual = module(x, like), compiled(x, like)
