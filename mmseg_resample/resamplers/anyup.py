@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..ops import AxisMap, Coordinates
-from ..ops._check import one_of
 from ._arguments import need_odd
 from .guided import Maps
 from .image_attention import ImageAttention, Window, Windows
@@ -70,7 +69,9 @@ class AnyUp(ImageAttention):
         if not window_share >= 0.001:
             raise ValueError(f"AnyUp: expected window_share >= 0.001, got {window_share!r}.")
         need_odd("AnyUp", "filter_size", filter_size)
-        one_of("AnyUp", "convention", convention, get_args(Convention))
+        if convention not in get_args(Convention):
+            known = " or ".join(map(repr, get_args(Convention)))
+            raise ValueError(f"AnyUp: expected convention {known}, got {convention!r}.")
         self.window_share = window_share
         self.features_encoder = ImageEncoder(qk_channels, qk_channels)
         self.features_encoder.stem = Unification(
