@@ -11,6 +11,7 @@ from .interpolate import Interpolate
 from .joint_bilateral import JointBilateral
 from .loftup import LoftUp
 from .max_unpool import MaxUnpool, max_pool, max_unpool
+from .naf import NAF
 from .sapa import SAPA
 from .upconv import Deconv, PixelShuffle
 from .upsample_layer import ResampleLayer
@@ -18,6 +19,7 @@ from .upsample_layer import ResampleLayer
 __all__ = [
     "CARAFE",
     "FADE",
+    "NAF",
     "SAPA",
     "Deconv",
     "DeformAlign",

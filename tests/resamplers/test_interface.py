@@ -18,6 +18,10 @@ CONFIGS = [
     dict(type="FADE", compressed_channels=4, gate=False),
     dict(type="FADELite"),
     dict(type="SAPA", embedding_channels=4),
+    dict(type="JointBilateral", up_kernel=3, steps=1, key_channels=4),
+    dict(type="JointBilateral", learned=False, up_kernel=3, steps=1),
+    dict(type="LoftUp", frequencies=2, num_layers=1),
+    dict(type="NAF", embedding_channels=16, up_kernel=3),
 ]
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
 each_flag = pytest.mark.parametrize("flag", [False, True])
@@ -129,13 +133,21 @@ def test_half_precision(config, dtype):
 @each_config
 def test_compiles_in_one_graph(config):
     x, like = features()
-    module = build(config if config["type"] == "DySample" else {**config, "up_kernel": 3}, True)
+    module = build(config if config["type"] in ("DySample", "LoftUp") else {**config, "up_kernel": 3}, True)
     compiled = torch.compile(module, fullgraph=ONE_GRAPH, backend="aot_eager")
     x.requires_grad_()
     expected, actual = module(x, like), compiled(x, like)
     assert_close(actual, expected)
     of_actual, of_expected = (torch.autograd.grad(out.square().sum(), x)[0] for out in (actual, expected))
     torch.testing.assert_close(of_actual, of_expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("config", CONFIGS[-4:], ids=str)
+def test_exports(config):
+    x, like = features((13, 9))
+    module = build(config).eval()
+    program = torch.export.export(module, (x, like))
+    assert_close(program.module()(x, like), module(x, like))
 
 
 @each_config
@@ -145,10 +157,10 @@ def test_explains_what_it_did(config):
     before = {name: id(value) for name, value in vars(module).items()}
     explained = module.explain(x, like)
     assert {name: id(value) for name, value in vars(module).items()} == before
-    assert explained
+    assert explained or config["type"] == "LoftUp"  # all features are in its windows
     assert set(explained) <= {"flow", "offset", "kernel", "gate"}
     assert all(value.shape[-2:] == like.shape[-2:] for value in explained.values())
-    if "kernel" in explained:
+    if "kernel" in explained and not hasattr(module, "correct"):
         kernel = explained["kernel"]
         assert_close(kernel.sum(2), torch.ones_like(kernel.sum(2)))
     if "flow" in explained:
