@@ -1,5 +1,6 @@
 """Published checkpoints of LoftUp, NAF and FeatUp's joint bilateral upsampler, as weights of the modules here."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -59,6 +60,30 @@ _LOFTUP: tuple[Rule, ...] = (
     (r"(?:upsampler\.)?ca_transformer\.norm\.(\w+)", r"norm.\1"),
     (r"(?:upsampler\.)?final_conv\.0\.(\w+)", r"project.\1"),
     (r"(?:upsampler\.)?final_conv\.1\.(\w+)", r"norm_out.\1"),
+)
+
+
+def naf_keys(source: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Rename the weights of a NAF. None depends on the features, so they serve any ``in_channels``.
+
+    Raises:
+        ValueError: keys that a NAF does not have.
+    """
+    state = _rename("naf_keys", source, _NAF)
+    return {name: 2 * math.pi / value if name == "frequency" else value for name, value in state.items()}
+
+
+_NAF: tuple[Rule, ...] = (
+    (r"image_encoder\.rope\.periods", "frequency"),
+    *(
+        rule
+        for theirs, ours in (("encoder", "pixels"), ("sem_encoder", "surroundings"))
+        for rule in (
+            (rf"image_encoder\.{theirs}\.0\.(weight|bias)", rf"{ours}.stem.\1"),
+            (rf"image_encoder\.{theirs}\.1\.((?:norm|conv)[12]\.\w+)", rf"{ours}.blocks.0.\1"),
+            (rf"image_encoder\.{theirs}\.2\.((?:norm|conv)[12]\.\w+)", rf"{ours}.blocks.1.\1"),
+        )
+    ),
 )
 
 

@@ -14,6 +14,7 @@ from .jafar import JAFAR
 from .joint_bilateral import JointBilateral
 from .loftup import LoftUp
 from .max_unpool import MaxUnpool, max_pool, max_unpool
+from .naf import NAF
 from .sapa import SAPA
 from .upconv import Deconv, PixelShuffle
 from .upsample_layer import ResampleLayer
@@ -22,6 +23,7 @@ __all__ = [
     "CARAFE",
     "FADE",
     "JAFAR",
+    "NAF",
     "SAPA",
     "AnyUp",
     "Deconv",
