@@ -33,7 +33,6 @@ __all__ = [
     "require_mmseg",
     "require_mmseg_models",
     "scripting_postponed",
-    "upsampling_traceable",
 ]
 
 
@@ -133,30 +132,6 @@ def scripting_postponed() -> Iterator[None]:
         yield
     finally:
         torch.jit._state.enable()
-
-
-@contextmanager
-def upsampling_traceable() -> Iterator[None]:
-    """Let mmseg's ``Upsample`` (of HRNet, UNet) pass its factor on to ``F.interpolate``, where it is whole.
-
-    Needed by mmseg 1.2.2, which computes the size in Python: a trace for every size keeps that of its example.
-    """
-    wrappers: Any = sys.modules.get("mmseg.models.utils.wrappers")
-    if wrappers is None:
-        yield
-        return
-    forward = wrappers.Upsample.forward
-
-    def by_factor(self: Any, x: torch.Tensor) -> torch.Tensor:
-        if self.size or not float(self.scale_factor).is_integer():
-            return forward(self, x)
-        return wrappers.resize(x, None, self.scale_factor, self.mode, self.align_corners)
-
-    wrappers.Upsample.forward = by_factor
-    try:
-        yield
-    finally:
-        wrappers.Upsample.forward = forward
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The direction of imports: ops <- grids <- policy <- models, ops <- resamplers <- models, evaluation <- study."""
+"""The direction of imports: ops <- grids <- policy <- resamplers <- models, evaluation <- study."""
 
 import ast
 import sys
@@ -40,7 +40,7 @@ ALLOWED = {
     "models": {"derive", "grids", "ops", "policy", "resamplers"},
     "ops": {"suggest"},
     "policy": {"derive", "grids", "ops", "suggest"},
-    "resamplers": {"ops"},
+    "resamplers": {"grids", "ops", "policy"},  # those guided by an image are sites
     "study": {"datasets", "evaluation", "files", "grids", "launch", "register", "suggest"},
     "suggest": set(),
     "unpickle": set(),

@@ -6,6 +6,7 @@ PyTorch's translation to ONNX. ``parity`` says whether the file computes what th
 
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .. import compat
 from ..grids import FakeCopy, Resize, follow
 from ..grids.sites import Size
 from ..ops import _check
@@ -164,7 +164,7 @@ def _traced(network: DeployedNetwork, options: Options) -> torch.export.Exported
     # Of one image and of two, tracers take the first for a number that is always 1.
     image = torch.zeros(1 if options.size else 2, network.channels, *options.traced_size)
     shapes = None if options.size else ({0: open_, 2: open_, 3: open_},)
-    with torch.no_grad(), _quiet(), compat.upsampling_traceable(), _SizesForFactors():
+    with torch.no_grad(), _quiet(), _whole_factors_kept(), _SizesForFactors():
         return torch.export.export(network, (image,), dynamic_shapes=shapes, strict=False)
 
 
@@ -184,6 +184,30 @@ def _to_a_size(input: Tensor, size: Any = None, scale_factor: Any = None, *rest:
         named.pop("recompute_scale_factor", None)
         rest = rest[:2]  # mode and flag; what follows is that one, and antialias
     return F.interpolate(input, size, scale_factor, *rest, **named)
+
+
+@contextmanager
+def _whole_factors_kept() -> Iterator[None]:
+    """Let mmseg's ``Upsample`` (of HRNet, UNet) pass its factor on to ``F.interpolate``, where it is whole.
+
+    It computes the size in Python, which makes a number of an open one.
+    """
+    wrappers: Any = sys.modules.get("mmseg.models.utils.wrappers")
+    if wrappers is None:
+        yield
+        return
+    forward = wrappers.Upsample.forward
+
+    def by_factor(self: Any, x: Tensor) -> Tensor:
+        if self.size or not float(self.scale_factor).is_integer():
+            return forward(self, x)
+        return wrappers.resize(x, None, self.scale_factor, self.mode, self.align_corners)
+
+    wrappers.Upsample.forward = by_factor
+    try:
+        yield
+    finally:
+        wrappers.Upsample.forward = forward
 
 
 def _refuse_conditions(program: torch.export.ExportedProgram, options: Options) -> None:
