@@ -146,8 +146,8 @@ def convert(source: "Mapping[str, Tensor]") -> Conversion:
     if unknown:
         raise ValueError(
             f"sfsegnets.convert: {len(unknown)} keys belong to no SFNet, SFNet-Lite or FPN with ResNet or STDC, "
-            f"such as {unknown[:3]}. Give a checkpoint of SFSegNets' sfnet_resnet.py or sfnet_stdcnet.py; DF backbones and "
-            f"heads with global_context='sppm' are not supported."
+            f"such as {unknown[:3]}. Give a checkpoint of SFSegNets' sfnet_resnet.py or sfnet_stdcnet.py; DF backbones "
+            f"and heads with global_context='sppm' are not supported."
         )
     deep_supervision = any(name.startswith("decode_head.supervision.") for name in state)
     aligned = any(name.startswith("decode_head.top_down.") for name in state)
