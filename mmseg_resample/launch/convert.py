@@ -1,4 +1,4 @@
-"""Convert a released checkpoint of SFNet, SFNet-Lite (SFSegNets) or an upsampler into one for the configs here."""
+"""Convert a released checkpoint of SFSegNets (SFNet, SFNet-Lite, their FPN) or of an upsampler into one for configs here."""
 
 import argparse
 import warnings
@@ -32,7 +32,8 @@ examples:
 
 The convention changes the printed lines, never the weights. "sfsegnets" is the code since 2022-07 (grid_sample with
 align_corners=True), "sfsegnets-2020" the code before it on torch 1.3 and later. The file is read as weights alone: no
-code in it runs. The result is checked: it loads strictly into the model of the printed lines.
+code in it runs. The result is checked: it loads strictly into the model of the printed lines. Backbones are ResNet and
+STDC: those of DF, and heads with global_context='sppm', have no counterpart here and are refused.
 exit status: 0 done, 2 a file or the command line is wrong (one message says what), 130 interrupted
 """
 

@@ -17,7 +17,7 @@ class Conversion:
 
     Attributes:
         state_dict: weights for a segmentor with the backbone and decode head of ``config``.
-        model: ``"SFNet"`` or ``"SFNet-Lite"``.
+        model: ``"SFNet"``, ``"SFNet-Lite"`` or ``"FPN"``, the baseline whose top-down steps interpolate.
         deep_supervision: whether the classifiers of the intermediate losses are in it.
         renamed: key of the source -> key here.
         dropped: key of the source -> why nothing here uses it.
@@ -33,7 +33,7 @@ class Conversion:
         """Return ``dict(backbone=..., decode_head=...)`` of the model of these weights, read off their shapes.
 
         Args:
-            convention: how the flows are sampled, see ``FlowAlign``; nothing in a checkpoint tells.
+            convention: how the flows are sampled, see ``FlowAlign``; nothing in a checkpoint tells. The FPN has none.
 
         Raises:
             ValueError: weights that tell what the model is are missing, or the backbone is of no known depth; an
@@ -55,6 +55,8 @@ class Conversion:
             resampler = dict(type="GatedFlowAlign", gate=gate, convention=convention)
         elif self.deep_supervision:
             head.update(deep_supervision_weight=1.0)
+        if self.model == "FPN":
+            resampler = dict(type="Interpolate", mode="bilinear")
         head.update(channels=channels, num_classes=classes, resampler=resampler, norm_cfg=norm_cfg, align_corners=True)
         return dict(backbone=dict(self._backbone(), norm_cfg=norm_cfg), decode_head=head)
 
@@ -95,6 +97,10 @@ _UNUSED = (
     (r"backbone\.(x2|x4|x8|x16|x32)\.", "the same weights as backbone.features"),
     (r"backbone\.(conv_last|fc|bn|linear)\.", "the ImageNet classifier"),
 )
+_REFUSED = (
+    (r"backbone\.stage\d(_\d)?\.", "a DF backbone (sfnet_dfnet.py)"),
+    (r"head\.ppm\.down\.", "a head whose pooling adds its branches (global_context='sppm')"),
+)
 _UNUSED_LITE = (
     (r"head\.fpn_in\.2\.", "a lateral that the released forward pass never calls"),
     (r"head\.dsn\.", "a classifier that the released forward pass never calls"),
@@ -102,7 +108,7 @@ _UNUSED_LITE = (
 
 
 def convert(source: "Mapping[str, Tensor]") -> Conversion:
-    """Rename and reorder the weights of SFNet or SFNet-Lite with ResNet, STDC1 or STDC2.
+    """Rename and reorder the weights of SFNet, SFNet-Lite or the FPN baseline with ResNet, STDC1 or STDC2.
 
     Args:
         source: the state dict, with or without the ``module.`` of data parallel training.
@@ -111,9 +117,16 @@ def convert(source: "Mapping[str, Tensor]") -> Conversion:
     ``FlowAlign``.
 
     Raises:
-        ValueError: keys that no model known here has.
+        ValueError: keys that no model known here has, those of DF backbones and of ``sppm`` heads among them.
     """
     source = {key.removeprefix("module."): value for key, value in source.items()}
+    for pattern, what in _REFUSED:
+        refused = [key for key in source if re.match(pattern, key)]
+        if refused:
+            raise ValueError(
+                f"sfsegnets.convert: {len(refused)} keys, such as {refused[:2]}, are those of {what}, which has no "
+                f"counterpart here. Give a checkpoint with ResNet or STDC, its pooling 'ppm'."
+            )
     lite = any(key.startswith("head.flow_align_module.") for key in source)
     blocks = _stdc_blocks(source)
     state, renamed, dropped, unknown = {}, {}, {}, []
@@ -132,11 +145,14 @@ def convert(source: "Mapping[str, Tensor]") -> Conversion:
         renamed[key] = name
     if unknown:
         raise ValueError(
-            f"sfsegnets.convert: {len(unknown)} keys belong to no SFNet or SFNet-Lite with ResNet or STDC, such as "
-            f"{unknown[:3]}. Give a checkpoint of SFSegNets' sfnet_resnet.py or sfnet_stdcnet.py."
+            f"sfsegnets.convert: {len(unknown)} keys belong to no SFNet, SFNet-Lite or FPN with ResNet or STDC, "
+            f"such as {unknown[:3]}. Give a checkpoint of SFSegNets' sfnet_resnet.py or sfnet_stdcnet.py; DF backbones "
+            f"and heads with global_context='sppm' are not supported."
         )
     deep_supervision = any(name.startswith("decode_head.supervision.") for name in state)
-    return Conversion(state, "SFNet-Lite" if lite else "SFNet", deep_supervision, renamed, dropped)
+    aligned = any(name.startswith("decode_head.top_down.") for name in state)
+    model = "SFNet-Lite" if lite else "SFNet" if aligned else "FPN"
+    return Conversion(state, model, deep_supervision, renamed, dropped)
 
 
 def _pooled_last(weight: "Tensor") -> "Tensor":

@@ -172,14 +172,16 @@ class Alignment(nn.Module):
 
 
 class Head(nn.Module):
-    """SFNet's decoder; returns logits and those of the deep supervision, finest first."""
+    """SFNet's decoder, or the FPN baseline's; returns logits and those of the deep supervision, finest first."""
 
-    def __init__(self, channels, width, classes, corners, supervised):
+    def __init__(self, channels, width, classes, corners, supervised, aligned):
         super().__init__()
+        self.aligned = aligned
         self.ppm = PoolingModule(channels[-1], width)
         self.fpn_in = nn.ModuleList(conv_bn(c, width, bias=True) for c in channels[:3])
         self.fpn_out = nn.ModuleList(nn.Sequential(conv_bn(width, width, 3)) for _ in range(3))
-        self.fpn_out_align = nn.ModuleList(Alignment(width, corners) for _ in range(3))
+        if aligned:
+            self.fpn_out_align = nn.ModuleList(Alignment(width, corners) for _ in range(3))
         if supervised:
             self.dsn = nn.ModuleList(classifier(width, classes) for _ in range(3))
         self.conv_last = nn.Sequential(conv_bn(4 * width, width, 3), nn.Conv2d(width, classes, 1))
@@ -189,7 +191,7 @@ class Head(nn.Module):
         outs, supervision = [pooled], []
         for i in (2, 1, 0):
             lateral = self.fpn_in[i](levels[i])
-            f = lateral + self.fpn_out_align[i](lateral, f)
+            f = lateral + (self.fpn_out_align[i](lateral, f) if self.aligned else resized(f, lateral))
             outs.insert(0, self.fpn_out[i](f))
             if hasattr(self, "dsn"):
                 supervision.insert(0, self.dsn[i](f))
@@ -223,9 +225,10 @@ class Network(nn.Module):
         width: channels of the head.
         gate: of SFNet-Lite, or None for SFNet.
         corners: whether the warp reads its grid as aligned corners.
+        aligned: whether the top-down steps are flows; bilinear otherwise.
     """
 
-    def __init__(self, backbone, width, classes=19, *, gate=None, supervised=False, corners=True):
+    def __init__(self, backbone, width, classes=19, *, gate=None, supervised=False, corners=True, aligned=True):
         super().__init__()
         if backbone.startswith("r"):
             trunk = StemAndStages((2, 2, 2, 2) if backbone == "r18" else (3, 4, 6, 3), backbone != "r18")
@@ -237,7 +240,7 @@ class Network(nn.Module):
         if gate:
             self.head = LiteHead(trunk.channels, width, classes, corners, gate)
         else:
-            self.head = Head(trunk.channels, width, classes, corners, supervised)
+            self.head = Head(trunk.channels, width, classes, corners, supervised, aligned)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)

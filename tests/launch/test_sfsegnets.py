@@ -14,6 +14,7 @@ CASES = {
     "SFNet-R50": ("r50", dict(width=64, supervised=True)),
     "SFNet-STDC1": ("stdc1", dict(width=64)),
     "SFNet-STDC2": ("stdc2", dict(width=64)),
+    "FPN-STDC1": ("stdc1", dict(width=64, aligned=False)),
     "Lite-R18": ("r18", dict(width=128, gate="spatial_atten")),
     "Lite-STDC1": ("stdc1", dict(width=128, gate="spatial")),
 }
@@ -33,7 +34,7 @@ def test_logits_are_those_of_the_reference(case, convention):
     network = Network(backbone, **kwargs, corners=convention == "sfsegnets")
     source = {f"module.{key}": value for key, value in network.state_dict().items()}
     conversion = convert(source)
-    assert conversion.model == ("SFNet-Lite" if case.startswith("Lite") else "SFNet")
+    assert conversion.model == {"Lite": "SFNet-Lite", "SFNe": "SFNet", "FPN-": "FPN"}[case[:4]]
     assert conversion.deep_supervision is ("supervised" in kwargs)
     model = build(conversion.config(convention))
     model.load_state_dict(conversion.state_dict, strict=True)
@@ -99,9 +100,32 @@ def test_the_config_says_what_the_weights_are():
     )
 
 
+@pytest.mark.parametrize("backbone", ["r18", "stdc2"])
+def test_the_baseline_without_flows_interpolates(backbone):
+    settings = convert(Network(backbone, 64, aligned=False).state_dict()).config()
+    assert settings["decode_head"]["type"] == "SFNetHead"
+    assert settings["decode_head"]["resampler"] == dict(type="Interpolate", mode="bilinear")
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("backbone.stage3.0.conv1.weight", "a DF backbone"),
+        ("backbone.stage3_1.0.conv1.weight", "a DF backbone"),
+        ("head.ppm.down.0.weight", "global_context='sppm'"),
+    ],
+)
+def test_says_what_it_does_not_convert(key, what):
+    source = {**Network("r18", 64).state_dict(), f"module.{key}": torch.zeros(1)}
+    with pytest.raises(ValueError, match=rf"1 keys, such as \['{key}'\], are those of .*{what}.*no counterpart here"):
+        convert(source)
+
+
 def test_errors():
     source = dict(Network("r18", 128).state_dict())
-    with pytest.raises(ValueError, match=r"1 keys belong to no SFNet .* such as \['head.other.weight'\]"):
+    with pytest.raises(
+        ValueError, match=r"1 keys belong to no SFNet, SFNet-Lite or FPN .* such as \['head.other.weight'\]"
+    ):
         convert({**source, "head.other.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match="'sfsegnets' or 'sfsegnets-2020', got 'exact'"):
         convert(source).config("exact")
