@@ -17,4 +17,4 @@ model = dict(
             style='pytorch')),
     neck=dict(
         resampler=dict(
-            _delete_=True, type='JAFAR', qk_channels=32, heads=4)))
+            _delete_=True, type='JAFAR', qk_channels=32, num_heads=4)))

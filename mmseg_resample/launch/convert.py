@@ -1,4 +1,4 @@
-"""Convert a released checkpoint of SFSegNets (SFNet, SFNet-Lite, their FPN) or of an upsampler into one for configs here."""
+"""Convert a released checkpoint of SFSegNets (SFNet, SFNet-Lite, their FPN) or of an upsampler for the configs here."""
 
 import argparse
 import warnings

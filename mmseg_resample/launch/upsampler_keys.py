@@ -1,15 +1,67 @@
-"""Published checkpoints of LoftUp, NAF and FeatUp's joint bilateral upsampler, as weights of the modules here."""
+"""Released weights of upsamplers guided by the image, under the names of the resamplers here."""
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Rule = tuple[str, str]
-"""A pattern of keys, and the name here of those that match it."""
+Rules = Mapping[str, str | tuple[str | None, ...]]
+"""Pattern of a key there -> name here, or names of the equal parts of its tensor; None is a part that nothing uses."""
+
+
+def jafar_keys(source: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Rename the weights of a JAFAR.
+
+    Raises:
+        ValueError: keys that it does not have.
+    """
+    return _rename("jafar_keys", source, _JAFAR)
+
+
+def anyup_keys(source: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Rename the weights of an AnyUp.
+
+    Raises:
+        ValueError: keys that it does not have.
+    """
+    return _rename("anyup_keys", source, _ANYUP)
+
+
+def _encoder(theirs: str, ours: str) -> Rules:
+    rules = {rf"{theirs}\.0\.(weight|bias)": rf"{ours}.stem.\1", rf"{theirs}\.0\.basis": f"{ours}.stem.filters"}
+    layers = {"norm1": "norm1|block.0", "conv1": "conv1|block.2", "norm2": "norm2|block.3", "conv2": "conv2|block.5"}
+    for block in (0, 1):
+        for name, names in layers.items():
+            rules[rf"{theirs}\.{block + 1}\.(?:{names})\.(weight|bias)"] = rf"{ours}.blocks.{block}.{name}.\1"
+    return rules
+
+
+# The released attention projects values, and its output, and takes the weights alone.
+_ATTENTION = r"cross_decode\.cross_attn\."
+_ANYUP: Rules = {
+    r"rope\.freqs": "frequency",
+    r"cross_decode\.conv2d\.weight": "attention.smooth.weight",
+    _ATTENTION + r"norm_q\.weight": "attention.norm_query.weight",
+    _ATTENTION + r"norm_k\.weight": "attention.norm_key.weight",
+    _ATTENTION + r"attention\.in_proj_(weight|bias)": (r"attention.query.\1", r"attention.key.\1", None),
+    _ATTENTION + r"attention\.out_proj\.(weight|bias)": (None,),
+    **_encoder("image_encoder", "image_encoder"),
+    **_encoder("query_encoder", "query_encoder"),
+    **_encoder("key_encoder", "key_encoder"),
+    **_encoder("key_features_encoder", "features_encoder"),
+    **_encoder("aggregation", "aggregate"),
+}
+_JAFAR: Rules = {
+    **_ANYUP,
+    _ATTENTION + r"attention\.q_proj_weight": "attention.query.weight",
+    _ATTENTION + r"attention\.k_proj_weight": "attention.key.weight",
+    _ATTENTION + r"attention\.v_proj_weight": (None,),
+    _ATTENTION + r"norm_v\.weight": (None,),
+    r"sft_key\.(gamma|beta)\.weight": r"\1.weight",
+}
 
 
 def loftup_keys(source: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
@@ -30,37 +82,32 @@ def loftup_keys(source: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     for name, value in _rename("loftup_keys", source, _LOFTUP).items():
         if name.endswith("phases"):  # read there as (2, frequencies, values), whatever their shape says
             state[name] = value.reshape(2, value.shape[2], value.shape[1])
-        elif match := re.fullmatch(r"(.*)\.in_proj\.(\w+)", name):
-            state |= {
-                f"{match[1]}.{part}.{match[2]}": run
-                for part, run in zip(("query", "key", "value"), value.chunk(3), strict=True)
-            }
         else:
             state[name] = value.flatten(1) if name == "project.weight" else value
     return state
 
 
 _LAYER = r"(?:upsampler\.)?ca_transformer\.layers\.(\d+)\."
-_LOFTUP: tuple[Rule, ...] = (
-    (r"(?:channelnorm|model\.1)\.norm\.(weight|bias)", r"norm_x.\1"),
-    (r"(?:upsampler\.)?lr_pe\.biases", "sample_phases"),
-    (r"(?:upsampler\.)?fourier_feat\.1\.biases", "pixel_phases"),
-    (r"(?:upsampler\.)?first_conv\.0\.norm\.(weight|bias)", r"norm_pixels.\1"),
-    (r"(?:upsampler\.)?first_conv\.1\.(\w+)", r"encoder.0.\1"),
-    (r"(?:upsampler\.)?first_conv\.2\.(\w+)", r"encoder.1.\1"),
-    (r"(?:upsampler\.)?first_conv\.4\.(\w+)", r"encoder.3.\1"),
-    (r"(?:upsampler\.)?first_conv\.5\.(\w+)", r"encoder.4.\1"),
-    (_LAYER + r"0\.norm_q\.(\w+)", r"layers.\1.norm_pixels.\2"),
-    (_LAYER + r"0\.norm_kv\.(\w+)", r"layers.\1.norm_samples.\2"),
-    (_LAYER + r"0\.attention\.in_proj_(\w+)", r"layers.\1.in_proj.\2"),
-    (_LAYER + r"0\.attention\.out_proj\.(\w+)", r"layers.\1.merge.\2"),
-    (_LAYER + r"1\.net\.0\.(\w+)", r"layers.\1.norm_hidden.\2"),
-    (_LAYER + r"1\.net\.1\.(\w+)", r"layers.\1.expand.\2"),
-    (_LAYER + r"1\.net\.4\.(\w+)", r"layers.\1.reduce.\2"),
-    (r"(?:upsampler\.)?ca_transformer\.norm\.(\w+)", r"norm.\1"),
-    (r"(?:upsampler\.)?final_conv\.0\.(\w+)", r"project.\1"),
-    (r"(?:upsampler\.)?final_conv\.1\.(\w+)", r"norm_out.\1"),
-)
+_LOFTUP: Rules = {
+    r"(?:channelnorm|model\.1)\.norm\.(weight|bias)": r"norm_x.\1",
+    r"(?:upsampler\.)?lr_pe\.biases": "sample_phases",
+    r"(?:upsampler\.)?fourier_feat\.1\.biases": "pixel_phases",
+    r"(?:upsampler\.)?first_conv\.0\.norm\.(weight|bias)": r"norm_pixels.\1",
+    r"(?:upsampler\.)?first_conv\.1\.(\w+)": r"encoder.0.\1",
+    r"(?:upsampler\.)?first_conv\.2\.(\w+)": r"encoder.1.\1",
+    r"(?:upsampler\.)?first_conv\.4\.(\w+)": r"encoder.3.\1",
+    r"(?:upsampler\.)?first_conv\.5\.(\w+)": r"encoder.4.\1",
+    _LAYER + r"0\.norm_q\.(\w+)": r"layers.\1.norm_pixels.\2",
+    _LAYER + r"0\.norm_kv\.(\w+)": r"layers.\1.norm_samples.\2",
+    _LAYER + r"0\.attention\.in_proj_(\w+)": tuple(rf"layers.\1.{part}.\2" for part in ("query", "key", "value")),
+    _LAYER + r"0\.attention\.out_proj\.(\w+)": r"layers.\1.merge.\2",
+    _LAYER + r"1\.net\.0\.(\w+)": r"layers.\1.norm_hidden.\2",
+    _LAYER + r"1\.net\.1\.(\w+)": r"layers.\1.expand.\2",
+    _LAYER + r"1\.net\.4\.(\w+)": r"layers.\1.reduce.\2",
+    r"(?:upsampler\.)?ca_transformer\.norm\.(\w+)": r"norm.\1",
+    r"(?:upsampler\.)?final_conv\.0\.(\w+)": r"project.\1",
+    r"(?:upsampler\.)?final_conv\.1\.(\w+)": r"norm_out.\1",
+}
 
 
 def naf_keys(source: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
@@ -73,18 +120,11 @@ def naf_keys(source: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     return {name: 2 * math.pi / value if name == "frequency" else value for name, value in state.items()}
 
 
-_NAF: tuple[Rule, ...] = (
-    (r"image_encoder\.rope\.periods", "frequency"),
-    *(
-        rule
-        for theirs, ours in (("encoder", "pixels"), ("sem_encoder", "surroundings"))
-        for rule in (
-            (rf"image_encoder\.{theirs}\.0\.(weight|bias)", rf"{ours}.stem.\1"),
-            (rf"image_encoder\.{theirs}\.1\.((?:norm|conv)[12]\.\w+)", rf"{ours}.blocks.0.\1"),
-            (rf"image_encoder\.{theirs}\.2\.((?:norm|conv)[12]\.\w+)", rf"{ours}.blocks.1.\1"),
-        )
-    ),
-)
+_NAF: Rules = {
+    r"image_encoder\.rope\.periods": "frequency",
+    **_encoder(r"image_encoder\.encoder", "pixels"),
+    **_encoder(r"image_encoder\.sem_encoder", "surroundings"),
+}
 
 
 def joint_bilateral_keys(source: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
@@ -111,17 +151,17 @@ def joint_bilateral_keys(source: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
 
 
 _UP = r"(?:upsampler\.)?up(\d+)\."
-_JOINT_BILATERAL: tuple[Rule, ...] = (
-    (r"model\.1\.norm\.(weight|bias)", r"norm_x.\1"),
-    (_UP + "range_temp", r"filters.\1.log_scale"),
-    (_UP + "sigma_spatial", r"filters.\1.sigma"),
-    (_UP + r"range_proj\.([03])\.(weight|bias)", r"filters.\1.project.\2.\3"),
-    (_UP + r"fixup_proj\.([03])\.(weight|bias)", r"filters.\1.correct.\2.\3"),
-    (r"(?:upsampler\.)?fixup_proj\.1\.(weight|bias)", r"correct.\1"),
-)
+_JOINT_BILATERAL: Rules = {
+    r"model\.1\.norm\.(weight|bias)": r"norm_x.\1",
+    _UP + "range_temp": r"filters.\1.log_scale",
+    _UP + "sigma_spatial": r"filters.\1.sigma",
+    _UP + r"range_proj\.([03])\.(weight|bias)": r"filters.\1.project.\2.\3",
+    _UP + r"fixup_proj\.([03])\.(weight|bias)": r"filters.\1.correct.\2.\3",
+    r"(?:upsampler\.)?fixup_proj\.1\.(weight|bias)": r"correct.\1",
+}
 
 
-def _rename(owner: str, source: "Mapping[str, Tensor]", rules: Sequence[Rule]) -> "dict[str, Tensor]":
+def _rename(owner: str, source: "Mapping[str, Tensor]", rules: Rules) -> "dict[str, Tensor]":
     """Return ``source`` under the names that the rules give; the first that matches a whole key counts.
 
     Raises:
@@ -129,11 +169,15 @@ def _rename(owner: str, source: "Mapping[str, Tensor]", rules: Sequence[Rule]) -
     """
     state, unknown = {}, []
     for key, value in source.items():
-        names = (match.expand(name) for pattern, name in rules if (match := re.fullmatch(pattern, key)))
-        if name := next(names, None):
-            state[name] = value
-        else:
+        found = ((match, names) for pattern, names in rules.items() if (match := re.fullmatch(pattern, key)))
+        match, names = next(found, (None, ()))
+        if match is None:
             unknown.append(key)
+            continue
+        names = (names,) if isinstance(names, str) else names
+        for name, part in zip(names, value.chunk(len(names)) if len(names) > 1 else (value,), strict=True):
+            if name is not None:
+                state[match.expand(name)] = part
     if unknown:
         raise ValueError(
             f"{owner}: {len(unknown)} key{'s' * (len(unknown) > 1)} of the source belong to no model known here: "

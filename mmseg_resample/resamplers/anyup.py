@@ -32,8 +32,8 @@ class AnyUp(ImageAttention):
         align_corners: where the samples of ``x`` sit, see ``ImageGuided``; ``None`` is ``False``, the published one.
             It places the windows too.
         coordinates: the same as a convention or as maps, see ``ImageGuided``.
-        qk_channels: channels of queries and keys, a multiple of 16 and of ``heads``.
-        heads: heads of the attention.
+        qk_channels: channels of queries and keys, a multiple of 16 and of ``num_heads``.
+        num_heads: heads of the attention.
         window_share: how far a window reaches to either side, in shares of the axis, >= 0.001; with 1 every pixel
             attends to all samples.
         filter_size: side of the shared filters, odd.
@@ -59,13 +59,13 @@ class AnyUp(ImageAttention):
         align_corners: bool | None = None,
         coordinates: Coordinates | AxisMap | Sequence[AxisMap | dict[str, float]] | None = None,
         qk_channels: int = 128,
-        heads: int = 4,
+        num_heads: int = 4,
         window_share: float = 0.1,
         filter_size: int = 5,
         convention: Convention = "released",
         chunk_size: int = 1024,
     ) -> None:
-        super().__init__(in_channels, guide_channels, align_corners, coordinates, qk_channels, heads, chunk_size)
+        super().__init__(in_channels, guide_channels, align_corners, coordinates, qk_channels, num_heads, chunk_size)
         if not window_share >= 0.001:
             raise ValueError(f"AnyUp: expected window_share >= 0.001, got {window_share!r}.")
         need_odd("AnyUp", "filter_size", filter_size)
@@ -75,7 +75,7 @@ class AnyUp(ImageAttention):
         self.window_share = window_share
         self.features_encoder = ImageEncoder(qk_channels, qk_channels)
         self.features_encoder.stem = Unification(
-            qk_channels, filter_size, convention, max(chunk_size * heads // qk_channels, 1)
+            qk_channels, filter_size, convention, max(chunk_size * num_heads // qk_channels, 1)
         )
         self.aggregate = ImageEncoder(2 * qk_channels, qk_channels, kernel_size=3)
         self.init_weights()

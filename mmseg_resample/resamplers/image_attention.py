@@ -62,16 +62,16 @@ class AveragedAttention(nn.Module):
 
     Args:
         channels: of queries and keys.
-        heads: divides ``channels``.
+        num_heads: divides ``channels``.
         chunk_size: pixels of a tile, of every image in the batch.
     """
 
-    def __init__(self, channels: int, heads: int, chunk_size: int) -> None:
+    def __init__(self, channels: int, num_heads: int, chunk_size: int) -> None:
         super().__init__()
-        need_whole("AveragedAttention", "heads", heads)
+        need_whole("AveragedAttention", "num_heads", num_heads)
         need_whole("AveragedAttention", "chunk_size", chunk_size)
-        need_channels("AveragedAttention", "channels", channels, multiple_of=heads)
-        self.heads = heads
+        need_channels("AveragedAttention", "channels", channels, multiple_of=num_heads)
+        self.num_heads = num_heads
         self.chunk_size = chunk_size
         self.smooth = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm_query = _RMSNorm(channels)
@@ -129,8 +129,8 @@ class AveragedAttention(nn.Module):
         # Products and a softmax: on a CPU three times as fast as scaled_dot_product_attention with values for each
         # head (4096 queries, 1024 keys, 384 channels: 0.4 s, 1.2 s), because heads are averaged before the values.
         q = self.query(self.norm_query(query.permute(0, 2, 3, 1))).flatten(1, 2)
-        q = q.unflatten(2, (self.heads, -1)).transpose(1, 2)
-        k = key.flatten(2).unflatten(1, (self.heads, -1))
+        q = q.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        k = key.flatten(2).unflatten(1, (self.num_heads, -1))
         scores = (q * k.shape[2] ** -0.5) @ k
         if inside is not None:
             scores = scores.masked_fill(~inside, -torch.inf)
@@ -165,8 +165,8 @@ class ImageAttention(ImageGuided):
         guide_channels: channels of ``like``, 3.
         align_corners: see ``ImageGuided``.
         coordinates: see ``ImageGuided``.
-        qk_channels: channels of queries and keys, a multiple of 16 and of ``heads``.
-        heads: heads of the attention.
+        qk_channels: channels of queries and keys, a multiple of 16 and of ``num_heads``.
+        num_heads: heads of the attention.
         chunk_size: pixels of the output attended at a time, see ``AveragedAttention``.
     """
 
@@ -177,20 +177,20 @@ class ImageAttention(ImageGuided):
         align_corners: bool | None,
         coordinates: Coordinates | AxisMap | Sequence[AxisMap | dict[str, float]] | None,
         qk_channels: int,
-        heads: int,
+        num_heads: int,
         chunk_size: int,
     ) -> None:
         super().__init__(in_channels, guide_channels, align_corners, coordinates)
         name = type(self).__name__
-        need_whole(name, "heads", heads)
+        need_whole(name, "num_heads", num_heads)
         need_whole(name, "chunk_size", chunk_size)
-        need_channels(name, "qk_channels", qk_channels, multiple_of=math.lcm(2 * GROUPS, heads))
+        need_channels(name, "qk_channels", qk_channels, multiple_of=math.lcm(2 * GROUPS, num_heads))
         guide = need_channels(name, "guide_channels", guide_channels)
         self.image_encoder = ImageEncoder(guide, qk_channels)
         self.query_encoder = ImageEncoder(qk_channels, qk_channels)
         self.key_encoder = ImageEncoder(qk_channels, qk_channels)
         self.frequency = nn.Parameter(torch.empty(2, qk_channels))
-        self.attention = AveragedAttention(qk_channels, heads, chunk_size)
+        self.attention = AveragedAttention(qk_channels, num_heads, chunk_size)
 
     def init_weights(self) -> None:
         """Draw all weights as published: a neck that initialises its convolutions would otherwise draw others."""

@@ -25,12 +25,12 @@ class JAFAR(ImageAttention):
         guide_channels: channels of ``like``, the image: 3.
         align_corners: where the samples of ``x`` sit, see ``ImageGuided``; ``None`` is ``False``, the published one.
         coordinates: the same as a convention or as maps, see ``ImageGuided``.
-        qk_channels: channels of queries and keys, a multiple of 16 and of ``heads``.
-        heads: heads of the attention.
+        qk_channels: channels of queries and keys, a multiple of 16 and of ``num_heads``.
+        num_heads: heads of the attention.
         chunk_size: pixels of the output attended at a time; changes memory and time, not the result.
 
     Raises:
-        ValueError: channels missing or of no such multiple, ``heads`` or ``chunk_size`` below 1, both
+        ValueError: channels missing or of no such multiple, ``num_heads`` or ``chunk_size`` below 1, both
             ``align_corners=True`` and ``coordinates``.
 
     Source: Couairon et al., "JAFAR: Jack up Any Feature at Any Resolution", NeurIPS 2025, arXiv:2506.11136. Numbers are
@@ -44,10 +44,10 @@ class JAFAR(ImageAttention):
         align_corners: bool | None = None,
         coordinates: Coordinates | AxisMap | Sequence[AxisMap | dict[str, float]] | None = None,
         qk_channels: int = 128,
-        heads: int = 4,
+        num_heads: int = 4,
         chunk_size: int = 1024,
     ) -> None:
-        super().__init__(in_channels, guide_channels, align_corners, coordinates, qk_channels, heads, chunk_size)
+        super().__init__(in_channels, guide_channels, align_corners, coordinates, qk_channels, num_heads, chunk_size)
         self.features_encoder = ImageEncoder(need_channels("JAFAR", "in_channels", in_channels), qk_channels)
         self.gamma = nn.Conv2d(qk_channels, qk_channels, 1, bias=False)
         self.beta = nn.Conv2d(qk_channels, qk_channels, 1, bias=False)

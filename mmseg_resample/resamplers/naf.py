@@ -36,7 +36,7 @@ class NAF(ImageGuided):
         align_corners: see ``ImageGuided``.
         coordinates: see ``ImageGuided``.
         up_kernel: side of the window, odd.
-        embedding_channels: of the encoded image, a multiple of 16 and of ``4 * num_heads``.
+        qk_channels: of the encoded image, a multiple of 16 and of ``4 * num_heads``.
         num_heads: heads of attention.
         base: ratio of the highest to the lowest frequency of the positions.
         rescale: in training, positions are multiplied by a random factor of at most this and at least its inverse,
@@ -59,7 +59,7 @@ class NAF(ImageGuided):
         align_corners: bool | None = None,
         coordinates: Coordinates | AxisMap | Sequence[AxisMap | dict[str, float]] | None = None,
         up_kernel: int = 9,
-        embedding_channels: int = 256,
+        qk_channels: int = 256,
         num_heads: int = 4,
         base: float = 100.0,
         rescale: float = 1.0,
@@ -72,17 +72,15 @@ class NAF(ImageGuided):
         need_channels("NAF", "in_channels", in_channels, multiple_of=num_heads)
         guides = need_channels("NAF", "guide_channels", guide_channels)
         for multiple in (2 * GROUPS, 4 * num_heads):
-            need_channels("NAF", "embedding_channels", embedding_channels, multiple_of=multiple)
+            need_channels("NAF", "qk_channels", qk_channels, multiple_of=multiple)
         if not rescale >= 1:
             raise ValueError(f"NAF: expected rescale >= 1, got {rescale!r}.")
         self.rescale = rescale
         self.pixels, self.surroundings = (
-            ImageEncoder(
-                guides, embedding_channels // 2, kernel_size=side, block_kernel_size=side, bias=True, skip=False
-            )
+            ImageEncoder(guides, qk_channels // 2, kernel_size=side, block_kernel_size=side, bias=True, skip=False)
             for side in (1, 3)
         )
-        self.register_buffer("frequency", frequencies(embedding_channels // num_heads // 4, base, end=False))
+        self.register_buffer("frequency", frequencies(qk_channels // num_heads // 4, base, end=False))
 
     def _upsample(self, x: Tensor, like: Tensor, maps: Maps) -> Tensor:
         channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()

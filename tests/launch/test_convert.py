@@ -12,8 +12,9 @@ from mmseg.apis import init_model
 
 from mmseg_resample import cli
 from mmseg_resample.models import LinearProbeHead
+from tests.launch import test_upsamplers
 from tests.launch.sfsegnets_reference import Network
-from tests.resamplers import test_joint_bilateral, test_loftup
+from tests.resamplers import test_joint_bilateral, test_loftup, test_naf
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "convert_sfnet_checkpoint.py"
@@ -110,7 +111,13 @@ def test_mistakes(convert, network, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "source", "channels"),
-    [("LoftUp", test_loftup.published(8), 8), ("JointBilateral", test_joint_bilateral.published(4), 4)],
+    [
+        ("JAFAR", test_upsamplers.weights(test_upsamplers.jafar_shapes()), 6),
+        ("AnyUp", test_upsamplers.weights(test_upsamplers.anyup_shapes()), 12),
+        ("NAF", test_naf.published(), 12),
+        ("LoftUp", test_loftup.published(8), 8),
+        ("JointBilateral", test_joint_bilateral.published(4), 4),
+    ],
 )
 def test_the_printed_line_takes_an_upsamplers_weights(convert, tmp_path, name, source, channels):
     torch.save(source, tmp_path / "source.pth")
@@ -122,7 +129,13 @@ def test_the_printed_line_takes_an_upsamplers_weights(convert, tmp_path, name, s
     state = {key.removeprefix("decode_head."): value for key, value in written.items()}
     missing, unexpected = head.load_state_dict(state, strict=False)
     assert not unexpected and {key.split(".")[0] for key in missing} <= {"conv_seg", "norm"}
-    kinds = {"LoftUp": dict(convention="loftup", norm=False), "JointBilateral": dict(steps=4, up_kernel=7, norm=False)}
+    kinds = {
+        "JAFAR": dict(qk_channels=16),
+        "AnyUp": dict(qk_channels=16, filter_size=5),
+        "NAF": dict(qk_channels=256),
+        "LoftUp": dict(convention="loftup", norm=False),
+        "JointBilateral": dict(steps=4, up_kernel=7, norm=False),
+    }
     assert kinds[name].items() <= settings.items()
 
 

@@ -56,7 +56,7 @@ def by_loops(module, x, like):
 @pytest.mark.parametrize("size", jafar.SIZES, ids=str)
 @torch.no_grad()
 def test_matches_loops(size, coordinates, convention):
-    options = dict(qk_channels=16, heads=2, window_share=0.23, filter_size=3, convention=convention, chunk_size=9)
+    options = dict(qk_channels=16, num_heads=2, window_share=0.23, filter_size=3, convention=convention, chunk_size=9)
     module = jafar.drawn(AnyUp(2, 2, coordinates=coordinates, **options))
     x, like = torch.randn(1, 2, 3, 4).double(), torch.randn(1, 2, *size).double()
     assert_close(module(x, like)[0], by_loops(module, x[0], like[0]))

@@ -25,7 +25,7 @@ CONFIGS = [
     dict(type="JointBilateral", up_kernel=3, steps=1, key_channels=4),
     dict(type="JointBilateral", learned=False, up_kernel=3, steps=1),
     dict(type="LoftUp", frequencies=2, num_layers=1),
-    dict(type="NAF", embedding_channels=16, up_kernel=3),
+    dict(type="NAF", qk_channels=16, up_kernel=3),
 ]
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
 each_flag = pytest.mark.parametrize("flag", [False, True])

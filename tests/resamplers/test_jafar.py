@@ -112,9 +112,9 @@ def attend(attention, query, key, value, seen=lambda i, j, r, c: True):
             q = attention.query.weight @ rms(query[:, i, j], attention.norm_query) + attention.query.bias
             keys = torch.stack([rms(key[:, r, c], attention.norm_key) for r, c in samples])
             k = keys @ attention.key.weight.T + attention.key.bias
-            for head_q, head_k in zip(q.chunk(attention.heads), k.chunk(attention.heads, 1), strict=True):
+            for head_q, head_k in zip(q.chunk(attention.num_heads), k.chunk(attention.num_heads, 1), strict=True):
                 scores = (head_k @ head_q / math.sqrt(len(head_q))).exp()
-                weights = scores / scores.sum() / attention.heads
+                weights = scores / scores.sum() / attention.num_heads
                 out[:, i, j] += sum(w * value[:, r, c] for w, (r, c) in zip(weights, samples, strict=True))
     return out
 
@@ -143,7 +143,7 @@ def drawn(module):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @torch.no_grad()
 def test_matches_loops(size, coordinates):
-    module = drawn(JAFAR(5, 2, coordinates=coordinates, qk_channels=16, heads=2, chunk_size=9))
+    module = drawn(JAFAR(5, 2, coordinates=coordinates, qk_channels=16, num_heads=2, chunk_size=9))
     x, like = torch.randn(2, 5, 3, 4).double(), torch.randn(2, 2, *size).double()
     assert_close(module(x, like), torch.stack([by_loops(module, *each) for each in zip(x, like, strict=True)]))
 
@@ -155,7 +155,7 @@ def inputs(size=(13, 10)):
 def outputs(make, chunk_size):
     """The result, and its gradients by features, image and weights."""
     torch.manual_seed(0)
-    module = drawn(make(5, 3, qk_channels=16, heads=2, chunk_size=chunk_size))
+    module = drawn(make(5, 3, qk_channels=16, num_heads=2, chunk_size=chunk_size))
     x, like = (each.requires_grad_() for each in inputs())
     out = module(x, like)
     return out, *torch.autograd.grad(out.square().sum(), (x, like, *module.parameters()))
@@ -229,8 +229,8 @@ def test_a_neck_leaves_its_initialisation_alone():
     ("arguments", "message"),
     [
         (dict(qk_channels=24), r"JAFAR: expected qk_channels to be a multiple of 16, got 24\."),
-        (dict(heads=0), r"JAFAR: expected heads to be a whole number >= 1, got 0\."),
-        (dict(heads=5), r"JAFAR: expected qk_channels to be a multiple of 80, got 128\."),
+        (dict(num_heads=0), r"JAFAR: expected num_heads to be a whole number >= 1, got 0\."),
+        (dict(num_heads=5), r"JAFAR: expected qk_channels to be a multiple of 80, got 128\."),
         (dict(chunk_size=0), r"JAFAR: expected chunk_size to be a whole number >= 1, got 0\."),
         (dict(in_channels=None), r"JAFAR: expected in_channels, got None\."),
         (dict(align_corners=True, coordinates="asymmetric"), r"expected either align_corners or coordinates"),

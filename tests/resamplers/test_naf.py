@@ -10,7 +10,7 @@ from tests.conftest import assert_close
 
 
 def build(*args, **kwargs):
-    module = NAF(*args, **{"embedding_channels": 32, "num_heads": 2, "up_kernel": 3, **kwargs}).double().eval()
+    module = NAF(*args, **{"qk_channels": 32, "num_heads": 2, "up_kernel": 3, **kwargs}).double().eval()
     for p in module.parameters():
         torch.nn.init.normal_(p, std=0.5)
     return module
@@ -194,7 +194,7 @@ def test_published_keys():
         (dict(guide_channels=3), "in_channels, got None"),
         (dict(in_channels=4), "guide_channels, got None"),
         (dict(in_channels=6, guide_channels=3), "in_channels to be a multiple of 4, got 6"),
-        (dict(in_channels=4, guide_channels=3, embedding_channels=24), "embedding_channels to be a multiple of 16"),
+        (dict(in_channels=4, guide_channels=3, qk_channels=24), "qk_channels to be a multiple of 16"),
         (dict(in_channels=4, guide_channels=3, up_kernel=4), "up_kernel to be odd"),
         (dict(in_channels=4, guide_channels=3, rescale=0.5), "rescale >= 1, got 0.5"),
     ],
