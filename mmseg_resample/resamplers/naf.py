@@ -171,5 +171,5 @@ def _starts(map_: AxisMap, window: int, source: int, target: int) -> list[int]:
 
 
 def _sequence(x: Tensor, length: int) -> Tensor:
-    """(N, heads, channels, rows, columns) to (N, heads, rows * columns, length), padded with zeros."""
+    """Bring (N, heads, channels, rows, columns) to (N, heads, rows * columns, length), padded with zeros."""
     return F.pad(x.flatten(3).transpose(2, 3), (0, length - x.shape[2]))
