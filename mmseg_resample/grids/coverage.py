@@ -1,8 +1,8 @@
 """How far features reach: outputs of a resize that lie beyond the samples it reads, and so repeat the outermost.
 
 At 512 pixels a map of stride 32 whose feature 0 is centred on pixel 0 ends at pixel 480. Whatever is resized from it
-has to repeat its last feature over the last 31 pixels. Outputs that no pixel of the image depends on, as there are
-around a padded one, do not count.
+has to repeat its last feature over the last 31 pixels, or to read what padding put there. Outputs that no pixel of the
+image depends on, as there are around a padded one, do not count.
 """
 
 import math
@@ -83,7 +83,9 @@ def _along(resize: Resize, axis: int, pixels: int) -> Sides:
     if not needed:
         return Sides()
     reads = sorted((m(needed[0]), m(needed[-1])))
-    beyond = [max(0.0, distance if distance > _SNAP else 0.0) for distance in (-reads[0], reads[1] - (n - 1))]
+    before, after = resize.padding[axis] if resize.padding else (0, 0)
+    distances = before - reads[0], reads[1] - (n - 1 - after)
+    beyond = [distance if distance > _SNAP else 0.0 for distance in distances]
     counts = [_outputs(distance, abs(m.scale), len(needed)) for distance in beyond]
     if m.scale < 0:
         beyond, counts = beyond[::-1], counts[::-1]

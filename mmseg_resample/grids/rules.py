@@ -271,6 +271,7 @@ def roll(t: "Tracker", args: Args, out: Tensor) -> Layout:
 def pad(t: "Tracker", args: Args, out: Tensor) -> Layout:
     layout = t.of(args["self"])
     amounts = args["pad"] if "pad" in args else args["padding"]
+    t.pad(args["self"], out, amounts)
     for i in range(len(amounts) // 2):
         index, before = out.ndim - 1 - i, int(amounts[2 * i])
         dim = layout.dims[index]

@@ -53,6 +53,7 @@ class Resize:
         pooled: the input was averaged over adaptive bins.
         points: spatial size of the sampled points; None where all of ``size`` are computed.
         asked: the maps that the caller's coordinates of these points amount to.
+        padding: samples of the input, per axis before the first and behind the last, that padding put there.
     """
 
     path: str
@@ -67,6 +68,7 @@ class Resize:
     pooled: bool = False
     points: tuple[int, ...] | None = None
     asked: tuple[AxisMap, ...] = ()
+    padding: tuple[tuple[int, int], ...] = ()
 
     @property
     def site(self) -> Site:
@@ -166,6 +168,7 @@ class Tracker(TorchDispatchMode):
         self._overrides = overrides or {}
         self._layouts: Any = WeakIdKeyDictionary()
         self._displaced: Any = WeakIdKeyDictionary()
+        self._padding: Any = WeakIdKeyDictionary()
         self.points = ChosenPoints()
         self._unreached: Counter[str] = Counter()
         self._written: dict[int, tuple[Any, int, tuple[int, ...], Layout]] = {}
@@ -353,6 +356,16 @@ class Tracker(TorchDispatchMode):
         """Tell whether a tensor is a table of constants plus data: the coordinates of a grid plus a flow."""
         return tensor in self._displaced
 
+    def pad(self, source: Tensor, out: Tensor, amounts: Sequence[int]) -> None:
+        """Remember what padding (last axis first) put around a map: a resize that reads it reads beyond the features."""
+        axes = out.ndim - 2
+        before = self._padding.get(source, ((0, 0),) * axes)
+        added = [(int(a), int(b)) for a, b in zip(amounts[::2], amounts[1::2], strict=True)][:axes]
+        added += [(0, 0)] * (axes - len(added))
+        self._padding[out] = tuple(
+            (max(a + c, 0), max(b + d, 0)) for (a, b), (c, d) in zip(before, reversed(added), strict=True)
+        )
+
     def note(self, reason: str, tensor: Tensor) -> None:
         if self.of(tensor).spatial:
             self.trace.notes.append((self.path, reason))
@@ -383,6 +396,7 @@ class Tracker(TorchDispatchMode):
                 before.pooled,
                 returned if grid_size else None,
                 asked,
+                self._padding.get(source, ()),
             )
         )
         self._unreached[self.path] += current_site() is None

@@ -105,6 +105,16 @@ def test_opsets_and_forms(options, tmp_path):
     assert_equal(deployed, path, [(103, 139), (64, 80)])
 
 
+@pytest.mark.parametrize("form", ["portable", "fast"])
+def test_an_audit_of_the_file_says_how_far_features_reach(form, tmp_path):
+    """The portable form repeats edge samples in the graph; they are no features there either."""
+    network = mmseg_resample.exact(Pyramid().eval())
+    exported(network, tmp_path / "network.onnx", Options(size=(64, 80), form=form))
+    expected, found = (mmseg_resample.audit(of, (64, 80)) for of in (network, str(tmp_path / "network.onnx")))
+    sides = [[(each.y, each.x) for each in audit.uncovered if not each.pooled] for audit in (expected, found)]
+    assert sides[0] == sides[1] != []
+
+
 def test_a_padded_network_is_exported_for_one_size(tmp_path):
     network = mmseg_resample.exact(Pyramid().eval(), pad="replicate")
     with pytest.raises(ExportError, match=r"depend on their size\. Give a size"):

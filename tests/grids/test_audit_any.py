@@ -371,3 +371,27 @@ def test_exact_on_a_network_of_smp():
     with torch.no_grad():
         image = torch.rand(1, 3, 96, 160)
         assert torch.equal(copy.deepcopy(model)(image), model(image))
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (1, 1)])
+@pytest.mark.parametrize("mode", ["replicate", "constant", "reflect"])
+def test_what_padding_put_around_features_is_no_feature(mode, before, after):
+    """The same pixels by a map, and by aligned corners of features with their edges repeated."""
+
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = nn.Sequential(*(nn.Conv2d(n, 8, 3, 2, 1) for n in (3, 8, 8)))
+
+        def forward(self, image):
+            x = F.pad(self.backbone(image), (before, after) * 2, mode=mode)
+            size = [8 * (n - 1) + 1 for n in x.shape[2:]]
+            x = F.interpolate(x, size, mode="bilinear", align_corners=True)
+            return x[:, :, 8 * before :, 8 * before :][:, :, : image.shape[2], : image.shape[3]]
+
+    padded = audit(Padded(), (64, 80))
+    assert padded.worst == 0
+    (found,) = padded.uncovered
+    assert (found.y.after, found.y.pixels_after, found.x.after, found.x.pixels_after) == (7, 7, 7, 7)
+    assert found.y.before == found.x.before == 0
+    assert not audit(Padded(), (65, 81)).uncovered

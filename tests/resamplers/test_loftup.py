@@ -138,7 +138,7 @@ def patches(i, n, extent):
         (dict(align_corners=True), end_to_end),
         (dict(coordinates="asymmetric", norm=False), patches),
     ],
-    ids=str,
+    ids=["half_pixel", "end_to_end", "patches"],
 )
 def test_matches_loops(kwargs, pixel_of, size):
     module = build(4, 3, **kwargs)
