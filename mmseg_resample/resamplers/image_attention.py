@@ -98,27 +98,21 @@ class AveragedAttention(nn.Module):
         if torch.is_grad_enabled() and (rows < height or columns < width):
             attend = partial(checkpoint, self._tile, use_reentrant=False, preserve_rng_state=False)
         bands = []
-        for top in range(0, height, rows):
-            bottom = min(top + rows, height)
+        for y, band in enumerate(query.split(rows, 2)):  # the gradient of a split is one map, that of slices many
             tiles = [
-                attend(query, key, value, windows, (top, bottom), (left, min(left + columns, width)))
-                for left in range(0, width, columns)
+                attend(tile, key, value, windows, (y * rows, x * columns))
+                for x, tile in enumerate(band.split(columns, 3))
             ]
             bands.append(torch.cat(tiles, 3))
         return torch.cat(bands, 2)
 
     def _tile(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        windows: Windows | None,
-        rows: tuple[int, int],
-        columns: tuple[int, int],
+        self, query: Tensor, key: Tensor, value: Tensor, windows: Windows | None, corner: tuple[int, int]
     ) -> Tensor:
-        query = query[:, :, rows[0] : rows[1], columns[0] : columns[1]]
+        """Attend from a tile of queries, given the row and column of its first."""
         inside = None
         if windows is not None:
+            rows, columns = ((start, start + n) for start, n in zip(corner, query.shape[2:], strict=True))
             top, bottom = windows[0].reach(*rows)
             left, right = windows[1].reach(*columns)
             key, value = key[:, :, top:bottom, left:right], value[:, :, top:bottom, left:right]
