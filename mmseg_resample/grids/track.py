@@ -357,7 +357,7 @@ class Tracker(TorchDispatchMode):
         return tensor in self._displaced
 
     def pad(self, source: Tensor, out: Tensor, amounts: Sequence[int]) -> None:
-        """Remember what padding (last axis first) put around a map: a resize that reads it reads beyond the features."""
+        """Remember what padding (last axis first) put around a map: what reads that reads beyond the features."""
         axes = out.ndim - 2
         before = self._padding.get(source, ((0, 0),) * axes)
         added = [(int(a), int(b)) for a, b in zip(amounts[::2], amounts[1::2], strict=True)][:axes]
