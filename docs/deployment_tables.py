@@ -45,6 +45,9 @@ RESAMPLERS = dict.fromkeys(
         *("Deconv", "PixelShuffle"),
     ),
     f"{SHAPES}fpn_r18-tiny_1xb8-400_shapes-128x128.py",
+) | dict.fromkeys(
+    ("JAFAR", "AnyUp", "NAF", "LoftUp", "JointBilateral"),
+    "mmseg_resample::guided/fpn_r18-tiny-jafar_1xb8-400_shapes-128x128.py",
 )
 
 HEAD = """\

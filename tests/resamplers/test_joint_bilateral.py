@@ -125,7 +125,7 @@ def patches(p, n, extent):
         (dict(coordinates="asymmetric", norm=True), patches),
         (dict(learned=False, steps=1), half_pixel),
     ],
-    ids=str,
+    ids=["half_pixel", "end_to_end", "patches", "one step"],
 )
 def test_matches_loops(kwargs, index_of, size):
     module = build(4, 3, **kwargs)
