@@ -18,3 +18,5 @@ model = dict(
         in_channels=[32, 32, 32, 32],
         in_index=[0, 1, 2, 3],
         input_transform='resize_concat'))
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys=dict()))  # for studies that slow parts down

@@ -11,8 +11,10 @@ def resampler(type, **kwargs):
 
 
 def slow(type, **kwargs):
-    rates = dict(custom_keys={'neck.resamplers': dict(lr_mult=0.05)})
-    return resampler(type, **kwargs) | {'optim_wrapper.paramwise_cfg': rates}
+    rates = {'neck.resamplers': dict(lr_mult=0.05)}
+    return resampler(type, **kwargs) | {
+        'optim_wrapper.paramwise_cfg.custom_keys': rates
+    }
 
 
 def guided(type, **kwargs):
