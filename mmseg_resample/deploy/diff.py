@@ -41,7 +41,7 @@ class Trained:
     Args:
         path: of the module that calls it.
         call: how many that module had called before.
-        mode: of ``ops.resize``, or ``"grid_sample"``.
+        mode: of ``ops.resize``, ``"grid_sample"``, or ``"attention"``.
         coordinates: a convention's name, or one map per axis; None where these are data.
         source_size: spatial size of what is resized, at the size that was exported; empty where it was not written.
         size: spatial size of the result, likewise.
@@ -203,7 +203,14 @@ def differences(
         as_exported: it is the size that was exported. Else it is taken to be, where half of the resizes have the sizes
             that they had.
     """
-    found = list(computed_resizes(trace, executed, graph, constants))
+    # Attention is no resize in a graph, or several: what it reads cannot be compared.
+    attends = [f".{each.path}." for each in trained if each.mode == "attention"]
+    trained = [each for each in trained if each.mode != "attention"]
+    found = [
+        each
+        for each in computed_resizes(trace, executed, graph, constants)
+        if not any(path in f".{each.path}." for path in attends)
+    ]
     pairs = match(trained, found)
     if not as_exported:
         both = [(trained[i], found[j]) for i, j in pairs if i is not None and j is not None and trained[i].size]

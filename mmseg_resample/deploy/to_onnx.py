@@ -6,6 +6,7 @@ PyTorch's translation to ONNX. ``parity`` says whether the file computes what th
 
 import logging
 import math
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,7 +83,7 @@ def export(network: DeployedNetwork, options: Options, metadata: Mapping[str, An
     requires.package("onnxscript", "export")
     _refuse_open_sizes(network.network, options)
     try:
-        resizes = [_described(r) for r in _resizes(network, options.traced_size) if r.maps]
+        resizes = [_described(r, network) for r in _resizes(network, options.traced_size) if r.maps]
         program = _traced(network, options)
         _refuse_conditions(program, options)
         with _quiet():
@@ -139,8 +140,9 @@ def _resizes(network: DeployedNetwork, size: Size) -> list[Resize]:
     return copied.run(lambda fake: follow(fake, size, until=network.output)).trace.resizes
 
 
-def _described(resize: Resize) -> dict[str, Any]:
+def _described(resize: Resize, network: DeployedNetwork) -> dict[str, Any]:
     """Say what every runtime has to do at a site."""
+    owner = dict(network.network.named_modules()).get(resize.path)
     coordinates: Any = _COORDINATES.get(resize.mode)
     if resize.mode not in CORNERLESS:
         coordinates = "align_corners" if resize.align_corners else "half_pixel"
@@ -152,7 +154,7 @@ def _described(resize: Resize) -> dict[str, Any]:
     return {
         "path": resize.path,
         "call": resize.call,
-        "mode": resize.mode,
+        "mode": "attention" if getattr(owner, "attends", False) else resize.mode,
         "coordinates": coordinates,
         "source_size": list(resize.source_size),
         "size": list(resize.size),
@@ -213,12 +215,13 @@ def _whole_factors_kept() -> Iterator[None]:
 def _refuse_conditions(program: torch.export.ExportedProgram, options: Options) -> None:
     """Refuse a graph for every size that took a branch by what a size equals or divides: ONNX has no such conditions.
 
-    Other conditions that PyTorch notes decide nothing, such as which of two sizes is larger. ``parity`` sees the rest.
+    Other conditions that PyTorch notes decide nothing, such as which of two sizes is larger, or whether they are equal.
+    ``parity`` sees the rest.
     """
     if options.size is not None:
         return
     noted = getattr(program, "_guards_code", None) or ()
-    conditions = [each for each in noted if "%" in each or "==" in each]
+    conditions = [each for each in noted if "%" in each or re.search(r"== \d+$", each)]
     for size in sizes_to_compare(options.traced_size, fixed=False):
         names = {"L": {"image": _Sized((2, 3, *size))}, "max": max, "min": min, "math": math, "torch": torch}
         for condition in conditions:

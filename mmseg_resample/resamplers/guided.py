@@ -42,6 +42,8 @@ class ImageGuided(Resampler):
     """
 
     guided = True
+    attends = True
+    """What audits see as one resize is none in an exported graph."""
 
     def __init__(
         self,

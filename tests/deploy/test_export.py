@@ -14,6 +14,7 @@ from mmseg_resample.deploy import to_onnx as exporting
 from mmseg_resample.deploy.deployed import DeployedNetwork, Normalisation
 from mmseg_resample.deploy.to_onnx import ExportError, Options
 from mmseg_resample.ops import AxisMap, resize
+from mmseg_resample.resamplers import build_resampler
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -265,3 +266,22 @@ def test_options_are_checked():
         Options(form="portabel")
     with pytest.raises(ValueError, match="expected an opset from 17 to 23, got 16"):
         Options(opset=16)
+
+
+@pytest.mark.parametrize("kind", [dict(type="JAFAR", qk_channels=16), dict(type="JointBilateral", steps=2)], ids=str)
+def test_attention_is_no_resize_of_the_file(kind, tmp_path):
+    class Guided(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.backbone = nn.Conv2d(3, 4, 8, 8)
+            self.up = build_resampler(kind, in_channels=4, guide_channels=3, align_corners=False)
+
+        def forward(self, image):
+            return {"out": self.up(self.backbone(image), image)}
+
+    deployed, model = exported(Guided(), tmp_path / "network.onnx", Options(size=(24, 32)))
+    assert_equal(deployed, tmp_path / "network.onnx", [(24, 32)])
+    (described,) = graph.description(model)["resizes"]
+    assert (described["path"], described["mode"], described["coordinates"]) == ("up", "attention", "half_pixel")
+    assert "Not as trained" not in str(mmseg_resample.audit(str(tmp_path / "network.onnx")))
