@@ -83,7 +83,8 @@ def export(network: DeployedNetwork, options: Options, metadata: Mapping[str, An
     requires.package("onnxscript", "export")
     _refuse_open_sizes(network.network, options)
     try:
-        resizes = [_described(r, network) for r in _resizes(network, options.traced_size) if r.maps]
+        modules = dict(network.network.named_modules())
+        resizes = [_described(r, modules.get(r.path)) for r in _resizes(network, options.traced_size) if r.maps]
         program = _traced(network, options)
         _refuse_conditions(program, options)
         with _quiet():
@@ -140,9 +141,8 @@ def _resizes(network: DeployedNetwork, size: Size) -> list[Resize]:
     return copied.run(lambda fake: follow(fake, size, until=network.output)).trace.resizes
 
 
-def _described(resize: Resize, network: DeployedNetwork) -> dict[str, Any]:
+def _described(resize: Resize, owner: nn.Module | None) -> dict[str, Any]:
     """Say what every runtime has to do at a site."""
-    owner = dict(network.network.named_modules()).get(resize.path)
     coordinates: Any = _COORDINATES.get(resize.mode)
     if resize.mode not in CORNERLESS:
         coordinates = "align_corners" if resize.align_corners else "half_pixel"

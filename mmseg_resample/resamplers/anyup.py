@@ -49,7 +49,7 @@ class AnyUp(ImageAttention):
 
     Source: Wimmer et al., "AnyUp: Universal Feature Upsampling", ICLR 2026, arXiv:2510.12764. Written from the
         definition; numbers are those of the released code without NATTEN, whose weights
-        ``launch.upsamplers.anyup_keys`` renames.
+        ``launch.upsampler_keys.anyup_keys`` renames.
     """
 
     def __init__(

@@ -154,3 +154,9 @@ def _cells(map_: AxisMap, n: int, extent: int, like: Tensor) -> Tensor:
     covered = torch.minimum(centre + half, pixel + 0.5) - torch.maximum(centre - half, pixel - 0.5)
     covered = covered.clamp(min=0)
     return covered / covered.sum(1, keepdim=True)
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """Return the memory format of ``x``, (N, C, H, W), for a result that keeps it."""
+    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format

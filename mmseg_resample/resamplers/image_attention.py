@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..ops import AxisMap, Coordinates
 from ._arguments import need_channels, need_whole
-from .guided import ImageGuided, Maps, pool_at
+from .guided import ImageGuided, Maps, layout_of, pool_at
 from .image_encoder import GROUPS, ImageEncoder
 from .rotary import frequencies, rotate
 
@@ -205,8 +205,7 @@ class ImageAttention(ImageGuided):
 
     def _upsample(self, x: Tensor, like: Tensor, maps: Maps) -> Tensor:
         out = self._attend(x, like, maps, x)
-        channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        return out.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        return out.contiguous(memory_format=layout_of(x))
 
     def _attend(self, x: Tensor, like: Tensor, maps: Maps, value: Tensor) -> Tensor:
         encoded = self._encode(like)

@@ -34,7 +34,7 @@ class JAFAR(ImageAttention):
             ``align_corners=True`` and ``coordinates``.
 
     Source: Couairon et al., "JAFAR: Jack up Any Feature at Any Resolution", NeurIPS 2025, arXiv:2506.11136. Numbers are
-        those of the released code, whose weights ``launch.upsamplers.jafar_keys`` renames.
+        those of the released code, whose weights ``launch.upsampler_keys.jafar_keys`` renames.
     """
 
     def __init__(

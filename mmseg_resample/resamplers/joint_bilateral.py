@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..ops import AxisMap, Coordinates, resize
 from ..ops.grid import axis_maps
 from ._arguments import need_channels, need_odd, need_whole
-from .guided import ImageGuided, Maps
+from .guided import ImageGuided, Maps, layout_of
 from .windows import compare, reflect, weigh
 
 _CHANNELS_AT_A_TIME = 64
@@ -87,7 +87,7 @@ class JointBilateral(ImageGuided):
         self.correct = nn.Conv2d(channels, channels, 1) if learned else None
 
     def _upsample(self, x: Tensor, like: Tensor, maps: Maps) -> Tensor:
-        x = self.norm_x(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).to(x.dtype).contiguous(memory_format=_layout(x))
+        x = self.norm_x(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).to(x.dtype).contiguous(memory_format=layout_of(x))
         for filter_, size, step in self._steps(x, like, maps):
             x = _filtered(x, filter_(F.adaptive_avg_pool2d(like, size)), step, size)
         if self.correct is None:
@@ -171,15 +171,10 @@ def _filtered(x: Tensor, kernel: Tensor, maps: Maps, size: tuple[int, int]) -> T
         weigh(reflect(resize(part, size, mode="bicubic", coordinates=maps), reach), kernel)
         for part in x.split(_CHANNELS_AT_A_TIME, 1)
     ]
-    return torch.cat(parts, 1).contiguous(memory_format=_layout(x))
+    return torch.cat(parts, 1).contiguous(memory_format=layout_of(x))
 
 
 def _distance(window: int, like: Tensor) -> Tensor:
     """Return the squared distance of every tap of a window from its centre, in half windows: (k * k,)."""
     line = torch.linspace(-1, 1, window, dtype=like.dtype, device=like.device) if window > 1 else like.new_zeros(1)
     return (line[:, None].square() + line.square()).flatten()
-
-
-def _layout(x: Tensor) -> torch.memory_format:
-    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format

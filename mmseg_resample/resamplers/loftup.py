@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..ops import AxisMap, Coordinates
 from ._arguments import need_channels, need_whole
-from .guided import ImageGuided, Maps, positions
+from .guided import ImageGuided, Maps, layout_of, positions
 
 _SAMPLE_FREQUENCIES = 5  # the published ones, for the place of a feature
 
@@ -96,8 +96,7 @@ class LoftUp(ImageGuided):
     def _upsample(self, x: Tensor, like: Tensor, maps: Maps) -> Tensor:
         samples = self._samples(x, (like.shape[2], like.shape[3]), maps).flatten(1, 2)
         keys = [cast(_CrossAttention, layer).keys(samples) for layer in self.layers]
-        channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        layout = torch.channels_last if channels_last else torch.contiguous_format
+        layout = layout_of(x)
         rows = max(self.chunk_size // like.shape[3], 1)
         out = [
             self._attend(chunk, keys).permute(0, 3, 1, 2).to(x.dtype).contiguous(memory_format=layout)

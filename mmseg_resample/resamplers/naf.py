@@ -12,7 +12,7 @@ from torch import Tensor
 from ..ops import AxisMap, Coordinates
 from ..ops.grid import SNAP
 from ._arguments import need_channels, need_odd, need_whole
-from .guided import ImageGuided, Maps, pool_at
+from .guided import ImageGuided, Maps, layout_of, pool_at
 from .image_encoder import GROUPS, ImageEncoder
 from .rotary import frequencies, rotate
 
@@ -83,8 +83,7 @@ class NAF(ImageGuided):
         self.register_buffer("frequency", frequencies(qk_channels // num_heads // 4, base, end=False))
 
     def _upsample(self, x: Tensor, like: Tensor, maps: Maps) -> Tensor:
-        channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        layout = torch.channels_last if channels_last else torch.contiguous_format
+        layout = layout_of(x)
         query, key = self._encode(x, like, maps)
         values = self._split(x)
         # PyTorch's fused attention takes keys and values of equal length alone; zeros change no product.
