@@ -39,7 +39,7 @@ FLOOR = "copy"
 
 @dataclass(frozen=True)
 class Options:
-    """What holds for all cases.
+    """Options that hold for all cases.
 
     Args:
         device: ``"cpu"`` or ``"cuda"``.
@@ -223,7 +223,7 @@ def status(key: str) -> int:
 
 
 def environment(options: Options) -> dict[str, Any]:
-    """What the numbers depend on."""
+    """Return what the numbers depend on."""
     from mmseg_resample.study.records import git_state
 
     modules = ("torch", "numpy", "mmengine", "mmcv", "mmseg", "mmseg_resample", "numba", "triton", "torchvision")

@@ -44,7 +44,7 @@ def conv(x, module):
 
 
 def source_coordinate(j, n, total, flag):
-    """Of target ``j``, exactly."""
+    """Return the coordinate of target ``j``, exactly."""
     return Fraction(j * (n - 1), max(total - 1, 1)) if flag else Fraction(2 * j + 1, 2) * n / total - Fraction(1, 2)
 
 
@@ -91,7 +91,7 @@ def evidence(z, norm):
 
 
 def quarter(j, n, total, flag):
-    """Which sample of the source, and which half of its cell, target ``j`` lies in."""
+    """Return which sample of the source, and which half of its cell, target ``j`` lies in."""
     u = source_coordinate(j, n, total, flag) + Fraction(1, 2)
     return math.floor(u), math.floor(2 * (u - math.floor(u)))
 
@@ -145,7 +145,7 @@ def test_against_loops(kwargs, flag, source, size):
 
 
 def published(module, x, like):
-    """What the released code computes at a doubling, in the layout it has: shuffles, and samples at (p + 1/2)/2 + o."""
+    """Compute the released code at a doubling, in its layout: shuffles, and samples at (p + 1/2)/2 + o."""
     (height, width), up = x.shape[2:], torch.nn.functional.interpolate
 
     def filtered(x, kernel, ratio):

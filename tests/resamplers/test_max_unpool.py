@@ -15,7 +15,7 @@ SIZES = [((3, 4), (6, 8)), ((3, 4), (8, 7)), ((1, 1), (3, 2)), ((4, 4), (4, 4)),
 
 
 def nearest(n, size, flag):
-    """Of each of ``size`` targets, the nearest of ``n`` sources in exact arithmetic, ties to the right."""
+    """Return, of each of ``size`` targets, the nearest of ``n`` sources in exact arithmetic, ties to the right."""
     out = []
     for j in range(size):
         u = Fraction(j * (n - 1), max(size - 1, 1)) if flag else Fraction(2 * j + 1, 2) * n / size - Fraction(1, 2)
