@@ -104,6 +104,7 @@ def export(network: DeployedNetwork, options: Options, metadata: Mapping[str, An
     except Exception as error:  # whatever PyTorch raises of a network that it cannot trace
         at = "for any size" if options.size is None else f"at {options.size[0]}x{options.size[1]}"
         reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "")
+        reason = re.sub(r"<([\w.]+) object at 0x\w+>", r"\1", reason)
         if "specialized it to be a constant" in str(error):
             reason = "in Python, it makes a number of the size of its image"
         raise ExportError(

@@ -43,7 +43,7 @@ def audit_config(cfg: Config, name: str, sizes: Sequence[Size], flags: bool = Tr
         flagged, stock = model, without_policy(cfg)
         for value in (False, True):
             flagged_cfg = with_align_corners(stock, value)
-            if flagged_cfg.model == cfg.model:
+            if policy is None and flagged_cfg.model == stock.model:
                 flagged, passes[str(value)] = model, passes["config"]
                 continue
             try:

@@ -163,9 +163,9 @@ def make(
     if mode not in CORNERLESS:
         _check.floating("resize", f"input for mode={mode!r} with these coordinates", input)
     if any(isinstance(number, torch.SymFloat) for m in maps for number in (m.scale, m.offset)):
+        named = repr(coordinates) if isinstance(coordinates, str) else "AxisMap"  # whose formulas are long
         raise ValueError(
-            f"resize: the map of coordinates={coordinates!r} depends on sizes that are open in this graph. Trace it "
-            f"for one size."
+            f"resize: the map of coordinates={named} depends on sizes that are open in this graph. Trace it for one size."
         )
     return Mapped(backend, out, maps, _kernel(mode))
 
