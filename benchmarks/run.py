@@ -12,6 +12,7 @@ that lose are printed in bold, not left out.
   resamplers   bilinear                                       a training step with every resampler of a study
   models       stock networks                                 policies, on the forward pass
   study        mmseg's tools/train.py and tools/test.py       benchmarks/study.py, a program of its own
+  (none)       an older checkout                              benchmarks/startup.py, likewise: imports and commands
 
   python benchmarks/run.py --quick                    # everything on small inputs: does it run here? a minute
   python benchmarks/run.py --suite loss predict       # the published cases; writes benchmarks/results/*.json

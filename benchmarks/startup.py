@@ -1,4 +1,4 @@
-"""What a command costs before it works: ``python benchmarks/startup.py``, ``--against CHECKOUT`` for an older one beside.
+"""What a command costs before it works: ``python benchmarks/startup.py``, beside an older one ``--against CHECKOUT``.
 
 Each command runs as a process of its own, in turn with the others and with those of the other checkout, after one run
 that fills the caches. Time is that of the processor, user and system, of the whole process; medians and quartiles.

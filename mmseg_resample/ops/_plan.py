@@ -165,7 +165,8 @@ def make(
     if any(isinstance(number, torch.SymFloat) for m in maps for number in (m.scale, m.offset)):
         named = repr(coordinates) if isinstance(coordinates, str) else "AxisMap"  # whose formulas are long
         raise ValueError(
-            f"resize: the map of coordinates={named} depends on sizes that are open in this graph. Trace it for one size."
+            f"resize: the map of coordinates={named} depends on sizes that are open in this graph. "
+            f"Trace it for one size."
         )
     return Mapped(backend, out, maps, _kernel(mode))
 
