@@ -105,6 +105,26 @@ def test_scripting_is_postponed_unless_the_user_says_otherwise(wish, inside, mon
     assert out.split()[-2:] == [str(inside), str(wish != "0")]
 
 
+# scipy
+
+
+@pytest.mark.parametrize("others", ["", "    import scipy.stats; from scipy.ndimage._filters import convolve\n"])
+def test_scipy_is_postponed_until_it_is_needed(others):
+    out = python(
+        "import inspect, sys\nsys.argv = ['mmseg-resample']  # which registers nothing yet\n"
+        "from mmseg_resample.compat import scipy_postponed\n"
+        "with scipy_postponed():\n"
+        "    from scipy.optimize import linear_sum_assignment\n"
+        "    from scipy import ndimage, optimize\n"
+        "    inspect.getmodule(sys._getframe())\n"
+        "    print('scipy.linalg' in sys.modules)\n"
+        f"{others}"
+        "    print(issubclass(optimize.OptimizeResult, dict), linear_sum_assignment([[2, 1], [1, 2]])[1].tolist())\n"
+        "print(ndimage.distance_transform_edt([0, 1]), type(sys.modules['scipy.ndimage']).__name__)"
+    )
+    assert out.splitlines()[-3:] == ["False", "True [1, 0]", "[0. 1.] module"]
+
+
 # mmcv.ops
 
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 import torch.nn.functional as F
 from mmseg.registry import METRICS
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from .areas import encode, positions
@@ -129,4 +129,4 @@ def _distances(points: np.ndarray, others: np.ndarray, limit: int) -> np.ndarray
     if not (len(points) and len(others)):
         return np.full(len(points), np.inf)
     # Squares of distances are whole numbers: half of one tells the limit from what lies beyond.
-    return KDTree(others).query(points, distance_upper_bound=math.sqrt(limit * limit + 0.5))[0]
+    return scipy.spatial.KDTree(others).query(points, distance_upper_bound=math.sqrt(limit * limit + 0.5))[0]

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from mmseg.registry import METRICS
-from scipy import ndimage
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from .areas import AreasMetric, binned_areas, encode, positions
@@ -82,18 +81,20 @@ def object_areas(
     areas = np.zeros((num_bins, 3, num_classes), np.int64)
     errors = positions(np.where(seen == truth, num_classes, seen), num_classes)
     edges = positions(np.where(_on_edge(truth), truth, num_classes), num_classes)
-    boxes = ndimage.find_objects(truth.astype(np.int32) + 1, max_label=num_classes)
+    boxes = scipy.ndimage.find_objects(truth.astype(np.int32) + 1, max_label=num_classes)
     for c, box in enumerate(boxes):
         if box is None:
             areas[absent, 1, c] = len(errors[c])
             continue
         mask = truth[box] == c
-        objects, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+        objects, _ = scipy.ndimage.label(mask, structure=np.ones((3, 3)))
         labelled = np.bincount(objects[mask])
         hit = np.bincount(objects[mask & (seen[box] == c)], minlength=len(labelled))
         missed = np.zeros_like(hit)
         if len(errors[c]):
-            _, nearest = KDTree(edges[c]).query(errors[c])  # the nearest pixel of an object is on its edge
+            _, nearest = scipy.spatial.KDTree(edges[c]).query(
+                errors[c]
+            )  # the nearest pixel of an object is on its edge
             row, column = (edges[c][nearest] - [side.start for side in box]).T
             missed = np.bincount(objects[row, column], minlength=len(labelled))
         bins = np.searchsorted(radii, np.sqrt(labelled / math.pi), side="right")

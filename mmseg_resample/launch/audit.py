@@ -142,9 +142,9 @@ def _audit_config(args: argparse.Namespace) -> "Audit":
             f"{' '.join(args.arguments)}: a config takes no arguments. Use --cfg-options, or name a network by "
             f"module:callable."
         )
-    from mmseg_resample.compat import scripting_postponed
+    from mmseg_resample.compat import scipy_postponed, scripting_postponed
 
-    with scripting_postponed():
+    with scipy_postponed(), scripting_postponed():
         register()
     from .auditing import audit_config, input_size
 

@@ -1,7 +1,7 @@
 """Errors at boundaries, by the way in which the boundary moved."""
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 
 def boundary_errors(pred: np.ndarray, label: np.ndarray, ignore_index: int = 255, limit: float = 16) -> np.ndarray:
@@ -34,7 +34,7 @@ def boundary_errors(pred: np.ndarray, label: np.ndarray, ignore_index: int = 255
         if not (label == predicted).any():
             moved[:, here] = np.nan
             continue
-        nearest = ndimage.distance_transform_edt(label != predicted, return_distances=False, return_indices=True)
+        nearest = scipy.ndimage.distance_transform_edt(label != predicted, return_distances=False, return_indices=True)
         dx, dy = (columns - nearest[1])[here], (rows - nearest[0])[here]
         moved[:, here] = np.where(np.hypot(dx, dy) <= limit, (dx, dy), np.nan)
     return moved
