@@ -45,5 +45,5 @@ evaluators = dict(
 compare = 'pixel_model'
 metric = 'mIoU'
 family = [dict(pixel_model='exact_pad', evaluation='own')]
-speed = dict(channels_last=True)
+speed = dict(channels_last=True, fold_norms=True)
 sequences = r'^[^_]+'  # the test images are frames of 0001TP and Seq05VD

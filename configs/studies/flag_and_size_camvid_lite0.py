@@ -72,6 +72,6 @@ family = [
         evaluation='own'),
     dict(input='even', pixel_model='exact_pad', evaluation='own'),
 ]
-speed = dict(channels_last=True)
+speed = dict(channels_last=True, fold_norms=True)
 sequences = r'^[^_]+'  # the test images are frames of 0001TP and Seq05VD
 del larger, full

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from mmcv.cnn.utils import fuse_conv_bn
 from mmengine.config import Config
 from mmengine.hooks import Hook, LoggerHook, RuntimeInfoHook
 from mmengine.model import is_model_wrapper
@@ -22,7 +23,13 @@ from torch.overrides import TorchFunctionMode
 
 from mmseg_resample.datasets.wrapped import walk
 
-OPTIONS: Mapping[str, Any] = {"amp": None, "channels_last": False, "compile": False, "cache": True}
+OPTIONS: Mapping[str, Any] = {
+    "amp": None,
+    "channels_last": False,
+    "compile": False,
+    "fold_norms": False,
+    "cache": True,
+}
 """The options and their defaults, under which every result is that of the plain config, bit for bit."""
 
 _LOADERS = ("LoadImageFromFile", "LoadAnnotations", "LoadShapes", "Resize", "AlignedResize")
@@ -36,7 +43,8 @@ def apply(config: Config, options: Mapping[str, Any]) -> None:
         config: of mmseg, to train or to test.
         options: ``amp``: None, ``"bfloat16"`` or ``"float16"``, train in mixed precision, on a GPU; tests stay in
             float32. ``channels_last``: weights and images in that memory format. ``compile``: True, or the arguments of
-            ``torch.compile``. ``cache``: read decoded samples from memory, see ``CachedLoading``.
+            ``torch.compile``. ``fold_norms``: test with the batch norms folded into the convolutions before them, which
+            a test checks on its first images. ``cache``: read decoded samples from memory, see ``CachedLoading``.
 
     Raises:
         ValueError: an option is unknown or has another value, or AMP meets an optimizer wrapper of another type.
@@ -54,6 +62,8 @@ def apply(config: Config, options: Mapping[str, Any]) -> None:
                 _cache(config[name].dataset)
     if options["amp"] and config.get("optim_wrapper"):
         _mix_precision(config, options["amp"])
+    if options["fold_norms"]:
+        _add_hook(config, "FoldNormsHook")
     if options["channels_last"]:
         _add_hook(config, "ChannelsLastHook")
     if options["compile"]:
@@ -283,6 +293,40 @@ class FastArgmaxHook(Hook):
                 return postprocess(*args, **kwargs)
 
         model.postprocess_result = faster
+
+
+@HOOKS.register_module()
+class FoldNormsHook(Hook):
+    """Hook that folds batch norms into the convolutions before them for a test; results differ by rounding.
+
+    mmcv takes a norm for that of the convolution which is registered before it. The first images of the test tell
+    whether the network computes so.
+    """
+
+    def before_test(self, runner: Runner) -> None:
+        """Fold the norms.
+
+        Raises:
+            ValueError: the network computes otherwise then.
+        """
+        model = _unwrapped(runner.model).eval()
+        with torch.no_grad():
+            inputs = model.data_preprocessor(next(iter(runner.test_dataloader)), False)["inputs"]
+            before = model(inputs, mode="tensor")
+            fuse_conv_bn(model)
+            after = model(inputs, mode="tensor")
+        for expected, found in zip(*(_tensors(output) for output in (before, after)), strict=True):
+            apart = float((found - expected).abs().max() / expected.std())
+            if not apart < 1e-3:
+                raise ValueError(
+                    f"speed: fold_norms: expected the same predictions with the norms of {type(model).__name__} folded "
+                    f"into the convolutions that are registered before them, got {apart:.0e} standard deviations of "
+                    f"difference. Some of its norms follow another layer: leave fold_norms out."
+                )
+
+
+def _tensors(output: Any) -> list[torch.Tensor]:
+    return [output] if isinstance(output, torch.Tensor) else list(output)
 
 
 class _MaxForArgmax(TorchFunctionMode):

@@ -7,6 +7,7 @@ import pytest
 from mmengine.config import Config
 
 from mmseg_resample.study import loading, plan
+from mmseg_resample.study.throughput import OPTIONS
 
 ROOT = Path(__file__).parents[2]
 SIZES = {
@@ -113,7 +114,7 @@ class TestRuns:
 
     def test_speed_is_the_same_for_all(self, write_study):
         study = loading.load(write_study(speed={"channels_last": True}))
-        assert study.describe()["speed"] == {"amp": None, "channels_last": True, "compile": False, "cache": True}
+        assert study.describe()["speed"] == {**OPTIONS, "channels_last": True}
         configs = [config for run in study.runs() for config in (run.config, *(e.config for e in run.evaluations))]
         assert all({"type": "ChannelsLastHook"} in config.custom_hooks for config in configs)
 

@@ -199,7 +199,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"ampp": None}, "speed: 'ampp' is not an option. Known: amp, channels_last, compile, cache"),
+            ({"ampp": None}, "speed: 'ampp' is not an option. Known: amp, channels_last, compile, fold_norms, cache"),
             ({"amp": True}, "speed: amp: expected None, 'bfloat16' or 'float16', got True"),
             ({"cache": 1}, "speed: cache: expected True or False, got 1"),
             ({"compile": "max"}, "speed: compile: expected True or False, or a dict of arguments of torch.compile"),
@@ -223,6 +223,26 @@ class TestOptions:
         runner.model.backbone.stem.register_forward_pre_hook(lambda module, inputs: images.append(inputs[0]))
         runner.test()
         assert all(image.is_contiguous(memory_format=torch.channels_last) for image in images) and images
+
+    def test_norms_are_folded_where_that_changes_nothing(self, build):
+        runner = build("folded", {"fold_norms": True})
+        predicted = []
+        for fold in (False, True):
+            if fold:
+                runner.call_hook("before_test")
+            runner.model.eval()
+            with torch.no_grad():
+                predicted.append(runner.model(torch.ones(1, 3, 64, 64), mode="tensor"))
+        torch.testing.assert_close(*predicted, rtol=1e-4, atol=1e-5)
+        assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in runner.model.modules())
+
+        runner = build("apart", {"fold_norms": True})
+        stem = runner.model.backbone.stem
+        stem[0], stem[1] = torch.nn.Conv2d(3, 4, 3, 4, 1), torch.nn.BatchNorm2d(4)
+        torch.nn.init.constant_(stem[1].running_mean, 2.0)
+        stem.forward = lambda x: stem[0](x).relu_()  # has a norm and does not compute it
+        with pytest.raises(ValueError, match="fold_norms: expected the same predictions with the norms of"):
+            runner.call_hook("before_test")
 
     @pytest.mark.slow
     @torch._dynamo.config.patch(cache_size_limit=1)  # the name that every torch knows
