@@ -17,7 +17,7 @@ missing.
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..grids import TOLERANCE, Resize, Trace
@@ -126,6 +126,7 @@ class Computed:
         name: the convention in its node's words, where it has one.
         stride: input pixels between the samples of what is resized, per axis; empty where it has no position.
         forms: the ways to see it.
+        readers: how many nodes read what it gives.
     """
 
     path: str
@@ -135,6 +136,7 @@ class Computed:
     name: str
     stride: tuple[float, ...]
     forms: tuple[Form, ...]
+    readers: int = 1
 
 
 def trained_resizes(metadata: Mapping[str, str]) -> list[Trained] | None:
@@ -217,8 +219,9 @@ def differences(
         same = [_other_sizes(a, best_form(a, b)) == 0 for a, b in both]
         as_exported = bool(same) and 2 * sum(same) >= len(same)
     judged = []
+    spare = [(trained[i], found[j].readers - 1) for i, j in pairs if i is not None and j is not None]
     for i, j in pairs:
-        if j is None and i is not None and not _may_vanish(trained[i]):
+        if j is None and i is not None and not _may_vanish(trained[i]) and not _merged(trained[i], spare):
             judged.append((i, Difference(_GONE, trained[i].path, trained[i].call + 1, _said(trained[i]), "")))
         elif i is None and j is not None and not _may_appear(found[j]):
             said = f"{found[j].kernel} {found[j].name}".strip()
@@ -347,6 +350,20 @@ def _may_vanish(trained: Trained) -> bool:
     return _is_identity(trained_maps(trained, trained.source_size, trained.size))
 
 
+def _merged(trained: Trained, spare: list[tuple[Trained, int]]) -> bool:
+    """Tell whether an exporter may have made one of two equal resizes of the same features, and take a reader of it.
+
+    Args:
+        trained: the one that is gone.
+        spare: resizes that are there, each with how many of its readers may read it for another.
+    """
+    for index, (other, readers) in enumerate(spare):
+        if readers > 0 and replace(other, path=trained.path, call=trained.call) == trained:
+            spare[index] = (other, readers - 1)
+            return True
+    return False
+
+
 def _may_appear(computed: Computed) -> bool:
     """Tell whether a resize of the graph does nothing, repeats one sample, or samples at data."""
     return computed.kernel == "grid_sample" or any(
@@ -461,7 +478,8 @@ def computed_resizes(
         kernel = each.kernel
         if kernel == "grid_sample" and resize.maps:  # at a grid of constants
             kernel = _KERNELS.get(first.attributes.get("mode", "linear"), "nearest")
-        yield Computed(resize.path, bool(first.origin), number, kernel, name, stride, forms)
+        readers = _readers(each.last, graph)
+        yield Computed(resize.path, bool(first.origin), number, kernel, name, stride, forms, readers)
 
 
 def _forms(resize: Resize, each: Executed, graph: Graph, constants: Mapping[str, Any]) -> Iterable[Form]:
@@ -522,6 +540,16 @@ def _kept(node: Node, graph: Graph, constants: Mapping[str, Any], size: Sequence
                 return tuple(kept)
             kept[index] = kept[index][start:end:step]
         name = users[0].outputs[0]
+
+
+def _readers(node: Node, graph: Graph) -> int:
+    """Count what reads a resize, behind the slices that keep a part of it."""
+    name = node.outputs[0]
+    users = graph.users.get(name, [])
+    while len(users) == 1 and users[0].op == "Slice" and name not in graph.outputs:
+        name = users[0].outputs[0]
+        users = graph.users.get(name, [])
+    return len(users) + (name in graph.outputs)
 
 
 def _numbers(node: Node, index: int, name: str, constants: Mapping[str, Any]) -> list[int] | None:

@@ -162,6 +162,39 @@ def test_a_resize_that_is_gone_or_new(exported, tmp_path):
         assert "no such resize" in str(found)
 
 
+class Twice(nn.Module):
+    """Two modules that bring the same features to the same size; exporters make one resize of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 4, 3, 4, 1)
+        self.deeper = nn.Conv2d(4, 4, 3, 2, 1)
+        size = [(n + 3) // 4 for n in SIZE]
+        self.first, self.second = (nn.Upsample(size, mode="bilinear") for _ in range(2))
+
+    def forward(self, x):
+        finer = self.backbone(x)
+        x = self.deeper(finer)
+        return torch.cat([finer + self.first(x), self.second(x)], 1)
+
+
+def test_one_resize_for_two_equal_ones(tmp_path):
+    network = Twice().eval()
+    torch.onnx.export(network, (torch.randn(1, 3, *SIZE),), tmp_path / "n.onnx", dynamo=True, verbose=False)
+    resizes = entries(grids.audit(network, SIZE))
+    model = with_metadata(onnx.load(tmp_path / "n.onnx"), trained(*resizes))
+    assert [each.op_type for each in model.graph.node].count("Resize") == 1 and len(resizes) == 2
+    assert lines(model, tmp_path) == []
+    (found,) = lines(plant(model, 0, coordinate_transformation_mode="asymmetric"), tmp_path)
+    assert found.path == "first" and "computes asymmetric" in str(found)
+    # One that only the first module's reader reads is none of the second's.
+    for each in model.graph.node:
+        if each.op_type == "Concat":
+            each.input[1] = each.input[0]
+    (found,) = lines(model, tmp_path)
+    assert (found.kind, found.path) == ("gone", "second")
+
+
 # --- forms by hand ----------------------------------------------------------------------------------------------------
 
 STRIDE_4 = node("Conv", ["x", "w"], ["f"], path="stem", strides=[4, 4], pads=[1, 1, 1, 1])
