@@ -17,6 +17,16 @@ settings.register_profile("no clock", deadline=None, suppress_health_check=[Heal
 settings.load_profile("no clock")  # how long an example takes depends on what else the machine does
 
 ONE_GRAPH = torch.__version__ >= "2.6"  # older torch compiles the ops with breaks between graphs
+EXPORTS = hasattr(getattr(torch.export, "Dim", None), "DYNAMIC")  # of open sizes, and without the compiler
+needs_plain = pytest.mark.skipif(torch.__version__ < "2.2", reason="torch 2.1 does not tell whether it compiles")
+HALVES = [torch.bfloat16, torch.float16][: 1 + (torch.__version__ >= "2.3")]  # that convolve on CPUs
+
+
+def needs_export() -> None:
+    """Skip where PyTorch cannot export to ONNX."""
+    pytest.importorskip("onnxscript")
+    if not EXPORTS:
+        pytest.skip(f"torch {torch.__version__} does not export open sizes")
 
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype | None = None) -> None:

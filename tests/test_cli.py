@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,8 @@ def test_modules_in_the_working_directory_are_found(project):
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """An unpacked wheel of a copy of the checkout."""
+    if int(version("setuptools").partition(".")[0]) < 77:
+        pytest.skip("builds without isolation, by setuptools of 77 and later alone")
     folder = tmp_path_factory.mktemp("wheel")
     (folder / "source").mkdir()
     for name in ("configs", "mmseg_resample", "tools", "pyproject.toml", "README.md", "LICENSE"):

@@ -543,10 +543,10 @@ def _kept(node: Node, graph: Graph, constants: Mapping[str, Any], size: Sequence
 
 
 def _readers(node: Node, graph: Graph) -> int:
-    """Count what reads a resize, behind the slices that keep a part of it."""
+    """Count what reads a resize, behind slices that keep a part, and concatenations, which can be made one too."""
     name = node.outputs[0]
     users = graph.users.get(name, [])
-    while len(users) == 1 and users[0].op == "Slice" and name not in graph.outputs:
+    while len(users) == 1 and users[0].op in ("Slice", "Concat") and name not in graph.outputs:
         name = users[0].outputs[0]
         users = graph.users.get(name, [])
     return len(users) + (name in graph.outputs)

@@ -81,6 +81,11 @@ def export(network: DeployedNetwork, options: Options, metadata: Mapping[str, An
     """
     onnx = requires.package("onnx", "export")
     requires.package("onnxscript", "export")
+    if not hasattr(getattr(torch.export, "Dim", None), "DYNAMIC"):
+        raise ExportError(
+            f"export: expected a torch with torch.export.Dim.DYNAMIC, for open sizes, got {torch.__version__}. "
+            f"Install a newer one."
+        )
     _refuse_open_sizes(network.network, options)
     try:
         modules = dict(network.network.named_modules())

@@ -243,7 +243,7 @@ def _entering(original: Callable[..., Any]) -> Callable[..., Any]:
         with running(policy, image, self.training), seen:
             return original(self, *args, **kwargs)
 
-    return run
+    return run if COMPILES else torch.compiler.disable(run)
 
 
 def _padding(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -259,4 +259,4 @@ def _padding(original: Callable[..., Any]) -> Callable[..., Any]:
         kwargs = {key: padded if x is image else x for key, x in kwargs.items()}
         return padding.crop(original(self, *args, **kwargs))
 
-    return run
+    return run if COMPILES else torch.compiler.disable(run)

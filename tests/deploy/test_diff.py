@@ -19,6 +19,7 @@ from mmseg_resample import grids  # noqa: E402
 from mmseg_resample.deploy.graph import METADATA  # noqa: E402
 from mmseg_resample.deploy.onnx_audit import audit_onnx  # noqa: E402
 from mmseg_resample.ops import AxisMap  # noqa: E402
+from tests.conftest import needs_export  # noqa: E402
 
 from .onnx_graphs import by_runtime, graph, image, node  # noqa: E402
 
@@ -104,6 +105,7 @@ def entries(audit):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
+    needs_export()
     torch.manual_seed(0)
     path, dynamic = tmp_path_factory.mktemp("onnx") / "network.onnx", torch.export.Dim.DYNAMIC
     network = Network().eval()
@@ -163,10 +165,11 @@ def test_a_resize_that_is_gone_or_new(exported, tmp_path):
 
 
 class Twice(nn.Module):
-    """Two modules that bring the same features to the same size; exporters make one resize of them."""
+    """Two modules that bring the same features to the same size; exporters make one resize of them, or one cat."""
 
-    def __init__(self):
+    def __init__(self, cats):
         super().__init__()
+        self.cats, self.heads = cats, nn.ModuleList(nn.Conv2d(8, 2, 1) for _ in range(2))
         self.backbone = nn.Conv2d(3, 4, 3, 4, 1)
         self.deeper = nn.Conv2d(4, 4, 3, 2, 1)
         size = [(n + 3) // 4 for n in SIZE]
@@ -175,11 +178,17 @@ class Twice(nn.Module):
     def forward(self, x):
         finer = self.backbone(x)
         x = self.deeper(finer)
-        return torch.cat([finer + self.first(x), self.second(x)], 1)
+        if not self.cats:
+            return torch.cat([finer + self.first(x), self.second(x)], 1)
+        return sum(
+            head(torch.cat([finer, up(x)], 1)) for head, up in zip(self.heads, (self.first, self.second), strict=True)
+        )
 
 
-def test_one_resize_for_two_equal_ones(tmp_path):
-    network = Twice().eval()
+@pytest.mark.parametrize("cats", [False, True])
+def test_one_resize_for_two_equal_ones(cats, tmp_path):
+    needs_export()
+    network = Twice(cats).eval()
     torch.onnx.export(network, (torch.randn(1, 3, *SIZE),), tmp_path / "n.onnx", dynamo=True, verbose=False)
     resizes = entries(grids.audit(network, SIZE))
     model = with_metadata(onnx.load(tmp_path / "n.onnx"), trained(*resizes))
@@ -189,8 +198,15 @@ def test_one_resize_for_two_equal_ones(tmp_path):
     assert found.path == "first" and "computes asymmetric" in str(found)
     # One that only the first module's reader reads is none of the second's.
     for each in model.graph.node:
-        if each.op_type == "Concat":
+        if each.op_type == ("Add" if cats else "Concat"):
             each.input[1] = each.input[0]
+    kept = [
+        each
+        for each in model.graph.node
+        if each.op_type != "Conv" or any(name in other.input for other in model.graph.node for name in each.output)
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
     (found,) = lines(model, tmp_path)
     assert (found.kind, found.path) == ("gone", "second")
 

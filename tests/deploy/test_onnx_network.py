@@ -13,6 +13,7 @@ pytest.importorskip("onnxruntime")
 
 from mmseg_resample.deploy.onnx_network import OnnxNetwork  # noqa: E402
 from mmseg_resample.grids import FakeCopy  # noqa: E402
+from tests.conftest import needs_export  # noqa: E402
 
 from .onnx_graphs import assert_alike, by_network, graph, image, node  # noqa: E402
 
@@ -327,6 +328,7 @@ class Pyramid(nn.Module):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
+    needs_export()
     path = tmp_path_factory.mktemp("onnx") / "pyramid.onnx"
     torch.manual_seed(0)
     dynamic = torch.export.Dim.DYNAMIC

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import mmseg_resample
 from mmseg_resample.ops import _deform, deform_conv2d
-from tests.conftest import ONE_GRAPH, assert_close
+from tests.conftest import HALVES, ONE_GRAPH, assert_close
 
 SHAPES = [(4, 5), (1, 3), (3, 1), (1, 1)]
 
@@ -140,7 +140,7 @@ def test_gradcheck():
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", HALVES)
 def test_half(dtype):
     tensors = case(dtype=torch.float32, spread=0.5)
     low = {name: tensor.to(dtype) for name, tensor in tensors.items()}

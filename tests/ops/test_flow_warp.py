@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from mmseg_resample.ops import _backends, _torch, flow_warp, reference, resize
-from tests.conftest import ONE_GRAPH, assert_close
+from tests.conftest import ONE_GRAPH, assert_close, needs_plain
 
 SIZES = [
     ((5, 7), (9, 4)),
@@ -75,6 +75,7 @@ def test_numba_is_the_reference_and_has_pytorchs_gradients(flag, padding_mode, s
     torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
 
 
+@needs_plain
 @needs_numba
 @pytest.mark.parametrize("padding_mode", ["border", "zeros"])
 def test_numba_reads_nothing_outside_whatever_the_flow(padding_mode):
@@ -85,6 +86,7 @@ def test_numba_reads_nothing_outside_whatever_the_flow(padding_mode):
     assert warped.isfinite().all() and warped.abs().max() <= x.abs().max()
 
 
+@needs_plain
 @needs_numba
 def test_numba_warps_channels_last_images_of_many_channels(monkeypatch):
     x, flow = channels_last(1, 16, 8, 9).float(), torch.randn(1, 2, 16, 18)
@@ -116,6 +118,7 @@ class Warp(torch.nn.Module):
         return flow_warp(x, flow, align_corners=True)
 
 
+@needs_plain
 def test_grids_are_made_once_per_size_dtype_and_pixel_model():
     _torch._kept_centres.cache_clear()
     x, flow = torch.randn(1, 2, 4, 5), torch.randn(1, 2, 7, 9, requires_grad=True)

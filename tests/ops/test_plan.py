@@ -87,6 +87,8 @@ def test_a_backend_of_the_environment_is_taken_for_its_mode(monkeypatch):
 
 @pytest.mark.parametrize(("device", "kind"), [("cpu", Native), ("cuda", Mapped)])
 def test_determinism_replaces_the_atomics_of_gpus(device, kind):
+    if torch.__version__ < "2.2" and torch.version.cuda and not torch.cuda.is_available() and device == "cuda":
+        pytest.skip("fake tensors of a GPU need a driver there")
     with FakeTensorMode():
         x = torch.empty(1, 2, 4, 6, device=device)
         try:

@@ -328,7 +328,7 @@ WRAPPERS = {
 def test_outputs_of_any_kind_are_cropped(wrap):
     model = mmseg_resample.exact(Wrapped(wrap).eval(), pad="constant")
     output = model(x=torch.rand(1, 3, 64, 64))
-    found = torch.utils._pytree.tree_leaves(output.logits if isinstance(output, Outputs) else output)
+    found = torch.utils._pytree.tree_flatten(output.logits if isinstance(output, Outputs) else output)[0]
     assert {t.shape[2:] for t in found if isinstance(t, torch.Tensor)} == {(64, 64)}
     assert not isinstance(output, Outputs) or output.name == "outputs"
 

@@ -7,7 +7,7 @@ from mmseg.registry import MODELS
 
 from mmseg_resample.models import ResampleFPN
 from mmseg_resample.resamplers import MaxUnpool, max_pool, max_unpool
-from tests.conftest import ONE_GRAPH
+from tests.conftest import HALVES, ONE_GRAPH
 
 FLAGS = [True, False]
 # pooled, full: whole ratio, odd, one pixel, equal, smaller along one axis or both
@@ -137,7 +137,7 @@ def test_gradients(full):
     assert like.grad is None and torch.equal(x.grad, torch.ones_like(x))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("stride", [None, 2])
 def test_half_memory_format_empty_batch_compile(stride, dtype):
     module = MaxUnpool(3, 3, align_corners=True, stride=stride)

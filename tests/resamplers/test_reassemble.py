@@ -132,7 +132,7 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        self.elements = max([self.elements, *(t.numel() for t in torch.utils._pytree.tree_leaves(out) if _is(t))])
+        self.elements = max([self.elements, *(t.numel() for t in torch.utils._pytree.tree_flatten(out)[0] if _is(t))])
         return out
 
     def keep(self, tensor):

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from mmseg_resample.grids import fake_tensors, follow
@@ -105,6 +106,7 @@ def test_a_cascade_under_a_policy():
     ocr = dict(PYRAMID, type="OCRHead", input_transform="resize_concat", ocr_channels=8, dropout_ratio=0.0)
     cfg = config([dict(FCN, in_channels=8, in_index=0), ocr], segmentor="CascadeEncoderDecoder", num_stages=2)
     inner = dict(type="ResampledSegmentor", segmentor=cfg.pop("type"), resize_policy=EXACT)
+    init_default_scope("mmseg")
     stock, model = MODELS.build(cfg | inner), MODELS.build(cfg | dict(type="LeanSegmentor", segmentor=inner))
     tell_classes_apart(stock)
     model.load_state_dict(stock.state_dict())
