@@ -365,10 +365,18 @@ def _merged(trained: Trained, spare: list[tuple[Trained, int]]) -> bool:
 
 
 def _may_appear(computed: Computed) -> bool:
-    """Tell whether a resize of the graph does nothing, repeats one sample, or samples at data."""
-    return computed.kernel == "grid_sample" or any(
-        set(form.source_size) == {1} or (form.source_size == form.size and _is_identity(form.maps))
-        for form in computed.forms
+    """Tell whether a resize of the graph does nothing, repeats one sample, or samples at data.
+
+    Gathers are how nearest resizes are exported, and how a network picks rows and columns by itself.
+    """
+    gathers = computed.kernel.startswith("nearest") and not computed.name
+    return (
+        gathers
+        or computed.kernel == "grid_sample"
+        or any(
+            set(form.source_size) == {1} or (form.source_size == form.size and _is_identity(form.maps))
+            for form in computed.forms
+        )
     )
 
 

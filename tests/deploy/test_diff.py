@@ -258,6 +258,8 @@ def test_planted_gathers(tmp_path):
     assert str(judge(gathers(), gathers(1), tmp_path, ("head", 1), TARGET)).endswith("+4 px everywhere")
     assert str(judge(gathers(), gathers(-1), tmp_path, ("head", 1), TARGET)).endswith("-4 px everywhere")
     assert judge(gathers(), gathers(ceil=True), tmp_path, ("head", 1), TARGET) is not None
+    # A network that picks rows and columns by itself resizes nothing.
+    assert lines(with_metadata(gathers(), trained()), tmp_path, TARGET) == []
 
 
 def portable(start=0, mode="edge", coordinates="align_corners"):
