@@ -19,6 +19,10 @@ settings.load_profile("no clock")  # how long an example takes depends on what e
 ONE_GRAPH = torch.__version__ >= "2.6"  # older torch compiles the ops with breaks between graphs
 EXPORTS = hasattr(getattr(torch.export, "Dim", None), "DYNAMIC")  # of open sizes, and without the compiler
 needs_plain = pytest.mark.skipif(torch.__version__ < "2.2", reason="torch 2.1 does not tell whether it compiles")
+needs_fake_gpu = pytest.mark.skipif(
+    torch.__version__ < "2.2" and bool(torch.version.cuda) and not torch.cuda.is_available(),
+    reason="fake tensors of a GPU need its driver in torch 2.1",
+)
 HALVES = [torch.bfloat16, torch.float16][: 1 + (torch.__version__ >= "2.3")]  # that convolve on CPUs
 
 

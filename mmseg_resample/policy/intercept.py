@@ -5,7 +5,7 @@ The modules of a model under a policy get classes whose methods note their path,
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
@@ -236,21 +236,29 @@ def _run_in_place(module: Any, method: str, function: Callable[..., Any], args: 
 def _entering(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        image = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
         policy = self._resample_policy
-        # Methods of parts that note no path, such as a head's `predict`, run as the model's own.
-        seen = resizes_seen() if policy.may_resize("") else nullcontext()
-        with running(policy, image, self.training), seen:
-            return original(self, *args, **kwargs)
+        with running(policy, _first_image(args, kwargs), self.training):
+            if not policy.may_resize(""):
+                return original(self, *args, **kwargs)
+            with resizes_seen():  # methods of parts that note no path, a head's `predict`, run as the model's own
+                return original(self, *args, **kwargs)
 
-    return run if COMPILES else torch.compiler.disable(run)
+    return run
+
+
+def _first_image(args: Any, kwargs: Any, axes: int | None = None) -> Tensor | None:
+    """Return the first tensor, of so many axes if any; a loop, which every compiler takes."""
+    for x in (*args, *kwargs.values()):
+        if isinstance(x, Tensor) and axes in (None, x.ndim):
+            return x
+    return None
 
 
 def _padding(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         policy = self._resample_policy
-        image = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.ndim == 4), None)
+        image = _first_image(args, kwargs, 4)
         if image is None:
             return original(self, *args, **kwargs)
         padding = policy.padding(image.shape[2:])
@@ -259,4 +267,4 @@ def _padding(original: Callable[..., Any]) -> Callable[..., Any]:
         kwargs = {key: padded if x is image else x for key, x in kwargs.items()}
         return padding.crop(original(self, *args, **kwargs))
 
-    return run if COMPILES else torch.compiler.disable(run)
+    return run

@@ -565,7 +565,7 @@ def _pointwise(func, named):
     if torch.Tag.pointwise in func.tags:
         return True
     packet = getattr(torch.ops.aten, short(func).rstrip("_"), None)
-    if short(func).rstrip("_") in ("hardswish", "hardsigmoid", "relu6", "mish", "softplus"):
+    if short(func).rstrip("_") in ("hardswish", "hardsigmoid", "relu6", "mish", "softplus", "silu"):
         return True
     return packet is not None and any(torch.Tag.pointwise in getattr(packet, o).tags for o in packet.overloads())
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_resample.ops import AxisMap, _plan, reference, resize
 from mmseg_resample.ops.grid import Coordinates, axis_maps
-from tests.conftest import ONE_GRAPH, TOLERANCE, assert_close
+from tests.conftest import ONE_GRAPH, TOLERANCE, assert_close, needs_fake_gpu
 
 CONVENTIONS = list(Coordinates.__args__)
 SIZES = [((5, 7), (9, 4)), ((1, 6), (5, 1)), ((4, 4), (4, 4)), ((3, 5), (12, 20)), ((8, 9), (3, 17))]
@@ -721,7 +721,7 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("device", ["cuda", "cpu"])
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=needs_fake_gpu), "cpu"])
 @pytest.mark.parametrize(
     "options",
     [dict(mode="bilinear", align_corners=True), dict(mode="bicubic"), dict(mode="bilinear", coordinates="half_pixel")],

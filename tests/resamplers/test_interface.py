@@ -136,6 +136,8 @@ def test_half_precision(config, dtype):
 
 @each_config
 def test_compiles_in_one_graph(config):
+    if config["type"] == "NAF" and torch.__version__ < "2.2":
+        pytest.skip("the compiler of torch 2.1 fails on its cells")
     x, like = features()
     arguments = inspect.signature(getattr(resamplers, config["type"])).parameters
     window = {name: 3 for name in ("up_kernel", "lowpass_kernel") if name in arguments}
