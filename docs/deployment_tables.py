@@ -136,8 +136,11 @@ def row(name: str, policy: str, size: str, records: Path, limit: int) -> tuple[s
         sizes += f"; refused: {', '.join('x'.join(map(str, entry['size'])) for entry in broken)}"
     total = sum(entry["pixels"] for entry in compared)
     cell = f"{labels}{f' + {ties}' if ties else ''} of {total}"
+    named = found.get("differences", [])
+    if named:
+        cell += f"; its audit names: {'; '.join(named)}"
     kind = "any size" if size == "any" else "one size"
-    return f"{head}{kind} | {sizes} | {cell} | {apart:.0e} | {found['seconds']:.0f} |\n", bool(labels or broken)
+    return f"{head}{kind} | {sizes} | {cell} | {apart:.0e} | {found['seconds']:.0f} |\n", bool(labels or broken or named)
 
 
 def result(name: str, policy: str, size: str) -> dict[str, Any]:
@@ -149,6 +152,7 @@ def result(name: str, policy: str, size: str) -> dict[str, Any]:
     from mmseg_resample import launch, register
     from mmseg_resample.deploy.deployed import DeployedNetwork
     from mmseg_resample.deploy.graph import save
+    from mmseg_resample.deploy.onnx_audit import audit_onnx
     from mmseg_resample.deploy.parity import compare, sizes_to_compare
     from mmseg_resample.deploy.to_onnx import Options, export
 
@@ -172,10 +176,12 @@ def result(name: str, policy: str, size: str) -> dict[str, Any]:
             save(model, path)
             sizes = sizes_to_compare(options.traced_size, size == "one")
             comparisons = compare(network, path, sizes)
+            differences = [str(each) for each in audit_onnx(path).differences]
     except Exception as error:  # what cannot be exported is a finding
         lines = str(error).strip().splitlines() or [""]
         return {"error": f"{lines[0][:300]}"}
-    return {"comparisons": [vars(each) for each in comparisons], "seconds": time.process_time() - start}
+    seconds = time.process_time() - start
+    return {"comparisons": [vars(each) for each in comparisons], "differences": differences, "seconds": seconds}
 
 
 def build(cfg: Any) -> Any:
