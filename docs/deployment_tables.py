@@ -140,7 +140,8 @@ def row(name: str, policy: str, size: str, records: Path, limit: int) -> tuple[s
     if named:
         cell += f"; its audit names: {'; '.join(named)}"
     kind = "any size" if size == "any" else "one size"
-    return f"{head}{kind} | {sizes} | {cell} | {apart:.0e} | {found['seconds']:.0f} |\n", bool(labels or broken or named)
+    line = f"{head}{kind} | {sizes} | {cell} | {apart:.0e} | {found['seconds']:.0f} |\n"
+    return line, bool(labels or broken or named)
 
 
 def result(name: str, policy: str, size: str) -> dict[str, Any]:

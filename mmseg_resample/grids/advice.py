@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from .audit import Audit
 
 SHAPES, STRIDES = "docs/results/align_corners_shapes", "docs/results/exact_pad_strides_shapes"
-
-SIZES = "docs/results/exact_pad_sizes_pyramid_shapes"
+SIZES, MARGIN = "docs/results/exact_pad_sizes_pyramid_shapes", "docs/results/pad_margin_pyramid_shapes"
 
 Action = Literal["leave", "change", "cover", "pad alike", "deploy as trained"]
 
@@ -51,6 +50,7 @@ _ALIKE = (
     "17 pixels of padding in training and one in a test cost 4.1 and 3.7 points of mIoU on Shapes, all at the "
     "border, and with the same padding nothing"
 )
+_MARGIN = "such weights then lost 0.1 points, without it 3.9"
 
 
 def advise(audit: "Audit") -> list[Advice]:
@@ -80,8 +80,9 @@ def advise(audit: "Audit") -> list[Advice]:
         )
     coarsest = max((max(level.stride) for level in audit.levels if level is not None), default=0.0)
     if coarsest >= _DEEP and any("pad=" in advice.text for advice in found):
-        alike = f"Train and deploy at sizes with the same rest by {coarsest:g}, or set pad_margin: at strides up to 32"
-        found.append(Advice("pad alike", f"{alike}, {_ALIKE}.", SIZES))
+        alike = f"Train and deploy at sizes with the same rest by {coarsest:g}: at strides up to 32, {_ALIKE}"
+        found.append(Advice("pad alike", f"{alike}.", SIZES))
+        found.append(Advice("pad alike", f"Or set pad_margin={coarsest:g} too: {_MARGIN}.", MARGIN))
     if wrong and {"False", "True"} <= audit.passes.keys():
         found.append(
             Advice("deploy as trained", f"Test and deploy with the flag of the training: {_OTHER_FLAG}.", SHAPES)

@@ -12,7 +12,7 @@ from torch import nn
 
 import mmseg_resample
 from mmseg_resample.grids import advice
-from mmseg_resample.grids.advice import SHAPES, SIZES, STRIDES
+from mmseg_resample.grids.advice import MARGIN, SHAPES, SIZES, STRIDES
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,8 +34,8 @@ class Net(nn.Module):
         (Net(False, stages=2), (64, 64), ["leave"]),  # 1.5 px, stride 4
         (Net(True), (64, 64), ["change"]),  # 0 .. -7
         (Net(True), (65, 65), []),
-        (Net(False, stages=5), (64, 64), ["cover", "pad alike"]),
-        (Net(True, stages=5), (64, 64), ["change", "pad alike"]),
+        (Net(False, stages=5), (64, 64), ["cover", "pad alike", "pad alike"]),
+        (Net(True, stages=5), (64, 64), ["change", "pad alike", "pad alike"]),
         (mmseg_resample.exact(Net(False).eval()), (64, 64), ["cover"]),
         (mmseg_resample.exact(Net(False).eval(), pad="reflect"), (64, 64), []),
         (nn.Conv2d(3, 3, 1), (64, 64), []),
@@ -102,6 +102,13 @@ def test_every_number_is_that_of_its_report():
         for c in sizes["comparisons"]
         if c["evaluation"] == "twice" and c["combination"]["input"] in ("112", "144")
         for d in c["differences"]
+    ]
+    margin = json.loads((ROOT / MARGIN / "report.json").read_text())
+    numbers[advice._MARGIN] = [
+        abs(t["mean"])
+        for name in ("with_margin", "exact_pad")
+        for t in margin["transfers"]
+        if t["evaluation"] == "twice" and t["variants"]["pixel_model"] == name
     ]
     for text, expected in numbers.items():
         assert re.findall(r"-?\d+\.\d", text) == [f"{value:.1f}" for value in expected]
