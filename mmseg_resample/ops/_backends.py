@@ -74,7 +74,6 @@ _KERNELS: dict[str, dict[str, Callable[..., Any] | _Optional]] = {
         "torch": _torch.resample,
         "products": _torch.resample,
         "numba": _numba("resample"),
-        "triton": _triton("resample"),
     },
     "flow_warp": {"torch": _torch.flow_warp, "numba": _numba("flow_warp")},
     "deform_conv2d": {"torch": _deform.by_warps, "torchvision": _deform.by_torchvision},

@@ -18,7 +18,6 @@ _MODES = get_args(Mode)
 CORNERLESS = ("nearest", "nearest-exact", "area")
 """Modes for which ``F.interpolate`` refuses ``align_corners``."""
 
-_LINEAR_ONLY = ("products", "numba")  # kernels that have no nearest samples
 _MOST_WASTE = 1.3  # outputs that may be computed, of those that are wanted
 _SAME = 1e-9  # of a source sample: kernels compute in float32
 
@@ -242,12 +241,17 @@ def _kernel(mode: Mode) -> str:
 
 def _backend_of(backend: str, mode: Mode, antialias: bool, input: Tensor) -> str:
     """Check ``backend`` and let the environment choose one where ``backend`` is "auto"."""
-    only_torch = mode == "area" or antialias
-    _check_backend(backend, mode, only_torch, input)
     named = _backends.named("resize", backend, input)
-    if only_torch or (named in _LINEAR_ONLY and mode in CORNERLESS):
+    if not antialias and mode not in CORNERLESS:
+        return named
+    if backend in ("auto", "torch"):
         return backend
-    return named
+    if antialias or mode == "area":
+        what = "antialias=True" if antialias else "mode='area'"
+        raise ValueError(f"resize: {what} is computed by PyTorch alone, got backend={backend!r}. Use backend='auto'.")
+    raise ValueError(
+        f"resize: backend={backend!r} mixes samples, and mode={mode!r} takes them as they are. Use backend='auto'."
+    )
 
 
 def _is_left_to_torch(backend: str, antialias: bool, input: Tensor) -> bool:
@@ -428,16 +432,4 @@ def _check_antialias(mode: Mode, axes: int, align_corners: bool | None, coordina
         raise ValueError(
             f"resize: antialias=True with {model} is refused: PyTorch's antialiased kernels place the samples at "
             f"half-pixel centres whatever the flag says. Use align_corners=False, or resize without antialias."
-        )
-
-
-def _check_backend(backend: str, mode: Mode, only_native: bool, input: Tensor) -> None:
-    if backend in ("auto", "torch"):
-        return
-    if only_native:
-        what = "mode='area'" if mode == "area" else "antialias=True"
-        raise ValueError(f"resize: {what} is computed by PyTorch alone, got backend={backend!r}. Use backend='auto'.")
-    if backend in _LINEAR_ONLY and mode in CORNERLESS:
-        raise ValueError(
-            f"resize: backend={backend!r} mixes samples, and mode={mode!r} takes them as they are. Use backend='auto'."
         )

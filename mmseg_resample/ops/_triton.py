@@ -1,4 +1,4 @@
-"""Kernels in Triton, for GPUs: ``resample`` and the two fused ops, with the signatures of ``_torch`` and ``_fused``.
+"""Kernels in Triton, for GPUs: the two fused ops, with the signatures of ``_fused``.
 
 Three things differ from those. A label that is neither a class nor ignored makes the loss NaN instead of raising, which
 would have to wait for the GPU. Half precision is read and written as it is, and float32 inside. Confusion matrices are
@@ -30,22 +30,18 @@ def check(device: torch.device) -> None:
     """Raise if the kernels do not run on ``device``, or do not give there what the PyTorch backend gives."""
     x = torch.arange(120.0, device="cpu").mul(0.7).sin().view(2, 3, 4, 5)
     target = torch.arange(126, device="cpu").view(2, 7, 9) % 4  # 3 is ignored
-    line = [0.5, 0.6], [-0.25, 0.1], "linear"
     axes = [(4, 7, False), (5, 9, False)]
     keeps = [((0, 7, 1), (0, 9, 1))]
     want = ("losses", "gradient", "correct")
 
-    def results(module: Any, resampling: Any, x: Tensor, target: Tensor) -> list[Tensor]:
+    def results(module: Any, x: Tensor, target: Tensor) -> list[Tensor]:
         sums = module.resize_cross_entropy(x, target, axes, None, 3, 0.1, None, want)
         labels, confidence, _ = module.resize_argmax(x, [axes], keeps, torch.uint8, 0.0, True, None, 255)
-        own = list(x.shape[2:])
-        moved = resampling._apply(x, own, [7, 9], *line, False), resampling._apply(x, [3, 4], own, *line, True)
-        return [tensor.cpu() for tensor in (*moved, labels, confidence, *sums)]
+        return [tensor.cpu() for tensor in (labels, confidence, *sums)]
 
     with torch.inference_mode(False), torch.no_grad():
-        here = sys.modules[__name__]
-        ours = results(here, here, x.to(device), target.to(device))
-        for expected, actual in zip(results(_fused, _torch, x, target), ours, strict=True):
+        ours = results(sys.modules[__name__], x.to(device), target.to(device))
+        for expected, actual in zip(results(_fused, x, target), ours, strict=True):
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -93,124 +89,16 @@ def _linear_table(axis: Axis, kept: Range, dtype: torch.dtype, device: torch.dev
 
 @lru_cache(maxsize=512)
 def _received_table(axis: Axis, dtype: torch.dtype, device: torch.device, wide: bool) -> _Table:
-    """Tabulate what each sample of ``axis`` receives in the backward pass."""
+    """Tabulate what each sample of ``axis`` receives in the backward pass.
+
+    The taps are a power of two, since a kernel is compiled for each number of them.
+    """
     table = axis.table(dtype, on_cpu=device.type == "cpu")
-    return _on_device(_padded(_torch._transpose(table, axis.source_size)), dtype, device, wide)
-
-
-@lru_cache(maxsize=512)
-def _kernel_table(
-    kernel: str,
-    scale: float,
-    offset: float,
-    source_size: int,
-    size: int,
-    adjoint: bool,
-    dtype: torch.dtype,
-    device: torch.device,
-    wide: bool,
-) -> _Table:
-    table = _torch._table(kernel, scale, offset, source_size, size)
-    if adjoint:
-        table = _padded(_torch._transpose(table, source_size))
-    return _on_device(table, dtype, device, wide)
-
-
-def _padded(table: _torch.Table) -> _torch.Table:
-    """Pad to a power of two of taps: ``resample`` is compiled for each number."""
-    index, weight = table
-    missing = triton.next_power_of_2(len(index)) - len(index)
-    return np.pad(index, ((0, missing), (0, 0))), np.pad(weight, ((0, missing), (0, 0)))
-
-
-# --- resample ---------------------------------------------------------------------------------------------------------
-
-_DTYPES = (
-    *(torch.float32, torch.float16, torch.bfloat16, torch.float64),
-    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
-)
-
-
-def _apply(
-    input: Tensor,
-    source_size: Sequence[int],
-    size: Sequence[int],
-    scale: Sequence[float],
-    offset: Sequence[float],
-    kernel: str,
-    adjoint: bool,
-) -> Tensor:
-    """Gather over all axes at once, or over the depth, then over the image; ``size`` is what ``scale`` maps from."""
-    if input.dtype == torch.bool:
-        moved = _apply(input.view(torch.uint8), source_size, size, scale, offset, kernel, adjoint)
-        return moved.view(torch.bool)
-    if input.dtype not in _DTYPES:
-        return _torch._apply(input, source_size, size, scale, offset, kernel, adjoint)
-    weighted = adjoint or not kernel.startswith("nearest")
-    compute = torch.promote_types(input.dtype, torch.float32) if weighted else input.dtype
-    result_size = list(source_size if adjoint else size)
-    channels_last = _torch.is_channels_last(input)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    out = torch.empty([*input.shape[:2], *result_size], dtype=input.dtype, device=input.device, memory_format=layout)
-    wide = max(input[:1, : None if channels_last else 1].numel(), out[:1, : None if channels_last else 1].numel())
-    table_dtype = compute if weighted else torch.float32
-    tables = [
-        _kernel_table(kernel, s, o, n, to, adjoint, table_dtype, input.device, wide >= _WIDE)
-        for s, o, n, to in zip(scale, offset, source_size, size, strict=True)
-    ]
-    one = _kernel_table("nearest", 1.0, 0.0, 1, 1, False, table_dtype, input.device, wide >= _WIDE)
-    source = input if channels_last else input.contiguous()
-    batch, channels = input.shape[:2]
-    planes, inner = (batch, channels) if channels_last else (batch * channels, 1)
-    if len(tables) == 3:
-        depth, height, width = source.shape[2:]
-        deep = torch.empty(planes, result_size[0], height, width, dtype=compute, device=input.device)
-        _gather(source, deep, planes, depth, 1, height * width, tables.pop(0), one, weighted)
-        source, planes = deep, planes * result_size[0]
-    rows, columns = tables if len(tables) == 2 else (one, *tables)
-    height, width = source.shape[-2:] if source.ndim > 3 else (1, source.shape[-1])
-    _gather(source, out, planes, height, width, inner, rows, columns, weighted)
-    return out
-
-
-def _gather(
-    source: Tensor,
-    out: Tensor,
-    planes: int,
-    height: int,
-    width: int,
-    inner: int,
-    rows: _Table,
-    columns: _Table,
-    weighted: bool,
-) -> None:
-    """Gather from (planes, height, width, inner) to (planes, rows, columns, inner)."""
-    out_height, out_width = rows.length, columns.length
-    pixels = out_height * out_width * inner
-    source_plane = height * width * inner
-    _launch(
-        _triton_kernels.resample,
-        planes * _blocks(pixels),
-        source.device,
-        source,
-        out,
-        *rows,
-        *columns,
-        source_plane,
-        width,
-        out_height,
-        out_width,
-        inner,
-        pixels,
-        _blocks(pixels),
-        ROW_TAPS=rows.taps,
-        COLUMN_TAPS=columns.taps,
-        WEIGHTED=weighted,
-        WIDE=max(pixels, source_plane) >= _WIDE,
+    index, weight = (
+        np.pad(array, ((0, triton.next_power_of_2(len(array)) - len(array)), (0, 0)))
+        for array in _torch._transpose(table, axis.source_size)
     )
-
-
-resample, resample_adjoint = _torch.linear_ops("triton_resample", _apply)
+    return _on_device((index, weight), dtype, device, wide)
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
@@ -382,7 +270,6 @@ def _cross_entropy_gradient(
     planes, out_width = batch * channels, resize.size[1]
     wide = resize.rows.indices.dtype == torch.int64
     receiving_rows, receiving_columns = (_received_table(axis, out.dtype, out.device, wide) for axis in axes)
-    same_rows = _kernel_table("nearest", 1.0, 0.0, height, height, False, out.dtype, out.device, wide)
     step = max(1, min(planes, _CHUNK // (height * out_width)))
     partial = torch.empty(step, height, out_width, dtype=out.dtype, device=out.device)
     flat = out.view(planes, height, width)
@@ -411,4 +298,4 @@ def _cross_entropy_gradient(
             **options,
             TAPS=receiving_rows.taps,
         )
-        _gather(partial, part, len(part), height, out_width, 1, same_rows, receiving_columns, True)
+        part.copy_(_torch._gather(partial[: len(part)], -1, *receiving_columns))

@@ -31,13 +31,13 @@ def resize(
 
     Without ``coordinates`` the values, gradients and dtypes are those of ``F.interpolate``, whose kernels run. With
     ``coordinates`` any affine map between the two grids is computed, by PyTorch's kernel where one computes the same
-    thing and by a gather that is deterministic forward and backward elsewhere. Samples outside ``input`` repeat its
-    edge; where the gather runs, coordinates are float64 and weights float32 or better whatever the dtype (PyTorch's own
-    kernels compute coordinates in float32; docs/conventions.md says up to which size that is enough). A nearest mode
-    with ``coordinates`` reads the very sample that they name, where PyTorch rounds some to its neighbour.
+    thing and by products of matrices, deterministic forward and backward, elsewhere. Samples outside ``input`` repeat
+    its edge; where the products run, coordinates are float64 and weights float32 or better whatever the dtype
+    (PyTorch's own kernels compute coordinates in float32; docs/conventions.md says up to which size that is enough). A
+    nearest mode with ``coordinates`` reads the very sample that they name, where PyTorch rounds some to its neighbour.
 
     PyTorch's linear and cubic kernels add gradients in any order on GPUs: under
-    ``torch.use_deterministic_algorithms(True)`` gathers take their place, with values equal to rounding.
+    ``torch.use_deterministic_algorithms(True)`` products take their place, with values equal to rounding.
 
     Args:
         input: (N, C, L), (N, C, H, W) or (N, C, D, H, W).
@@ -55,13 +55,11 @@ def resize(
         antialias: low-pass before shrinking, for ``"bilinear"`` and ``"bicubic"`` on images.
         recompute_scale_factor: with ``scale_factor``, derive the step from the two sizes instead of the factor.
         warning: warn when the sizes of an upsampling speak against ``align_corners``.
-        backend: ``"auto"`` is as above, ``"torch"`` the same without Numba and Triton. Three others replace PyTorch's
-            kernels of the linear family and bicubic always, with values equal to rounding: ``"products"`` multiplies by
-            matrices in bands, on CPUs mostly faster than PyTorch's kernels, forward and backward (in the precision that
+        backend: ``"auto"`` is as above, ``"torch"`` the same without Numba. Two others replace PyTorch's kernels of the
+            linear family and bicubic always, with values equal to rounding: ``"products"`` multiplies by matrices in
+            bands, on CPUs mostly faster than PyTorch's kernels, forward and backward (in the precision that
             ``torch.set_float32_matmul_precision`` allows); ``"numba"`` does that for all but images in channels-last
-            order on CPUs, for which it has a kernel of its own; ``"triton"`` computes on GPUs, and under autocast reads
-            and writes half precision, where the others make float32 of it. All are deterministic. Where PyTorch has a
-            ``"nearest"`` or ``"nearest-exact"`` of these coordinates, that one runs.
+            order on CPUs, for which it has a kernel of its own. Both are deterministic.
 
     Returns:
         The resized tensor, dtype of ``input``; images keep their memory format.

@@ -61,7 +61,7 @@ CORNERS = (AxisMap(3 / 7, 0.0), AxisMap(5 / 8, 0.0))
         (dict(mode="nearest", coordinates="asymmetric"), Native((8, 9), None, "nearest", None, None, False)),
         (dict(coordinates=AxisMap(0.5, 0.1)), Mapped("auto", (8, 9), (AxisMap(0.5, 0.1),) * 2, "linear")),
         (dict(mode="nearest", coordinates=AxisMap(1, 9)), Mapped("auto", (8, 9), (AxisMap(1, 9),) * 2, "nearest")),
-        (dict(align_corners=True, backend="triton"), Mapped("triton", (8, 9), CORNERS, "linear")),
+        (dict(align_corners=True, backend="products"), Mapped("products", (8, 9), CORNERS, "linear")),
         (
             dict(size=(8, 10), coordinates=(AxisMap(3 / 8, 0.0), AxisMap(5 / 10, 0.5))),  # the whole reaches further
             Window(Native((9, 11), None, "bilinear", True, None, False), (0, 1), (8, 10)),
@@ -70,7 +70,6 @@ CORNERS = (AxisMap(3 / 7, 0.0), AxisMap(5 / 8, 0.0))
             dict(coordinates=(AxisMap(4 / 9, -5 / 18), AxisMap(6 / 9, 1 / 6))),
             Mapped("auto", (8, 9), (AxisMap(4 / 9, -5 / 18), AxisMap(6 / 9, 1 / 6)), "linear"),
         ),
-        (dict(mode="nearest", backend="triton"), Native((8, 9), None, "nearest", None, None, False)),
     ],
     ids=str,
 )

@@ -4,14 +4,11 @@ import os
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from mmseg_resample.ops import (
     AxisMap,
     _backends,
     _triton,
-    reference,
-    resize,
     resize_argmax,
     resize_cross_entropy,
 )
@@ -19,150 +16,12 @@ from tests.conftest import assert_close
 from tests.ops.test_resize_cross_entropy import by_pixels, case, value_and_gradient
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
-MAPS = {1: (AxisMap(1.7, 0.6),), 2: (AxisMap(0.57, -0.2), AxisMap(1.7, 0.6))}
-MAPS[3] = (AxisMap(0.6, -0.1), *MAPS[2])
-FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
 @pytest.fixture(autouse=True)
 def _device():
     with torch.device(DEVICE):
         yield
-
-
-def both(f, x, weight):
-    """Value and gradient of ``f``."""
-    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    y = f(x)
-    (gradient,) = torch.autograd.grad(y, x, weight.to(y.dtype))
-    return y.detach(), gradient
-
-
-def exact(x, size, kernel, maps, weight):
-    """The same two from dense float64 matrices."""
-    matrices = [reference.kernel_matrix(kernel, m, n, out) for m, n, out in zip(maps, x.shape[2:], size, strict=True)]
-    matrices = [matrix.to(x.device) for matrix in matrices]
-    return reference.resample(x, matrices), reference.resample(weight, [m.T for m in matrices])
-
-
-# --- resize -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("kernel", "axes", "dtype"),
-    [
-        *[(kernel, 2, torch.float64) for kernel in ("nearest", "nearest-exact", "linear")],
-        *[("linear", axes, torch.float32) for axes in (1, 3)],
-        *[("cubic", 2, dtype) for dtype in FLOATS],
-    ],
-)
-def test_resample_against_float64(kernel, axes, dtype):
-    source, size = ((2, 3, 5)[-axes:], (3, 5, 4)[-axes:])
-    x, weight = torch.randn(2, 1, *source).to(dtype), torch.randn(2, 1, *size).to(dtype)
-    maps = MAPS[axes]
-    arguments = list(size), [m.scale for m in maps], [m.offset for m in maps], kernel
-    ours = both(lambda x: _triton.resample(x, *arguments), x, weight)
-    for a, b in zip(ours, exact(x, size, kernel, maps, weight), strict=True):
-        assert a.dtype == dtype
-        assert_close(a / b.abs().max(), b / b.abs().max())
-    assert all(
-        torch.equal(a, b) for a, b in zip(both(lambda x: _triton.resample(x, *arguments), x, weight), ours, strict=True)
-    )
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.int64])
-def test_nearest_moves_labels(dtype):
-    x = torch.randint(0, 2, (1, 2, 5, 6)).to(dtype)
-    out = resize(x, (7, 9), mode="nearest", coordinates=MAPS[2], backend="triton")
-    assert out.dtype == dtype
-    assert torch.equal(out, resize(x, (7, 9), mode="nearest", coordinates=MAPS[2], backend="torch"))
-
-
-@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("align_corners", [True, False])
-@pytest.mark.parametrize(("source", "size"), [((3, 5), (7, 4)), ((1, 4), (3, 1))])
-def test_resize_is_interpolate(mode, align_corners, source, size):
-    x, weight = torch.randn(1, 2, *source), torch.randn(1, 2, *size)
-    options = dict(size=size, mode=mode, align_corners=align_corners)
-    ours = both(lambda x: resize(x, **options, warning=False, backend="triton"), x, weight)
-    for a, b in zip(ours, both(lambda x: F.interpolate(x, **options), x, weight), strict=True):
-        assert_close(a, b)
-
-
-@pytest.mark.parametrize("options", [dict(mode="linear"), dict(mode="linear", recompute_scale_factor=True)], ids=str)
-def test_scale_factors_are_those_of_interpolate(options):
-    x = torch.randn(2, 3, 7)
-    ours = resize(x, scale_factor=1.33, backend="triton", **options)
-    assert_close(ours, F.interpolate(x, scale_factor=1.33, **options))
-
-
-@pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
-def test_nearest_reads_the_sample_that_interpolate_reads(mode):
-    x = torch.arange(4.0).view(1, 1, 1, 4)
-    for size in (41, 47, 55, 82):  # float32 rounds some of their coordinates across an edge
-        ours = resize(x, (1, size), mode=mode, backend="triton")
-        assert torch.equal(ours, F.interpolate(x, (1, size), mode=mode))
-
-
-def test_layouts():
-    x, weight = torch.randn(1, 2, 5, 4), torch.randn(1, 2, 6, 3)
-
-    def f(x):
-        return resize(x, (6, 3), mode="bilinear", coordinates=MAPS[2], backend="triton")
-
-    expected = both(f, x, weight)
-    last = both(f, x.to(memory_format=torch.channels_last), weight.to(memory_format=torch.channels_last))
-    assert all(t.is_contiguous(memory_format=torch.channels_last) for t in last)
-    strided = both(f, x.transpose(2, 3).contiguous().transpose(2, 3), weight)
-    for actual in (last, strided):
-        assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
-
-
-def test_what_has_no_weight_is_not_read():
-    x = torch.zeros(1, 1, 4)
-    x[..., 3] = float("inf")
-    out, gradient = both(
-        lambda x: resize(x, 4, mode="linear", coordinates=AxisMap(1, 0), backend="triton"), x, torch.ones(1, 1, 4)
-    )
-    assert torch.equal(out, x) and torch.equal(gradient, torch.ones_like(x))
-
-
-def test_gradcheck():
-    x = torch.randn(1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
-
-    def f(x):
-        return resize(x, (3, 2), mode="bilinear", coordinates="asymmetric", backend="triton")
-
-    assert torch.autograd.gradcheck(f, x, fast_mode=True)
-    assert torch.autograd.gradgradcheck(f, x, fast_mode=True)
-
-
-@pytest.mark.parametrize("shape", [(0, 3, 5, 4), (2, 0, 5, 4)])
-def test_nothing_to_resize(shape):
-    x, weight = torch.zeros(shape), torch.zeros(*shape[:2], 9, 7)
-    out, gradient = both(lambda x: resize(x, (9, 7), mode="bilinear", backend="triton"), x, weight)
-    assert out.shape == weight.shape and gradient.shape == x.shape
-
-
-def test_refuses_more_than_a_grid_has():
-    with pytest.raises(ValueError, match="Split the batch"):
-        _triton._launch(_triton._triton_kernels.resample, 2**31, torch.device(DEVICE))
-
-
-def test_inside_a_compiled_function():
-    def f(x):
-        return resize(x, (5, 6), mode="bilinear", backend="triton").square().sum()
-
-    x = torch.randn(1, 1, 3, 4).requires_grad_()
-    compiled = torch.compile(f, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(torch.autograd.grad(compiled(x), x), torch.autograd.grad(f(x), x))
-
-
-@pytest.mark.skipif(not hasattr(torch.library, "opcheck"), reason="torch < 2.4 has no opcheck")
-def test_opcheck():
-    for layout in (torch.contiguous_format, torch.channels_last):
-        x = torch.randn(1, 2, 3, 4).to(memory_format=layout).requires_grad_()
-        torch.library.opcheck(_triton.resample, (x, [5, 3], [0.5, 1.5], [0.0, 0.1], "linear"))
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
@@ -197,7 +56,7 @@ def test_labels(options):
     assert_labels(*labels_of_both(torch.randn(2, 3, 5, 7), **options))
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_dtypes_of_logits(dtype):
     assert_labels(*labels_of_both(torch.randn(2, 3, 5, 7).to(dtype), (9, 4)))
 
@@ -322,7 +181,7 @@ def test_equal_bits_again_in_pieces_and_with_wide_offsets(monkeypatch):
     def run():
         loss = value_and_gradient(lambda x: resize_cross_entropy(x, target, backend="triton"), logits)
         labels = resize_argmax(logits, (5, 4), return_confidence=True, backend="triton")
-        return [*loss, labels.labels, labels.confidence, resize(logits, 5, mode="bilinear", backend="triton")]
+        return [*loss, labels.labels, labels.confidence]
 
     once = run()
     for name, value in ((None, None), ("_CHUNK", 3 * 2 * 5), ("_WIDE", 1)):
@@ -383,8 +242,7 @@ def train():
     image, target = torch.randn(1, 3, 8, 6), torch.randint(0, 3, (1, 8, 6))
     losses = []
     for _ in range(3):
-        x = resize(first(image), (5, 5), mode="bilinear", align_corners=True, warning=False, backend="triton")
-        loss = resize_cross_entropy(last(x.relu()), target, backend="triton")
+        loss = resize_cross_entropy(last(first(image).relu()), target, backend="triton")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -411,6 +269,10 @@ def test_tried_out_before_it_is_trusted(monkeypatch):
 
 
 def test_the_environment_chooses(monkeypatch):
-    x = torch.randn(1, 2, 3, 5)
     monkeypatch.setenv("MMSEG_RESAMPLE_BACKEND", "triton")
-    assert torch.equal(resize(x, (7, 4), mode="bicubic"), resize(x, (7, 4), mode="bicubic", backend="triton"))
+    assert _backends.select("resize_argmax", "auto", torch.zeros(1, 2, 3, 5)) is _triton.resize_argmax
+
+
+def test_refuses_more_than_a_grid_has():
+    with pytest.raises(ValueError, match="Split the batch"):
+        _triton._launch(_triton._triton_kernels.argmax, 2**31, torch.device(DEVICE))
