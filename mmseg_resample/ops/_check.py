@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.overrides import wrap_torch_function
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..suggest import did_you_mean
@@ -19,6 +20,16 @@ is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # there f
 
 # `torch.compiler.disable`, but the compiler, which takes a second, is imported with the first call. Optimizers have it.
 opaque: Any = torch._disable_dynamo
+
+# Modes and subclasses of tensors see a call of such an op as one call of it, as they see those of `F.interpolate`.
+overridable: Callable[[_Function], _Function] = wrap_torch_function(  # type: ignore[assignment]
+    lambda *args, **kwargs: (*args, *kwargs.values())
+)
+
+
+def opaque_before(version: str) -> Callable[[_Function], _Function]:
+    """Return ``opaque`` for older versions of torch, and what changes nothing for others."""
+    return opaque if torch.__version__ < version else lambda function: function
 
 
 def one_of(op: str, name: str, value: Any, names: tuple[str, ...]) -> None:

@@ -62,32 +62,18 @@ def _transpose(table: Table, source_size: int) -> Table:
 
 
 @lru_cache(maxsize=512)
-def _device_table(
-    kernel: str,
-    scale: float,
-    offset: float,
-    source_size: int,
-    size: int,
-    adjoint: bool,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> tuple[Tensor, Tensor | None]:
-    table = _table(kernel, scale, offset, source_size, size)
-    if adjoint:
-        table = _transpose(table, source_size)
-    moves_only = kernel.startswith("nearest") and not adjoint
+def _samples(kernel: str, scale: float, offset: float, source_size: int, size: int, device: torch.device) -> Tensor:
+    """Return which sample each output of a nearest kernel is."""
+    index, _ = _table(kernel, scale, offset, source_size, size)
     with torch.inference_mode(False):
-        index, weight = (torch.from_numpy(array).to(device) for array in table)
-        return index, None if moves_only else weight.to(dtype)
+        return torch.from_numpy(index[0]).to(device)
 
 
-def _gather(x: Tensor, dim: int, index: Tensor, weight: Tensor | None) -> Tensor:
-    out = x.index_select(dim, index[0])
-    if weight is None:
-        return out
+def _gather(x: Tensor, dim: int, index: Tensor, weight: Tensor) -> Tensor:
+    """Apply a table along an axis."""
     shape = [1] * x.ndim
     shape[dim] = -1
-    out *= weight[0].view(shape)
+    out = x.index_select(dim, index[0]).mul_(weight[0].view(shape))
     for taps, factors in zip(index[1:], weight[1:], strict=True):
         out.addcmul_(x.index_select(dim, taps), factors.view(shape))
     return out
@@ -159,11 +145,10 @@ def _apply(
 ) -> Tensor:
     """Apply a kernel per axis, forward or adjoint: no atomics, equal inputs give equal bits everywhere.
 
-    Samples are mixed by products of matrices; nearest ones are gathered.
+    Samples are mixed by products of matrices; nearest ones are moved.
     """
-    compute = input.dtype
-    if adjoint or not kernel.startswith("nearest"):
-        compute = torch.promote_types(compute, torch.float32)
+    moves_only = kernel.startswith("nearest") and not adjoint
+    compute = input.dtype if moves_only else torch.promote_types(input.dtype, torch.float32)
     channels_last = is_channels_last(input)
     x = input.permute(0, 2, 3, 1) if channels_last else input
     first = 1 if channels_last else 2
@@ -174,11 +159,11 @@ def _apply(
     if not moved:
         x = x.clone()
     for axis in sorted(moved, key=lambda a: (growth[a], -a if growth[a] > 1 else a)):
-        line = kernel, scale[axis], offset[axis], source_size[axis], size[axis], adjoint, compute, x.device
-        if kernel.startswith("nearest"):
-            x = _gather(x, first + axis, *_device_table(*line))
+        line = kernel, scale[axis], offset[axis], source_size[axis], size[axis]
+        if moves_only:
+            x = x.index_select(first + axis, _samples(*line, x.device))
         else:
-            x = _multiply(x, first + axis, _bands(*line))
+            x = _multiply(x, first + axis, _bands(*line, adjoint, compute, x.device))
     x = x.to(input.dtype)
     return x.permute(0, 3, 1, 2) if channels_last else x
 

@@ -1,11 +1,11 @@
 """``deform_conv2d``: a convolution whose taps read displaced positions."""
 
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import _backends, _check
 
 
+@_check.overridable
 def deform_conv2d(
     input: Tensor,
     offset: Tensor,
@@ -41,17 +41,6 @@ def deform_conv2d(
 
     Source: Zhu et al., "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019, arXiv:1811.11168.
     """
-    if has_torch_function_variadic(input, offset, weight, bias, mask):
-        return handle_torch_function(
-            deform_conv2d,
-            (input, offset, weight, bias, mask),
-            input,
-            offset,
-            weight,
-            bias=bias,
-            mask=mask,
-            backend=backend,
-        )
     _check.floating("deform_conv2d", "input", input)
     _check.floating("deform_conv2d", "offset", offset)
     if input.ndim != 4 or weight.ndim != 4 or weight.shape[1] != input.shape[1]:

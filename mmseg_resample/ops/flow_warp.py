@@ -3,7 +3,6 @@
 from typing import Literal, get_args
 
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import _backends, _check
 
@@ -13,6 +12,7 @@ PaddingMode = Literal["border", "zeros"]
 _PADDINGS = get_args(PaddingMode)
 
 
+@_check.overridable
 def flow_warp(
     input: Tensor,
     flow: Tensor,
@@ -47,17 +47,6 @@ def flow_warp(
 
     Source: Li et al., "Semantic Flow for Fast and Accurate Scene Parsing", ECCV 2020, arXiv:2002.10120.
     """
-    if has_torch_function_variadic(input, flow):
-        return handle_torch_function(
-            flow_warp,
-            (input, flow),
-            input,
-            flow,
-            align_corners=align_corners,
-            unit=unit,
-            padding_mode=padding_mode,
-            backend=backend,
-        )
     if input.ndim != 4 or flow.ndim != 4 or flow.shape[1] != 2 or input.shape[0] != flow.shape[0]:
         raise ValueError(
             f"flow_warp: expected input (N, C, H, W) and flow (N, 2, Ho, Wo) with equal N, "

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from . import _check, _plan
 from ._plan import Mode
@@ -14,6 +13,8 @@ from .grid import AxisMap, Coordinates
 __all__ = ["Mode", "resize"]
 
 
+@_check.overridable
+@_check.opaque_before("2.6")  # torch 2.1 cannot compile it, 2.6 can: between, it runs between two graphs
 def resize(
     input: Tensor,
     size: int | Sequence[int] | None = None,
@@ -71,21 +72,6 @@ def resize(
 
     Source: PyTorch ``F.interpolate``; ONNX ``Resize`` for the names of ``coordinates``.
     """
-    if has_torch_function_unary(input):
-        return handle_torch_function(
-            resize,
-            (input,),
-            input,
-            size=size,
-            scale_factor=scale_factor,
-            mode=mode,
-            align_corners=align_corners,
-            coordinates=coordinates,
-            antialias=antialias,
-            recompute_scale_factor=recompute_scale_factor,
-            warning=warning,
-            backend=backend,
-        )
     plan = _plan.make(
         input, size, scale_factor, mode, align_corners, coordinates, antialias, recompute_scale_factor, backend
     )
@@ -93,10 +79,6 @@ def resize(
         wanted = _check.per_axis("resize", "size", size, input.ndim - 2)
         _warn_of_misfit(tuple(input.shape[2:]), wanted, None if mode in _plan.CORNERLESS else align_corners)
     return plan.run(input)
-
-
-if torch.__version__ < "2.6":  # torch 2.1 cannot compile this, 2.6 can: between, it runs between two graphs
-    resize = torch.compiler.disable(resize)
 
 
 def _warn_of_misfit(source: tuple[int, ...], size: tuple[int, ...], align_corners: bool | None) -> None:
@@ -124,5 +106,5 @@ def _warn_of_misfit(source: tuple[int, ...], size: tuple[int, ...], align_corner
     warnings.warn(
         f"resize: align_corners={align_corners} from {source} to {size} spaces the samples unevenly over the input "
         f"({n} -> {out}): {remedy}. See docs/conventions.md; silence with warning=False.",
-        stacklevel=3,
+        stacklevel=4,
     )

@@ -5,7 +5,6 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import _backends, _check
 from .grid import AxisMap, Coordinates, axis_maps
@@ -30,6 +29,7 @@ class Segmentation(NamedTuple):
     confusion: Tensor | None
 
 
+@_check.overridable
 @_check.opaque  # a loop over rows: compiled, it would be unrolled
 def resize_argmax(
     logits: Tensor,
@@ -91,25 +91,6 @@ def resize_argmax(
         ModuleNotFoundError: ``backend`` needs a package that is not installed.
         IndexError: a label in ``target`` that is neither a class nor ignored.
     """
-    if has_torch_function_variadic(logits, target):
-        return handle_torch_function(
-            resize_argmax,
-            (logits, target),
-            logits,
-            size,
-            align_corners=align_corners,
-            coordinates=coordinates,
-            crop=crop,
-            flip=flip,
-            first_size=first_size,
-            first_coordinates=first_coordinates,
-            dtype=dtype,
-            threshold=threshold,
-            return_confidence=return_confidence,
-            target=target,
-            ignore_index=ignore_index,
-            backend=backend,
-        )
     op = "resize_argmax"
     check_logits(op, logits)
     height, width = _check.spatial_size(op, "size", size, 2)

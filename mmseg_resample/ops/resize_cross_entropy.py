@@ -5,7 +5,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import _backends, _check
 from .grid import AxisMap, Coordinates
@@ -16,6 +15,7 @@ _REDUCTIONS = get_args(Reduction)
 _EPS = torch.finfo(torch.float32).eps  # mmseg adds it to divisors
 
 
+@_check.overridable
 @_check.opaque  # a loop over rows: compiled, it would be unrolled
 def resize_cross_entropy(
     logits: Tensor,
@@ -72,24 +72,6 @@ def resize_cross_entropy(
         IndexError: on a CPU, a label that is neither a class nor ignored.
         RuntimeError: when the gradient is differentiated, or inside a transform of ``torch.func``.
     """
-    if has_torch_function_variadic(logits, target, weight, pixel_weight):
-        return handle_torch_function(
-            resize_cross_entropy,
-            (logits, target, weight, pixel_weight),
-            logits,
-            target,
-            size=size,
-            align_corners=align_corners,
-            coordinates=coordinates,
-            weight=weight,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            reduction=reduction,
-            avg_non_ignore=avg_non_ignore,
-            pixel_weight=pixel_weight,
-            return_accuracy=return_accuracy,
-            backend=backend,
-        )
     op = "resize_cross_entropy"
     check_logits(op, logits)
     if _check.is_transformed(logits):
