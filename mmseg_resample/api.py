@@ -11,7 +11,7 @@ from .grids import Audit
 from .policy import ResizePolicy
 
 
-def audit(what: Any, size: int | Sequence[int] | None = None) -> Audit:
+def audit(what: Any, size: int | Sequence[int] | None = None, *, weights: bool = False) -> Audit:
     """Say which features of a network are misregistered, and by how many input pixels, without weights or data.
 
     Args:
@@ -20,6 +20,8 @@ def audit(what: Any, size: int | Sequence[int] | None = None) -> Audit:
             or the path of an ``.onnx`` file, wherever it came from.
         size: input size, one number or (h, w). None: the config's crop; for a network the size that it names as
             its own (timm's do), for an ONNX file the one that it takes, else 512x512.
+        weights: measure where the weights look, those of a network or those that a config begins with, and judge that
+            instead of where layers put features; a minute.
 
     Returns:
         An ``Audit``: ``print`` shows its tables; ``worst``, ``final``, ``meetings``, ``resizes``, ``levels``,
@@ -31,27 +33,30 @@ def audit(what: Any, size: int | Sequence[int] | None = None) -> Audit:
         ImportError: a config without mmsegmentation, an ONNX file without onnx.
     """
     if isinstance(what, nn.Module):
-        return grids.audit(what, size)
+        return grids.audit(what, size, weights=grids.level_shifts(what) if weights else ())
     if isinstance(what, (str, Path)) and str(what).endswith(".onnx"):
+        if weights:
+            raise ValueError(f"audit: {what}: weights are not looked at in ONNX files. Audit the network itself.")
         from .deploy.onnx_audit import audit_onnx
 
         return audit_onnx(what, size)
     if isinstance(what, (str, Path)):
         from .launch import load_config
 
-        return _audit_config(load_config(str(what)), str(what), size)
+        return _audit_config(load_config(str(what)), str(what), size, weights)
     if hasattr(what, "filename") and "model" in what:  # mmengine's Config, which need not be installed
-        return _audit_config(what, what.filename or "config", size)
+        return _audit_config(what, what.filename or "config", size, weights)
     raise TypeError(
         f"audit: expected an nn.Module, an .onnx file or a config (a path, 'mmseg::...' or mmengine's Config), "
         f"got {type(what).__name__}."
     )
 
 
-def _audit_config(cfg: Any, name: str, size: int | Sequence[int] | None) -> Audit:
-    from .launch.auditing import audit_config, input_size
+def _audit_config(cfg: Any, name: str, size: int | Sequence[int] | None, weights: bool) -> Audit:
+    from .launch.auditing import audit_config, input_size, measure_weights
 
-    return audit_config(cfg, name, [input_size(cfg) if size is None else grids.image_size(size)])
+    sizes = [input_size(cfg) if size is None else grids.image_size(size)]
+    return audit_config(cfg, name, sizes, weights=measure_weights(cfg, None) if weights else ())
 
 
 def exact(model: nn.Module, *, sizes: Sequence[Sequence[int]] | None = None, pad: str | None = None) -> nn.Module:

@@ -6,6 +6,7 @@ from .coverage import Uncovered
 from .fake import FakeCopy, fake_tensors
 from .forward_pass import ForwardPass, follow, follow_both, follow_exact
 from .layout import Layout, Offset
+from .level_shifts import LevelShift, level_shifts
 from .network import Network, network_of
 from .sites import Site
 from .track import TOLERANCE, Meeting, Resize, Trace, Tracker
@@ -16,6 +17,7 @@ __all__ = [
     "FakeCopy",
     "ForwardPass",
     "Layout",
+    "LevelShift",
     "Meeting",
     "Network",
     "Offset",
@@ -31,5 +33,6 @@ __all__ = [
     "follow_both",
     "follow_exact",
     "image_size",
+    "level_shifts",
     "network_of",
 ]

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .track import TOLERANCE, Trace
+from .level_shifts import as_shifts
+from .track import TOLERANCE, Meeting, Trace
 
 if TYPE_CHECKING:
     from .audit import Audit
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 SHAPES, STRIDES = "docs/results/align_corners_shapes", "docs/results/exact_pad_strides_shapes"
 SIZES, MARGIN = "docs/results/exact_pad_sizes_pyramid_shapes", "docs/results/pad_margin_pyramid_shapes"
 
-Action = Literal["leave", "change", "cover", "pad alike", "deploy as trained"]
+Action = Literal["leave", "change", "cover", "register", "pad alike", "deploy as trained"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ _NO_GAIN = (
     "a constant shift is learned away, and where the finest features have stride 4, exact resizes on a covered image "
     "were -0.1 points of mIoU from align_corners=False on Shapes at 128, shown to be within 0.5"
 )
+_NEAR = 1.0  # input pixels, about what is left of the measurement of a coarse level
 _DEEP = 32  # coarsest stride at which it was measured
 _OTHER_FLAG = "deployed with the other flag, the same weights lost 9.5 points of mIoU on Shapes at 128 and 8.7 at 129"
 _ALIKE = (
@@ -68,7 +70,9 @@ def advise(audit: "Audit") -> list[Advice]:
     found = []
     stride = _finest(audit)
     gain = next((text for least, text in _GAINS.items() if stride >= least), None)
-    if any(meeting.drifts for meeting in wrong):
+    if audit.weights:
+        found += _look(audit, wrong)
+    elif any(meeting.drifts for meeting in wrong):
         found.append(Advice("change", f"{_remedy(audit)}: {_DRIFT}.", SHAPES))
     elif (wrong or audit.now.repeats) and gain is not None and _begins_on_a_pixel(audit):
         found.append(Advice("cover", f"Train it with {_FIX}: on Shapes that was {gain}.", STRIDES))
@@ -88,6 +92,15 @@ def advise(audit: "Audit") -> list[Advice]:
             Advice("deploy as trained", f"Test and deploy with the flag of the training: {_OTHER_FLAG}.", SHAPES)
         )
     return found
+
+
+def _look(audit: "Audit", wrong: list[Meeting]) -> list[Advice]:
+    """Say what to do about features that lie apart where the weights look."""
+    if not any(meeting.worst > _NEAR for meeting in wrong):
+        return [Advice("leave", f"Leave it: features meet within {_NEAR:g} px where these weights look.", None)]
+    shifts = ", ".join(f"({y:g}, {x:g})" for y, x in as_shifts(audit.weights))
+    fix = f"{_FIX.removesuffix(')')}, level_shifts=[{shifts}])"
+    return [Advice("register", f"To register features where these weights look, train with {fix}.", None)]
 
 
 def _finest(audit: "Audit") -> float:

@@ -12,6 +12,7 @@ from .advice import Advice, advise
 from .coverage import Uncovered, next_covered_size
 from .fake import FakeCopy
 from .forward_pass import ForwardPass, follow_both, follow_exact
+from .level_shifts import LevelShift, as_shifts
 from .network import network_of
 from .sites import Site, Size
 from .track import Meeting, Resize
@@ -49,6 +50,8 @@ class Audit:
         labels: how far the training pipeline's resizes move labels against the image.
         policy: what the network's resizes are under, in words; then the flags are those of the network without it.
         padded: the size (h, w) to which that policy pads the first size; None without padding.
+        weights: how far the evidence of each level is from where its layers put it; empty where weights were not
+            looked at. All passes have the levels where their weights look then.
         covering: the smallest size at or above the first at which exact resizes read nothing beyond the features; None
             if there is none.
         fitting: for an odd-kernel backbone, the nearest size at which ``True`` is exact, and its forward pass.
@@ -63,6 +66,7 @@ class Audit:
     covering: Size | None = None
     policy: str | None = None
     padded: Size | None = None
+    weights: list[LevelShift | None] = field(default_factory=list)
 
     @property
     def now(self) -> ForwardPass:
@@ -153,7 +157,12 @@ class Audit:
         return to_json(self)
 
 
-def audit(model: nn.Module, size: int | Sequence[int] | None = None, name: str | None = None) -> Audit:
+def audit(
+    model: nn.Module,
+    size: int | Sequence[int] | None = None,
+    name: str | None = None,
+    weights: Sequence[LevelShift | None] = (),
+) -> Audit:
     """Audit any network on fake tensors: no weights, data or memory, seconds.
 
     Args:
@@ -161,6 +170,7 @@ def audit(model: nn.Module, size: int | Sequence[int] | None = None, name: str |
             dataclass of tensors. It is copied, and stays as it is.
         size: input size, one number or (h, w). None: the size that the model names as its own, else 512x512.
         name: to go by. None: the model's type.
+        weights: from ``level_shifts``: judge where the weights look, not where layers put the levels.
 
     Raises:
         ValueError: the model cannot take an image of this size.
@@ -169,17 +179,18 @@ def audit(model: nn.Module, size: int | Sequence[int] | None = None, name: str |
     if not isinstance(model, nn.Module):
         raise TypeError(f"audit: expected an nn.Module, got {type(model).__name__}.")
     wanted = (network_of(model).size(model) or _DEFAULT_SIZE) if size is None else image_size(size)
-    copied = FakeCopy(model)
+    copied, shifts = FakeCopy(model), as_shifts(weights)
     try:
-        as_it_is, exact = copied.run(lambda fake: follow_both(fake, wanted))
+        as_it_is, exact = copied.run(lambda fake: follow_both(fake, wanted, shifts))
     except Exception as error:  # whatever a network raises
         height, width = wanted
         raise ValueError(
             f"audit: {type(model).__name__} could not be run on an image of {height}x{width} "
             f"({type(error).__name__}: {error}). Give a size that it takes: audit(model, size=(h, w))."
         ) from error
-    covering = covering_size(exact, lambda size: copied.run(lambda fake: follow_exact(fake, size, exact.maps)))
-    return Audit(name or type(model).__name__, [wanted], {"config": [as_it_is], "exact": [exact]}, covering=covering)
+    covering = covering_size(exact, lambda size: copied.run(lambda fake: follow_exact(fake, size, exact.maps, shifts)))
+    passes = {"config": [as_it_is], "exact": [exact]}
+    return Audit(name or type(model).__name__, [wanted], passes, covering=covering, weights=list(weights))
 
 
 def covering_size(exact: ForwardPass, follow: Callable[[Size], ForwardPass]) -> Size | None:

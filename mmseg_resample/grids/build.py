@@ -4,6 +4,7 @@ import ast
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from torch import nn
@@ -12,12 +13,13 @@ from ..suggest import did_you_mean
 from .fake import fake_tensors
 
 
-def build(spec: str, arguments: Sequence[str] = ()) -> nn.Module:
+def build(spec: str, arguments: Sequence[str] = (), values: bool = False) -> nn.Module:
     """Build the network that ``spec`` names, without memory where its constructor allows that.
 
     Args:
         spec: ``"torchvision.models.segmentation:fcn_resnet50"``: a module, and a callable in it that returns a network.
         arguments: ``"name=value"`` or ``"value"``; values are Python literals, anything else is a string.
+        values: its weights are wanted, and the memory that they take.
 
     Raises:
         ValueError: ``spec`` is not of that form, there is no such module or callable, or it cannot be called so.
@@ -27,7 +29,7 @@ def build(spec: str, arguments: Sequence[str] = ()) -> nn.Module:
     positional, named = _parse(arguments)
     try:
         try:
-            with fake_tensors():
+            with nullcontext() if values else fake_tensors():
                 model = make(*positional, **named)
         except Exception:  # a constructor that reads values, or loads weights
             model = make(*positional, **named)

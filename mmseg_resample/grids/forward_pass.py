@@ -10,7 +10,7 @@ from torch import nn
 
 from ..ops import AxisMap, PixelGrid
 from .coverage import Uncovered, uncovered
-from .layout import Layout, Untrackable
+from .layout import Layout, Untrackable, Vector
 from .network import network_of
 from .sites import Site, Size
 from .track import TOLERANCE, Meeting, Resize, Trace, Tracker
@@ -73,7 +73,11 @@ class ForwardPass:
 
 
 def follow(
-    model: nn.Module, size: Sequence[int], overrides: Maps | None = None, until: str | None = None
+    model: nn.Module,
+    size: Sequence[int],
+    overrides: Maps | None = None,
+    until: str | None = None,
+    level_shifts: Sequence[Vector] = (),
 ) -> ForwardPass:
     """Follow positions through a model that was built under ``fake_tensors``, in the same block.
 
@@ -82,12 +86,15 @@ def follow(
         size: input size (h, w).
         overrides: maps to assume for some resizes instead of what the model does.
         until: name of the output behind which the rest is left out; None for all.
+        level_shifts: how far (y, x) each level is from where its layers put it; empty for what the policy at work says.
     """
     start = time.perf_counter()
-    return _summarise(model, _run(model, tuple(size), overrides, until), tuple(size), start)
+    return _summarise(model, _run(model, tuple(size), overrides, until, level_shifts), tuple(size), start)
 
 
-def follow_exact(model: nn.Module, size: Sequence[int], start: Maps | None = None) -> ForwardPass:
+def follow_exact(
+    model: nn.Module, size: Sequence[int], start: Maps | None = None, level_shifts: Sequence[Vector] = ()
+) -> ForwardPass:
     """Follow positions with every resize replaced by the one that registers its output with what it meets.
 
     A resize that feeds several meetings is made exact for the first. ``ForwardPass.maps`` holds the maps that differ
@@ -98,22 +105,30 @@ def follow_exact(model: nn.Module, size: Sequence[int], start: Maps | None = Non
         model: any module that takes images (N, C, H, W).
         size: input size (h, w).
         start: maps to begin with: those of another size save a forward pass where they fit.
+        level_shifts: as for ``follow``.
     """
     began = time.perf_counter()
-    tracker = _run(model, tuple(size), start)
-    return _corrected(model, tracker, tuple(size), began, dict(start or {}))
+    tracker = _run(model, tuple(size), start, level_shifts=level_shifts)
+    return _corrected(model, tracker, tuple(size), began, dict(start or {}), level_shifts)
 
 
-def follow_both(model: nn.Module, size: Sequence[int]) -> tuple[ForwardPass, ForwardPass]:
+def follow_both(
+    model: nn.Module, size: Sequence[int], level_shifts: Sequence[Vector] = ()
+) -> tuple[ForwardPass, ForwardPass]:
     """Return what ``follow`` and ``follow_exact`` return, in one forward pass less."""
     began = time.perf_counter()
-    tracker = _run(model, tuple(size), None)
+    tracker = _run(model, tuple(size), None, level_shifts=level_shifts)
     as_it_is = _summarise(model, tracker, tuple(size), began)
-    return as_it_is, _corrected(model, tracker, tuple(size), began, {})
+    return as_it_is, _corrected(model, tracker, tuple(size), began, {}, level_shifts)
 
 
 def _corrected(
-    model: nn.Module, tracker: Tracker, size: Size, began: float, maps: dict[Site, tuple[AxisMap, ...]]
+    model: nn.Module,
+    tracker: Tracker,
+    size: Size,
+    began: float,
+    maps: dict[Site, tuple[AxisMap, ...]],
+    level_shifts: Sequence[Vector],
 ) -> ForwardPass:
     """Correct what ``tracker`` found under ``maps``, until nothing is left to correct."""
     for number in range(_ROUNDS):
@@ -125,7 +140,7 @@ def _corrected(
         if not corrections:
             break
         maps |= corrections
-        tracker = _run(model, size, maps)
+        tracker = _run(model, size, maps, level_shifts=level_shifts)
     return _summarise(model, tracker, size, began, maps)
 
 
@@ -180,9 +195,15 @@ def _registering(source: PixelGrid, result: PixelGrid, operand: PixelGrid, base:
     return tuple(maps)
 
 
-def _run(model: nn.Module, size: Size, overrides: Maps | None, until: str | None = None) -> Tracker:
+def _run(
+    model: nn.Module,
+    size: Size,
+    overrides: Maps | None,
+    until: str | None = None,
+    level_shifts: Sequence[Vector] = (),
+) -> Tracker:
     network = network_of(model)
-    tracker = Tracker(overrides)
+    tracker = Tracker(overrides, level_shifts)
     extractor = network.levels(model)
     paths = tracker.modules(model, network, [extractor] if extractor else [])
     with warnings.catch_warnings(), torch.no_grad(), tracker, paths:

@@ -343,6 +343,16 @@ class Layout:
         dims[index] = dim
         return self.with_dims(dims)
 
+    def moved(self, by: Vector) -> "Layout":
+        """Move every position; where there is none, nothing."""
+        moved = self
+        for axis, distance in enumerate(by):
+            index = next((i for i, dim in enumerate(self.dims) if dim.moves_along(axis)), None)
+            if index is not None and distance:
+                along = (distance, 0.0) if axis == 0 else (0.0, distance)
+                moved = moved.with_dim(index, moved.dims[index].moved(along))
+        return moved
+
     def grid(self) -> PixelGrid:
         """Return the pixel grid of (..., H, W).
 

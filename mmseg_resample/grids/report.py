@@ -30,7 +30,7 @@ def render(audit: Audit, everything: bool = False) -> Group:
         Panel(describe(audit), title=audit.name, border_style="cyan"),
         *(Text(remark, style="red") for remark in audit.remarks),
         *(Text(f"Advice: {each.text}" + (f" ({each.report})" if each.report else "")) for each in audit.advice),
-        _levels(audit.now),
+        _levels(audit),
     ]
     parts.append(_variants(audit))
     for table, empty in (
@@ -59,15 +59,24 @@ def to_text(audit: Audit) -> str:
     return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
 
 
-def _levels(audited: ForwardPass) -> Table:
-    table = Table(title="Levels", title_justify="left", box=None, header_style="bold")
-    for column in ("level", "size", "stride", "offset (centre of feature 0)"):
+def _levels(audit: Audit) -> Table:
+    title = "Levels, and the centre of feature 0 (px)" if audit.weights else "Levels"
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    columns = ["level", "size", "stride", "offset (centre of feature 0)"]
+    if audit.weights:
+        columns[3:] = ["by its layers", "by its weights (y, x)", "half-pixel"]
+    for column in columns:
         table.add_column(column, justify="right" if column != "level" else "left")
-    for i, level in enumerate(audited.levels):
+    for i, level in enumerate(audit.now.levels):
+        measured = audit.weights[i] if i < len(audit.weights) else None
         if level is None:
             table.add_row(str(i), "-", "-", "no position")
-        else:
+        elif measured is None:
             table.add_row(str(i), _pair(level.size), _pair(level.stride), _pair(level.offset))
+        else:
+            evidence = ", ".join(f"{o:.1f} ± {e:.1f}" for o, e in zip(measured.offset, measured.error, strict=True))
+            half = _pair([(s - 1) / 2 for s in level.stride])
+            table.add_row(str(i), _pair(level.size), _pair(level.stride), _pair(measured.grid.offset), evidence, half)
     return table
 
 
@@ -231,6 +240,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "sizes": audit.sizes,
         "hard_coded": audit.hard_coded,
         "covered_at": audit.covering,
+        "weights": [None if each is None else asdict(each) for each in audit.weights],
         "label_offsets": [asdict(moved) for moved in audit.labels],
         "true_is_exact_at": fitting[0] if fitting is not None and fitting[1].worst < TOLERANCE else None,
         "audits": {key: [_pass_json(p) for p in passes] for key, passes in audit.passes.items()},

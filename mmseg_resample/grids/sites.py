@@ -71,6 +71,8 @@ class Pass:
         training: the network is in training mode, where it may call other resizes.
         owner: the policy that ``handle`` obeys.
         foreign: it runs inside the pass of another policy, which does not reach it.
+        level_shifts: how far, (y, x) in input pixels, the evidence of each level of features is from where its layers
+            put it; empty where weights are not looked at.
         path: module that is running.
         calls: resizes so far, by path.
     """
@@ -80,6 +82,7 @@ class Pass:
     training: bool = False
     owner: Any = None
     foreign: bool = False
+    level_shifts: Sequence[tuple[float, float]] = ()
     path: str = ""
     calls: dict[str, int] = field(default_factory=dict)
 
@@ -145,13 +148,17 @@ def audited() -> Iterator[None]:
 
 @contextmanager
 def new_pass(
-    handle: Handler | None = None, input_size: Size | None = None, training: bool = False, owner: Any = None
+    handle: Handler | None = None,
+    input_size: Size | None = None,
+    training: bool = False,
+    owner: Any = None,
+    level_shifts: Sequence[tuple[float, float]] = (),
 ) -> Iterator[None]:
     """Count anew inside. Nested passes have counts of their own."""
     outer = _here.now
     inside = outer.foreign or outer.owner not in (None, owner)
     foreign = inside and handle is not None  # an audit in the middle of a pass has nothing to do with it
-    with _in_pass(Pass(handle, input_size, training, owner, foreign)):
+    with _in_pass(Pass(handle, input_size, training, owner, foreign, level_shifts)):
         yield
 
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..ops import AxisMap, PixelGrid
-from .layout import Atom, Dim, Layout, Offset, Taps, Untrackable, offset_between
+from .layout import Atom, Dim, Layout, Offset, Taps, Untrackable, Vector, offset_between
 from .network import Network, named_tensors
 from .points import Choice, ChosenPoints
 from .rules import ENDS, RULES, pointwise
@@ -138,6 +138,10 @@ class Trace:
     unknown: list[tuple[str, str]] = field(default_factory=list)
 
 
+class LevelsError(ValueError):
+    """A number of shifts that is not the number of levels, at whatever size."""
+
+
 class Tracker(TorchDispatchMode):
     """Propagates layouts through every aten operator that runs under it.
 
@@ -149,6 +153,8 @@ class Tracker(TorchDispatchMode):
 
     Args:
         overrides: for a site, module path and number of its call, the maps to assume instead of what is called.
+        level_shifts: how far (y, x) to move what the modules given to ``modules`` return; empty for what the policy at
+            work says.
 
     Attributes:
         trace: what has been recorded.
@@ -158,8 +164,11 @@ class Tracker(TorchDispatchMode):
         pairs: for each operand that a resize misplaced: the resize, the operand's layout and the one it met.
     """
 
-    def __init__(self, overrides: Mapping[Site, Sequence[AxisMap]] | None = None) -> None:
+    def __init__(
+        self, overrides: Mapping[Site, Sequence[AxisMap]] | None = None, level_shifts: Sequence[Vector] = ()
+    ) -> None:
         super().__init__()
+        self._level_shifts = level_shifts
         self.trace = Trace()
         self.outputs: dict[str, list[PixelGrid | None]] = {}
         self.returned: dict[str, PixelGrid | None] = {}
@@ -254,10 +263,22 @@ class Tracker(TorchDispatchMode):
             with at_path(name):
                 out = forward(*args, **kwargs)
             if name in watched:
-                self.outputs[name] = [self.grid(x) for _, x in named_tensors(out)]
+                levels = [x for _, x in named_tensors(out)]
+                self._move(levels, self._level_shifts or current_pass().level_shifts)
+                self.outputs[name] = [self.grid(x) for x in levels]
             return out
 
         return tracked
+
+    def _move(self, levels: Sequence[Tensor], shifts: Sequence[Vector]) -> None:
+        """Put the levels of features where their weights look."""
+        if shifts and len(shifts) != len(levels):
+            raise LevelsError(
+                f"level_shifts: expected one (y, x) for each of the {len(levels)} levels of the backbone, got "
+                f"{len(shifts)}. `mmseg-resample audit --weights own` lists them."
+            )
+        for level, by in zip(levels, shifts, strict=False):
+            self._layouts[level] = self.of(level).moved(by)
 
     def grid(self, tensor: Tensor) -> PixelGrid | None:
         """Return the grid of ``tensor``, (N, C, H, W) or (N, H, W, C); None where it has none that a grid describes."""

@@ -19,7 +19,9 @@ VARIANTS = {"config": "as configured", "False": "align_corners=False", "True": "
 def describe(audit: "Audit") -> str:
     """Say the verdict in words."""
     size = "x".join(map(str, audit.sizes[0]))
-    sentences = [] if audit.policy is None else _under_policy(audit, audit.policy)
+    sentences = ["Judged where the weights look, not where layers put features."] if audit.weights else []
+    if audit.policy is not None:
+        sentences += _under_policy(audit, audit.policy)
     flagged: list[str] = [key for key in ("False", "True") if key in audit.passes]
     for key in flagged or ["config"] * (audit.policy is None):
         final = audit.passes[key][0].final

@@ -20,6 +20,8 @@ examples:
   mmseg-resample audit mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py
   mmseg-resample audit my_config.py --size 512 1024 513 1025 --plot audit.png --json audit.json
   mmseg-resample audit my_config.py --policy exact+pad
+  mmseg-resample audit my_config.py --weights own         # judge where the weights look: those it begins with
+  mmseg-resample audit my_config.py --weights epoch_40.pth   # or trained ones
   mmseg-resample audit my_config.py --max-shift 2    # exit status 1 if anything is further off: for a CI
   mmseg-resample audit torchvision.models.segmentation:fcn_resnet50 weights=None weights_backbone=None
   mmseg-resample audit segmentation_models_pytorch:FPN encoder_name=resnet18 encoder_weights=None --size 512
@@ -77,6 +79,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=["align_corners", "none"],
         default="align_corners",
         help="also audit with the flag False and True everywhere the config reaches (default)",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="own|CHECKPOINT",
+        help="measure where the weights look, and judge that: those that the network begins with (own), or those of a "
+        "checkpoint; a minute",
     )
     parser.add_argument("--all", action="store_true", help="list what is registered too")
     parser.add_argument(
@@ -146,7 +154,7 @@ def _audit_config(args: argparse.Namespace) -> "Audit":
 
     with scipy_postponed(), scripting_postponed():
         register()
-    from .auditing import audit_config, input_size
+    from .auditing import audit_config, input_size, measure_weights
 
     cfg = launch.load_config(args.config, options=args.cfg_options)
     launch.require(cfg, "an audit", "model")
@@ -154,7 +162,10 @@ def _audit_config(args: argparse.Namespace) -> "Audit":
         launch.set_policy(cfg, args.policy)
     sizes = _sizes(args.size) or [input_size(cfg)]
     try:
-        return audit_config(cfg, args.config, sizes, flags=args.compare == "align_corners")
+        weights = [] if args.weights is None else measure_weights(cfg, _checkpoint(args))
+        return audit_config(cfg, args.config, sizes, flags=args.compare == "align_corners", weights=weights)
+    except launch.UsageError:
+        raise
     except Exception as error:  # whatever a model raises that cannot be built, or does not fit together
         raise launch.UsageError(f"{args.config} cannot be audited: {_cause(cfg, error)}") from error
 
@@ -163,18 +174,28 @@ def _audit_callable(args: argparse.Namespace) -> "Audit":
     for option, given in {"--cfg-options": args.cfg_options, "--policy": args.policy}.items():
         if given:
             raise launch.UsageError(f"{option}: a network named by module:callable has no config. Give its arguments.")
-    from mmseg_resample.grids import audit, build
+    from mmseg_resample.grids import audit, build, level_shifts
 
     try:
-        model = build(args.config, args.arguments)
         name = " ".join([args.config, *args.arguments])
-        return _at_each_size(args, lambda size: audit(model, size, name))
+        if args.weights is None:
+            model = build(args.config, args.arguments)
+            return _at_each_size(args, lambda size: audit(model, size, name))
+        if args.weights != "own":
+            raise launch.UsageError(
+                f"--weights {args.weights}: a network named by module:callable has its own. Give --weights own, and "
+                f"arguments that load them."
+            )
+        model = build(args.config, args.arguments, values=True)
+        weights = level_shifts(model, progress=True)
+        return _at_each_size(args, lambda size: audit(model, size, name, weights))
     except (TypeError, ValueError) as error:
         raise launch.UsageError(str(error)) from error
 
 
 def _audit_onnx(args: argparse.Namespace) -> "Audit":
-    given = {"--cfg-options": args.cfg_options, "--policy": args.policy, " ".join(args.arguments): args.arguments}
+    given = {f"--{name.replace('_', '-')}": vars(args)[name] for name in ("cfg_options", "policy", "weights")}
+    given[" ".join(args.arguments)] = args.arguments
     for option, value in given.items():
         if value:
             raise launch.UsageError(
@@ -193,6 +214,10 @@ def _at_each_size(args: argparse.Namespace, audit: "Callable[[tuple[int, int] | 
     for other in others:
         first.add_sizes(other)
     return first
+
+
+def _checkpoint(args: argparse.Namespace) -> str | None:
+    return None if args.weights == "own" else args.weights
 
 
 def _names_a_callable(name: str) -> bool:

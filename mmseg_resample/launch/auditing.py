@@ -1,36 +1,48 @@
 """Audits of configs: the segmentor as configured, with either flag and with exact resizes, and the labels' pipeline."""
 
 import copy
-from collections.abc import Sequence
-from contextlib import suppress
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.runner.checkpoint import load_state_dict
 from mmseg.registry import MODELS
 from torch import nn
 
 from ..datasets.label_offsets import label_offsets
-from ..grids import Audit, ForwardPass, fake_tensors, follow, follow_both, follow_exact
+from ..grids import Audit, ForwardPass, LevelShift, fake_tensors, follow, follow_both, follow_exact, level_shifts
 from ..grids.audit import covering_size
+from ..grids.level_shifts import as_shifts
 from ..grids.sites import Size
+from .checkpoints import check_weights, read_checkpoint, shapes_of
 from .configs import policy_of, without_policy
 
 
-def audit_config(cfg: Config, name: str, sizes: Sequence[Size], flags: bool = True) -> Audit:
+def audit_config(
+    cfg: Config,
+    name: str,
+    sizes: Sequence[Size],
+    flags: bool = True,
+    weights: Sequence[LevelShift | None] = (),
+) -> Audit:
     """Audit ``cfg`` at ``sizes`` as it stands and exact and, with ``flags``, with ``align_corners`` False and True.
 
-    The flags are those of the network without a policy, under which they mean nothing.
+    The flags are those of the network without a policy, under which they mean nothing. With ``weights``, from
+    ``measure_weights``, levels lie where these look.
     """
+    shifts = as_shifts(weights)
     passes: dict[str, list[ForwardPass]] = {}
     labels = label_offsets(cfg)
     with fake_tensors():
         model = build_segmentor(cfg)
-        both = [follow_both(model, size) for size in sizes]
+        both = [follow_both(model, size, shifts) for size in sizes]
         passes["config"], passes["exact"] = [one for one, _ in both], [exact for _, exact in both]
         exact = passes["exact"][0]
-        covering = covering_size(exact, lambda size: follow_exact(model, size, exact.maps))
-        result = Audit(name, list(sizes), passes, labels=labels, covering=covering)
+        covering = covering_size(exact, lambda size: follow_exact(model, size, exact.maps, shifts))
+        result = Audit(name, list(sizes), passes, labels=labels, covering=covering, weights=list(weights))
         policy = policy_of(cfg.model)
         if policy is not None:
             arguments = ", ".join(f"{key}={value!r}" for key, value in policy.items() if value)
@@ -50,11 +62,11 @@ def audit_config(cfg: Config, name: str, sizes: Sequence[Size], flags: bool = Tr
                 flagged = build_segmentor(flagged_cfg)
             except TypeError:  # heads of mask classification have no flag
                 return result
-            passes[str(value)] = [follow(flagged, size) for size in sizes]
+            passes[str(value)] = [follow(flagged, size, level_shifts=shifts) for size in sizes]
         size = _size_for_true(passes["True"][0])
         if size is not None:
             with suppress(RuntimeError):  # networks that fix their inner sizes cannot take this one
-                result.fitting = (size, follow(flagged, size))
+                result.fitting = (size, follow(flagged, size, level_shifts=shifts))
     false, true = (passes[key][0].trace.resizes for key in ("False", "True"))
     result.hard_coded = [
         a.site
@@ -71,6 +83,36 @@ def input_size(cfg: Config) -> tuple[int, int]:
         return size, size
     height, width = size
     return height, width
+
+
+def measure_weights(cfg: Config, checkpoint: str | None) -> list[LevelShift | None]:
+    """Build the segmentor of a config with its weights, without its policy, and measure where these look.
+
+    Args:
+        cfg: says which weights it begins with, in ``init_cfg`` or ``pretrained``.
+        checkpoint: of trained weights; None for those that it begins with.
+    """
+    init_default_scope(cfg.get("default_scope") or "mmseg")
+    model = MODELS.build(copy.deepcopy(without_policy(cfg).model))
+    if checkpoint is None:
+        with _quiet():
+            model.init_weights()
+    else:
+        content = read_checkpoint(checkpoint)
+        check_weights(model, shapes_of(content), checkpoint)
+        load_state_dict(model, content.get("state_dict", content))
+    return level_shifts(model, progress=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep mmengine from listing every weight that it initialises."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def build_segmentor(cfg: Config) -> nn.Module:

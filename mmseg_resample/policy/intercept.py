@@ -31,7 +31,7 @@ COMPILES = torch.__version__ >= "2.7"
 def running(policy: "ResizePolicy", inputs: Any = None, training: bool = False) -> Iterator[None]:
     """Apply ``policy`` to what runs inside, on images ``inputs``, (N, C, H, W); nested uses start their own count."""
     size = tuple(inputs.shape[2:]) if isinstance(inputs, Tensor) else None
-    with new_pass(partial(_obey, policy), size, training, policy):
+    with new_pass(partial(_obey, policy), size, training, policy, policy.level_shifts):
         yield
 
 

@@ -20,6 +20,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ..grids import FakeCopy, ForwardPass, Network, Site, follow, follow_exact, network_of
 from ..grids.sites import ResizeCall, Size, current_pass, resizes_seen
+from ..grids.track import LevelsError
 from ..ops import AxisMap, PixelModel, _check
 from ..ops.grid import axis_maps
 from ..suggest import did_you_mean
@@ -53,6 +54,9 @@ class ResizePolicy:
             these are whole strides, and every flag stays: features reach the border, but are registered no better.
         pad_margin: pixels on every side that features shall reach beyond the image, so that what a network's own zero
             padding does to its outermost features stays outside.
+        level_shifts: how far, (y, x) in input pixels, the evidence of each of the backbone's levels is from where its
+            layers put it, as ``mmseg-resample audit --weights`` measures it. With ``exact`` alone, which registers
+            levels where their weights look then.
         sizes: input sizes (h, w) at which the model is audited. One is enough for a model that takes no other. None:
             the one that the model names as its own, else 512x512, and 523x677 or, where the model cannot take that,
             736x608; the size that it was made for where it takes none of these.
@@ -76,6 +80,7 @@ class ResizePolicy:
         pad: str | None = None,
         pad_margin: int = 0,
         fast_resize: bool = False,
+        level_shifts: Sequence[Sequence[float]] = (),
     ) -> None:
         if not (fast_resize or is_active(dict(exact=exact, rules=rules, pad=pad))):
             raise ValueError(
@@ -88,6 +93,16 @@ class ResizePolicy:
                 f"ResizePolicy: expected pad_margin of 0 or more pixels, and pad with it, got {pad_margin} and "
                 f"pad={pad!r}."
             )
+        if level_shifts and not exact:
+            raise ValueError(
+                "ResizePolicy: level_shifts says where exact=True finds features, and nothing else. Add exact=True."
+            )
+        if not all(isinstance(each, Sequence) and len(each) == 2 for each in level_shifts):
+            raise ValueError(
+                f"ResizePolicy: expected level_shifts to hold one (y, x) for each level of the backbone, got "
+                f"{level_shifts!r}."
+            )
+        self.level_shifts = tuple((float(y), float(x)) for y, x in level_shifts)
         self.exact, self.pad, self.pad_margin, self.fast_resize = exact, pad, pad_margin, fast_resize
         self.rules = tuple(Rule.from_config(rule) for rule in rules)
         if exact:
@@ -159,6 +174,8 @@ class ResizePolicy:
                 break
             try:
                 found.append(audited(size))
+            except LevelsError:
+                raise
             except Exception as error:  # whatever a network raises at a size that it cannot take
                 refusals.append(f"{size[0]}x{size[1]}: {type(error).__name__}: {error}")
         if not found and any(rule.coordinates == "exact" for rule in self.rules):
@@ -176,6 +193,8 @@ class ResizePolicy:
     def _audit_named(audited: "_Audited", size: Size) -> ForwardPass:
         try:
             return audited(size)
+        except LevelsError:
+            raise
         except Exception as error:  # whatever a network raises at a size that it cannot take
             raise ValueError(
                 f"ResizePolicy: the model cannot be audited at {size[0]}x{size[1]}, which sizes names "

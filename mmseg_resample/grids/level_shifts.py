@@ -1,0 +1,162 @@
+"""Where weights look: how far the evidence of each level of features is centred from where its layers put it.
+
+A layout says where the windows of the layers are centred, whatever the weights in them. Weights may lean: a network
+that is trained on mirrored images of an even size has to see in feature ``i`` what it sees in feature ``n - 1 - i`` of
+the mirror image, and windows that begin on pixel 0 cannot be centred so. Its kernels become lopsided instead (Alsallakh
+et al., "Mind the Pad: CNNs Can Develop Blind Spots", ICLR 2021), and the centre of what a feature depends on, of its
+effective receptive field (Luo et al., NeurIPS 2016), moves towards ``(stride - 1) / 2``.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from ..ops import PixelGrid
+from .fake import FakeCopy, has_values
+from .forward_pass import follow
+from .layout import Vector
+from .network import named_tensors, network_of
+from .sites import Size
+
+_SIZE = (384, 384)
+_SAMPLES = 64
+_BATCH = 4
+_MIDDLE = 0.1  # features up to so much of the axis from its middle are asked: far from the border, at every phase
+
+
+@dataclass(frozen=True)
+class LevelShift:
+    """Distance of a level's evidence from where its layers put the level, in input pixels.
+
+    Args:
+        grid: where the layers put it.
+        shift: mean (y, x) of the distance, positive below and to the right.
+        error: standard error of that mean.
+    """
+
+    grid: PixelGrid
+    shift: Vector
+    error: Vector
+
+    @property
+    def offset(self) -> Vector:
+        """Centre (y, x) of what feature 0 depends on, were the image to go on around it."""
+        return self.grid.offset[0] + self.shift[0], self.grid.offset[1] + self.shift[1]
+
+
+def level_shifts(
+    model: nn.Module,
+    size: Size = _SIZE,
+    samples: int = _SAMPLES,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[LevelShift | None]:
+    """Measure where the weights of ``model`` look: the centres of effective receptive fields, on noise.
+
+    The evidence of a feature is the square of its gradient by the image; a random mixture of the channels of a feature
+    in the middle of the image is asked at a time. Noise serves as well as photographs: on ImageNet weights both gave
+    the same shifts within their errors (docs/alignment.md).
+
+    Args:
+        model: with its weights; takes normalised images. It is run in evaluation mode.
+        size: (h, w) of the noise. Of what features see beyond its border nothing counts: larger than what they see.
+        samples: features asked of each level.
+        seed: of the noise, of the features that are asked and of their mixtures.
+        progress: show a bar on stderr, where that is a terminal.
+
+    Returns:
+        One for each level that an audit lists; None for a level without a position or without a gradient.
+
+    Raises:
+        ValueError: fewer than two samples, a model without values, or without levels.
+
+    Source: Luo et al., "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks", NeurIPS
+    2016, arXiv:1701.04128.
+    """
+    if samples < 2:
+        raise ValueError(f"level_shifts: expected samples >= 2, whose spread gives an error, got {samples}.")
+    parameters = list(model.parameters())
+    if not all(map(has_values, parameters)):
+        raise ValueError("level_shifts: the model has no weights: it was built for an audit. Build it outside of one.")
+    network = network_of(model)
+    name = network.levels(model)
+    grids = FakeCopy(model).run(lambda fake: follow(fake, size)).levels
+    extractor: Any = model if name is None else model.get_submodule(name)
+    like = network.image(model, size)
+    generator = torch.Generator().manual_seed(seed)
+    found: list[list[Vector]] = [[] for _ in grids]
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            for start in _shown(range(0, samples, _BATCH)) if progress else range(0, samples, _BATCH):
+                count = min(_BATCH, samples - start)
+                image = torch.randn(count, like.shape[1], *size, generator=generator).to(like).requires_grad_()
+                for entry, grid, level in zip(found, grids, _levels(extractor(image), name, size), strict=True):
+                    if grid is not None and level.requires_grad:
+                        entry += _centres(image, level, grid, generator)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    if not any(found):
+        raise ValueError(
+            f"level_shifts: no level of {type(extractor).__name__} has a position and a gradient by the image. A "
+            f"backbone that is run under torch.no_grad() has none."
+        )
+    return [_summary(grid, entry) if grid and entry else None for grid, entry in zip(grids, found, strict=True)]
+
+
+def _shown(loop: range) -> Iterable[int]:
+    console = Console(stderr=True)
+    return track(loop, "where the weights look", console=console, transient=True, disable=not console.is_terminal)
+
+
+def as_shifts(weights: Sequence[LevelShift | None]) -> tuple[Vector, ...]:
+    """Return how far to move each level; those that were not measured stay."""
+    return tuple((0.0, 0.0) if level is None else level.shift for level in weights)
+
+
+def _levels(output: Any, name: str | None, size: Size) -> list[Tensor]:
+    tensors = [tensor for _, tensor in named_tensors(output)]
+    return tensors if name is not None else [tensor for tensor in tensors if tuple(tensor.shape[2:]) != size]
+
+
+def _centres(image: Tensor, level: Tensor, grid: PixelGrid, generator: torch.Generator) -> list[Vector]:
+    """Return how far the evidence of one feature of each image lies from where ``grid`` has it."""
+    asked = []
+    mixture = torch.zeros_like(level)
+    for n in range(len(level)):
+        index = [_near_the_middle(length, generator) for length in level.shape[2:]]
+        mixture[n, :, index[0], index[1]] = torch.randn(level.shape[1], generator=generator).to(level)
+        asked.append(index)
+    (gradient,) = torch.autograd.grad(level, image, mixture, retain_graph=True)
+    evidence = gradient.double().square().sum(1).cpu()
+    centres = []
+    for shares, index in zip(evidence, asked, strict=True):
+        total = shares.sum()
+        if not total > 0:
+            continue
+        y, x = (
+            float(shares.sum(1 - axis) @ torch.arange(shares.shape[axis], dtype=torch.float64) / total)
+            - (grid.offset[axis] + grid.stride[axis] * index[axis])
+            for axis in (0, 1)
+        )
+        centres.append((y, x))
+    return centres
+
+
+def _near_the_middle(length: int, generator: torch.Generator) -> int:
+    low, high = math.floor((0.5 - _MIDDLE) * (length - 1)), math.ceil((0.5 + _MIDDLE) * (length - 1))
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def _summary(grid: PixelGrid, centres: Sequence[Vector]) -> LevelShift:
+    values = torch.tensor(centres, dtype=torch.float64)
+    (y, x), (error_y, error_x) = values.mean(0).tolist(), (values.std(0) / math.sqrt(len(centres))).tolist()
+    return LevelShift(grid, (round(y, 2), round(x, 2)), (error_y, error_x))

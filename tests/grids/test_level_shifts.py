@@ -1,0 +1,166 @@
+"""Where weights look: against networks whose evidence is known, and in what audits and policies make of it."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import mmseg_resample
+from mmseg_resample.grids import LevelShift, fake_tensors, level_shifts
+from mmseg_resample.policy import ResizePolicy
+
+
+class Taps(nn.Module):
+    """Each convolution has one tap, so that a feature is one pixel of the image."""
+
+    def __init__(self, tap, levels=1, align_corners=False):
+        super().__init__()
+        self.backbone = Backbone(tap, levels)
+        self.align_corners = align_corners
+
+    def forward(self, x):
+        y = self.backbone(x)[-1]
+        return F.interpolate(y, x.shape[2:], mode="bilinear", align_corners=self.align_corners)
+
+
+class Backbone(nn.Module):
+    def __init__(self, tap, levels):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(1, 1, 3, stride=2, padding=1, bias=False) for _ in range(2 + levels))
+        self.levels = levels
+        for conv in self.convs:
+            nn.init.zeros_(conv.weight)
+            nn.init.ones_(conv.weight[0, 0, tap[0], tap[1]])
+
+    def forward(self, x):
+        found = []
+        for conv in self.convs:
+            x = conv(x)
+            found.append(x)
+        return found[-self.levels :]
+
+
+def ramps(size):
+    y, x = torch.meshgrid(*map(torch.arange, size), indexing="ij")
+    return {"y": y[None, None].float(), "x": x[None, None].float()}
+
+
+@pytest.mark.parametrize("tap", [(1, 1), (0, 2), (2, 1)])
+def test_one_tap_says_where_it_is(tap):
+    """A tap one step from the centre of its window is one pixel away, then two, then four."""
+    first, second = level_shifts(Taps(tap, levels=2), (128, 128), samples=4)
+    for level, stride in ((first, 8), (second, 16)):
+        assert level.grid.stride == (stride, stride) and level.grid.offset == (0, 0)
+        assert level.shift == pytest.approx([(t - 1) * (stride - 1) for t in tap], abs=0.01)
+        assert level.offset == level.shift and max(level.error) < 1e-6
+
+
+def test_weights_that_lean_nowhere():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3 if i == 0 else 16, 16, 3, 2, 1) for i in range(3)]
+    (level,) = level_shifts(nn.Sequential(*[each for conv in layers for each in (conv, nn.ReLU())]), (96, 96))
+    assert all(abs(s) < 4 * e < 1 for s, e in zip(level.shift, level.error, strict=True))
+    assert level_shifts(nn.Sequential(*layers), (64, 64), samples=4, seed=3) == level_shifts(
+        nn.Sequential(*layers), (64, 64), samples=4, seed=3
+    )
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 70)])
+@pytest.mark.parametrize("pad", [None, "replicate"])
+def test_exact_resizes_read_where_the_weights_look(size, pad):
+    """On a ramp every feature is its own position, so that a registered prediction is the ramp itself."""
+    model = Taps((0, 2))
+    (level,) = level_shifts(model, (128, 128), samples=4)
+    inside = (slice(None), slice(None), slice(16, -16), slice(16, -16))
+    images = ramps(size)
+    off = {axis: (model(image) - image)[inside].abs().max() for axis, image in images.items()}
+    assert min(off.values()) > 3
+    with ResizePolicy(exact=True, pad=pad, level_shifts=[level.shift]).applied(model):
+        for image in images.values():
+            torch.testing.assert_close(model(image)[inside], image[inside])
+        assert mmseg_resample.audit(model, size).worst < 1e-6
+    assert mmseg_resample.audit(model, size).worst == pytest.approx(3.5, abs=0.1)
+
+
+def test_an_audit_judges_where_the_weights_look():
+    model = Taps((2, 2))  # features of stride 8 sit at 7, and half-pixel resizes take them to sit at 3.5
+    weights = level_shifts(model, (128, 128), samples=4)
+    by_layers, by_weights = mmseg_resample.audit(model, 64), mmseg_resample.audit(model, 64, weights=True)
+    assert by_layers.final.y.largest == pytest.approx(-3.5) and by_weights.final.y.largest == pytest.approx(3.5)
+    assert by_weights.levels[0].offset == by_weights.weights[0].offset == weights[0].offset
+    assert [each.action for each in by_weights.advice] == ["register"]
+    assert "level_shifts=[(7, 7)]" in by_weights.advice[0].text
+    text = str(by_weights)
+    assert "Judged where the weights look" in text and "7.0 ± 0.0, 7.0 ± 0.0" in text
+    assert json.loads(json.dumps(by_weights.to_json()))["weights"][0]["shift"] == [7.0, 7.0]
+    assert not by_layers.weights and by_layers.to_json()["weights"] == []
+
+
+def test_levels_without_a_position_or_a_gradient_have_no_shift():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = Branches()
+
+        def forward(self, x):
+            return self.backbone(x)[0]
+
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return [y, y.mean((2, 3), keepdim=True), y.detach()]
+
+    level, pooled, detached = level_shifts(Pooled(), (64, 64), samples=2)
+    assert isinstance(level, LevelShift) and pooled is None and detached is None
+
+
+def test_modes_and_gradients_stay_as_they_were():
+    model = Taps((1, 1)).train()
+    level_shifts(model, (64, 64), samples=2)
+    assert model.training and model.backbone.convs[0].weight.grad is None
+    with torch.no_grad():
+        level_shifts(model, (64, 64), samples=2)
+
+
+def test_what_cannot_be_measured_is_refused():
+    with fake_tensors():
+        model = Taps((1, 1))
+    with pytest.raises(ValueError, match="has no weights"):
+        level_shifts(model)
+    with pytest.raises(ValueError, match="samples >= 2"):
+        level_shifts(Taps((1, 1)), samples=1)
+
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = nn.Conv2d(3, 3, 3)
+            self.backbone.forward = torch.no_grad()(self.backbone.forward)
+
+        def forward(self, x):
+            return self.backbone(x)
+
+    with pytest.raises(ValueError, match=r"no level of Conv2d has .* torch.no_grad"):
+        level_shifts(Frozen(), (32, 32))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(rules=[dict(align_corners=True)], level_shifts=[(1, 1)]), "Add exact=True"),
+        (dict(exact=True, level_shifts=[1, 2]), r"one \(y, x\) for each level"),
+    ],
+)
+def test_policies_refuse_shifts_that_say_nothing(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ResizePolicy(**arguments)
+
+
+def test_a_policy_wants_one_shift_for_each_level():
+    with pytest.raises(ValueError, match=r"each of the 1 levels of the backbone, got 2"):
+        ResizePolicy(exact=True, level_shifts=[(1, 1), (2, 2)]).install(Taps((1, 1)))
