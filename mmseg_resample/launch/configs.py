@@ -167,7 +167,7 @@ def with_indices(node: Any, key: str) -> str:
     return ".".join(parts)
 
 
-def set_policy(cfg: Config, pixel_model: str) -> None:
+def set_policy(cfg: Config, pixel_model: str | Mapping[str, Any]) -> None:
     """Put every resize of ``cfg.model`` under one pixel model, through ``ResampledSegmentor``.
 
     ``LeanSegmentor`` stays outermost: the policy goes to the segmentor that it wraps.
@@ -176,7 +176,8 @@ def set_policy(cfg: Config, pixel_model: str) -> None:
         cfg: from ``load_config``; its ``model`` is changed in place.
         pixel_model: ``exact``; ``exact+pad``, which pads the image by its outermost pixels until features reach its
             border, or ``exact+reflect`` and ``exact+constant``, by others; ``pad``, which pads by whole strides and
-            leaves every flag; ``True``, ``False``, or a convention that ``ops.resize`` knows.
+            leaves every flag; ``True``, ``False``, or a convention that ``ops.resize`` knows; or the arguments of a
+            ``ResizePolicy``.
 
     Raises:
         UsageError: another word, or the config has a policy already.
@@ -193,8 +194,11 @@ def set_policy(cfg: Config, pixel_model: str) -> None:
         **{str(flag): dict(rules=[dict(align_corners=flag)]) for flag in (True, False)},
         **{name: dict(rules=[dict(coordinates=name)]) for name in conventions},
     }
-    policy = policies.get(pixel_model)
-    if policy is None:
+    if not isinstance(pixel_model, str):
+        policy = dict(pixel_model)
+    elif pixel_model in policies:
+        policy = policies[pixel_model]
+    else:
         known, hint = ", ".join(conventions), did_you_mean(pixel_model, policies)
         raise UsageError(f"--policy {pixel_model}: expected exact, exact+pad, True, False or one of {known}.{hint}")
     if cfg.model.type == "LeanSegmentor":

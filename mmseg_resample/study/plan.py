@@ -248,7 +248,7 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     config.merge_from_dict({with_indices(content, key): value for key, value in values.items()})
     if policy is not None:
         try:
-            set_policy(config, str(policy))
+            set_policy(config, policy if isinstance(policy, Mapping) else str(policy))
         except UsageError as error:
             raise StudyError(str(error)) from error
     if runtime is not None:
