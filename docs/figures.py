@@ -4,16 +4,21 @@ import argparse
 from pathlib import Path
 
 import matplotlib
+import torch
+from mmseg.registry import MODELS
 from PIL import Image
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from mmseg_resample import launch, register
+from mmseg_resample.grids import level_shifts
+from mmseg_resample.grids.level_shifts import evidence
 from mmseg_resample.ops import PixelGrid
 from mmseg_resample.ops.grid import axis_maps
 
 HERE = Path(__file__).parent / "figures"
+PRETRAINED = dict(type="Pretrained", checkpoint="package://efficientnet_lite0")
 BLUE, ORANGE, GREEN, GREY = "#2563eb", "#ea580c", "#059669", "#64748b"
 NAMES = {
     "half_pixel": ("half_pixel  (align_corners=False)", BLUE),
@@ -88,6 +93,35 @@ def errors():
     return figure
 
 
+def weights():
+    """What a feature of stride 8 depends on, with random and with ImageNet weights, around the centre of its layers."""
+    generator = torch.Generator().manual_seed(0)
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.9), sharey=True, layout="constrained")
+    reach, size = 20, 256
+    for axis, (title, init) in zip(axes, {"random weights": None, "ImageNet weights": PRETRAINED}.items(), strict=True):
+        torch.manual_seed(0)
+        net = MODELS.build(dict(type="EfficientNetLite", out_indices=(1,), init_cfg=init))
+        net.init_weights()
+        (level,) = level_shifts(net.eval(), (size, size))
+        total = torch.zeros(2 * reach + 1, 2 * reach + 1, dtype=torch.float64)
+        for _ in range(32):
+            image = torch.randn(4, 3, size, size, generator=generator).requires_grad_()
+            for shares, (row, column) in zip(*evidence(image, net(image)[0], generator), strict=True):
+                y, x = (
+                    int(o + s * i) for o, s, i in zip(level.grid.offset, level.grid.stride, (row, column), strict=True)
+                )
+                part = shares[y - reach : y + reach + 1, x - reach : x + reach + 1]
+                total += part / part.sum()
+        axis.imshow(total.sqrt(), extent=(-reach - 0.5, reach + 0.5, reach + 0.5, -reach - 0.5), cmap="Blues")
+        axis.plot(0, 0, "+", color=GREY, ms=14, mew=2, label="centre of the layers")
+        axis.plot(*reversed(level.shift), "o", color=ORANGE, ms=8, mfc="none", mew=2, label="centre of the evidence")
+        axis.plot(-3.5, -3.5, "x", color=GREEN, ms=9, mew=2, label="centre of the cell (half-pixel)")
+        axis.set_title(title, loc="left", fontsize=11)
+        axis.set_xlabel("pixels", loc="left")
+    axes[1].legend(loc="lower right", fontsize=8)
+    return figure
+
+
 def audits(out):
     """Draw the picture of an audit, for light pages and for dark ones."""
     register()
@@ -103,7 +137,7 @@ def audits(out):
         print(path)
 
 
-FIGURES = {"reads": reads, "errors": errors}
+FIGURES = {"reads": reads, "errors": errors, "weights": weights}
 
 
 def main():

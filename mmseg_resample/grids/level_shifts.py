@@ -1,10 +1,9 @@
 """Where weights look: how far the evidence of each level of features is centred from where its layers put it.
 
-A layout says where the windows of the layers are centred, whatever the weights in them. Weights may lean: a network
-that is trained on mirrored images of an even size has to see in feature ``i`` what it sees in feature ``n - 1 - i`` of
-the mirror image, and windows that begin on pixel 0 cannot be centred so. Its kernels become lopsided instead (Alsallakh
-et al., "Mind the Pad: CNNs Can Develop Blind Spots", ICLR 2021), and the centre of what a feature depends on, of its
-effective receptive field (Luo et al., NeurIPS 2016), moves towards ``(stride - 1) / 2``.
+A layout says where the windows of the layers are centred, whatever the weights in them. Trained weights lean: kernels
+of ImageNet networks are lopsided (Alsallakh et al., "Mind the Pad: CNNs Can Develop Blind Spots", ICLR 2021), and the
+centre of what a feature depends on, of its effective receptive field (Luo et al., NeurIPS 2016), lies elsewhere, mostly
+nearer to ``(stride - 1) / 2``, where neither layers that begin on pixel 0 nor those behind SAME padding put it.
 """
 
 import math
@@ -60,8 +59,7 @@ def level_shifts(
     """Measure where the weights of ``model`` look: the centres of effective receptive fields, on noise.
 
     The evidence of a feature is the square of its gradient by the image; a random mixture of the channels of a feature
-    in the middle of the image is asked at a time. Noise serves as well as photographs: on ImageNet weights both gave
-    the same shifts within their errors (docs/alignment.md).
+    in the middle of the image is asked at a time. Noise serves as well as photographs (docs/alignment.md).
 
     Args:
         model: with its weights; takes normalised images. It is run in evaluation mode.
@@ -127,18 +125,29 @@ def _levels(output: Any, name: str | None, size: Size) -> list[Tensor]:
     return tensors if name is not None else [tensor for tensor in tensors if tuple(tensor.shape[2:]) != size]
 
 
+def evidence(image: Tensor, level: Tensor, generator: torch.Generator) -> tuple[Tensor, list[list[int]]]:
+    """Ask one feature of each image what it depends on.
+
+    Args:
+        image: (N, C, H, W), of which ``level`` was computed, with gradients.
+        level: (N, K, h, w).
+        generator: chooses the features, near the middle, and the mixtures of their channels.
+
+    Returns:
+        Squares of the gradients (N, H, W), float64 on the CPU, and the (row, column) of each feature.
+    """
+    asked = [[_near_the_middle(length, generator) for length in level.shape[2:]] for _ in level]
+    mixture = torch.zeros_like(level)
+    for n, (row, column) in enumerate(asked):
+        mixture[n, :, row, column] = torch.randn(level.shape[1], generator=generator).to(level)
+    (gradient,) = torch.autograd.grad(level, image, mixture, retain_graph=True)
+    return gradient.double().square().sum(1).cpu(), asked
+
+
 def _centres(image: Tensor, level: Tensor, grid: PixelGrid, generator: torch.Generator) -> list[Vector]:
     """Return how far the evidence of one feature of each image lies from where ``grid`` has it."""
-    asked = []
-    mixture = torch.zeros_like(level)
-    for n in range(len(level)):
-        index = [_near_the_middle(length, generator) for length in level.shape[2:]]
-        mixture[n, :, index[0], index[1]] = torch.randn(level.shape[1], generator=generator).to(level)
-        asked.append(index)
-    (gradient,) = torch.autograd.grad(level, image, mixture, retain_graph=True)
-    evidence = gradient.double().square().sum(1).cpu()
     centres = []
-    for shares, index in zip(evidence, asked, strict=True):
+    for shares, index in zip(*evidence(image, level, generator), strict=True):
         total = shares.sum()
         if not total > 0:
             continue
