@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 
 from mmseg_resample import launch, register
 from mmseg_resample.grids import level_shifts
-from mmseg_resample.grids.level_shifts import evidence
+from mmseg_resample.grids.evidence import evidence
 from mmseg_resample.ops import PixelGrid
 from mmseg_resample.ops.grid import axis_maps
 

@@ -3,10 +3,10 @@
 from .audit import Audit, audit, image_size
 from .build import build
 from .coverage import Uncovered
+from .evidence import LevelShift, level_shifts
 from .fake import FakeCopy, fake_tensors
 from .forward_pass import ForwardPass, follow, follow_both, follow_exact
 from .layout import Layout, Offset
-from .level_shifts import LevelShift, level_shifts
 from .network import Network, network_of
 from .sites import Site
 from .track import TOLERANCE, Meeting, Resize, Trace, Tracker

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .level_shifts import as_shifts
+from .evidence import as_shifts
 from .track import TOLERANCE, Meeting, Trace
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from torch import nn
 from ..ops import PixelGrid
 from .advice import Advice, advise
 from .coverage import Uncovered, next_covered_size
+from .evidence import LevelShift, as_shifts
 from .fake import FakeCopy
 from .forward_pass import ForwardPass, follow_both, follow_exact
-from .level_shifts import LevelShift, as_shifts
 from .network import network_of
 from .sites import Site, Size
 from .track import Meeting, Resize

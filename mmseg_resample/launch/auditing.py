@@ -15,7 +15,7 @@ from torch import nn
 from ..datasets.label_offsets import label_offsets
 from ..grids import Audit, ForwardPass, LevelShift, fake_tensors, follow, follow_both, follow_exact, level_shifts
 from ..grids.audit import covering_size
-from ..grids.level_shifts import as_shifts
+from ..grids.evidence import as_shifts
 from ..grids.sites import Size
 from .checkpoints import check_weights, read_checkpoint, shapes_of
 from .configs import policy_of, without_policy
