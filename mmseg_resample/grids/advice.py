@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 SHAPES, STRIDES = "docs/results/align_corners_shapes", "docs/results/exact_pad_strides_shapes"
 SIZES, MARGIN = "docs/results/exact_pad_sizes_pyramid_shapes", "docs/results/pad_margin_pyramid_shapes"
 
-Action = Literal["leave", "change", "cover", "register", "pad alike", "deploy as trained"]
+Action = Literal["leave", "change", "cover", "register", "measure", "pad alike", "deploy as trained"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ _NO_GAIN = (
     "a constant shift is learned away, and where the finest features have stride 4, exact resizes on a covered image "
     "were -0.1 points of mIoU from align_corners=False on Shapes at 128, shown to be within 0.5"
 )
+_PRETRAINED = (
+    "weights that were trained may look elsewhere than layers put features, those of ImageNet 3.5 px at stride 8. "
+    "--weights own measures that, and judges it"
+)
 _NEAR = 1.0  # input pixels, about what is left of the measurement of a coarse level
 _DEEP = 32  # coarsest stride at which it was measured
 _OTHER_FLAG = "deployed with the other flag, the same weights lost 9.5 points of mIoU on Shapes at 128 and 8.7 at 129"
@@ -61,7 +65,7 @@ def advise(audit: "Audit") -> list[Advice]:
     A drift: change the flag or the size, or register and cover the image. A constant shift, or features that end inside
     the image: register and cover where the finest features are coarse, else leave it, if the network is trained from
     scratch and tested as trained. Where padding is advised and strides are large: keep it alike. Weights that exist:
-    never deploy them under another flag.
+    never deploy them under another flag. Pretrained ones: measure where they look.
     """
     meetings = [meeting for meeting in audit.meetings if not meeting.pooled]
     wrong = [meeting for meeting in meetings if meeting.worst > TOLERANCE]
@@ -91,6 +95,8 @@ def advise(audit: "Audit") -> list[Advice]:
         found.append(
             Advice("deploy as trained", f"Test and deploy with the flag of the training: {_OTHER_FLAG}.", SHAPES)
         )
+    if wrong and audit.pretrained and not audit.weights:
+        found.append(Advice("measure", f"It begins with {audit.pretrained}: {_PRETRAINED}.", None))
     return found
 
 

@@ -52,6 +52,7 @@ class Audit:
         padded: the size (h, w) to which that policy pads the first size; None without padding.
         weights: how far the evidence of each level is from where its layers put it; empty where weights were not
             looked at. All passes have the levels where their weights look then.
+        pretrained: the weights that the network begins with, where it says so.
         covering: the smallest size at or above the first at which exact resizes read nothing beyond the features; None
             if there is none.
         fitting: for an odd-kernel backbone, the nearest size at which ``True`` is exact, and its forward pass.
@@ -67,6 +68,7 @@ class Audit:
     policy: str | None = None
     padded: Size | None = None
     weights: list[LevelShift | None] = field(default_factory=list)
+    pretrained: str | None = None
 
     @property
     def now(self) -> ForwardPass:

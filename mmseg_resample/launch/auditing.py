@@ -43,6 +43,7 @@ def audit_config(
         exact = passes["exact"][0]
         covering = covering_size(exact, lambda size: follow_exact(model, size, exact.maps, shifts))
         result = Audit(name, list(sizes), passes, labels=labels, covering=covering, weights=list(weights))
+        result.pretrained = _pretrained(cfg.model)
         policy = policy_of(cfg.model)
         if policy is not None:
             arguments = ", ".join(f"{key}={value!r}" for key, value in policy.items() if value)
@@ -74,6 +75,18 @@ def audit_config(
         if a.align_corners is not None and a.align_corners == b.align_corners
     ]
     return result
+
+
+def _pretrained(model: Any) -> str | None:
+    """Return the weights that the backbone of a model, or all of it, begins with."""
+    for part in (model.get("backbone") or {}, model):
+        init = part.get("init_cfg")
+        named = [each for each in (init if isinstance(init, (list, tuple)) else [init]) if each]
+        own = next((each["checkpoint"] for each in named if each.get("type") == "Pretrained"), None)
+        found = own or part.get("pretrained")
+        if found:
+            return str(found)
+    return None
 
 
 def input_size(cfg: Config) -> tuple[int, int]:

@@ -98,6 +98,15 @@ def test_an_audit_judges_where_the_weights_look():
     assert not by_layers.weights and by_layers.to_json()["weights"] == []
 
 
+def test_configs_with_pretrained_weights_are_told_to_measure_them():
+    found = mmseg_resample.audit("mmseg::fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py", 512)
+    assert found.pretrained == "open-mmlab://resnet18_v1c"
+    assert [each.action for each in found.advice][-1] == "measure"
+    assert "begins with open-mmlab://resnet18_v1c" in found.advice[-1].text
+    own = mmseg_resample.audit("mmseg_resample::efficientnet/sfnet-fpn_lite0-s8_1xb8-600_camvid-160x224.py")
+    assert own.pretrained == "package://efficientnet_lite0"
+
+
 def test_levels_without_a_position_or_a_gradient_have_no_shift():
     class Pooled(nn.Module):
         def __init__(self):
