@@ -2,8 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from mmengine.config import Config
@@ -19,6 +19,7 @@ from ..grids.evidence import as_shifts
 from ..grids.sites import Size
 from .checkpoints import check_weights, read_checkpoint, shapes_of
 from .configs import policy_of, without_policy
+from .messages import logs_silenced
 
 
 def audit_config(
@@ -108,24 +109,13 @@ def measure_weights(cfg: Config, checkpoint: str | None) -> list[LevelShift | No
     init_default_scope(cfg.get("default_scope") or "mmseg")
     model = MODELS.build(copy.deepcopy(without_policy(cfg).model))
     if checkpoint is None:
-        with _quiet():
+        with logs_silenced(logging.WARNING):
             model.init_weights()
     else:
         content = read_checkpoint(checkpoint)
         check_weights(model, shapes_of(content), checkpoint)
         load_state_dict(model, content.get("state_dict", content))
     return level_shifts(model, progress=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep mmengine from listing every weight that it initialises."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def build_segmentor(cfg: Config) -> nn.Module:

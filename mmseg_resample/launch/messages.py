@@ -1,7 +1,10 @@
 """Mistakes that a user can make on the command line, and how they are reported."""
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UsageError(Exception):
@@ -18,3 +21,14 @@ def is_first() -> bool:
     """Tell whether this is the first of distributed processes, which may not be connected yet."""
     ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"))
     return next(filter(None, ranks), "0") == "0"
+
+
+@contextmanager
+def logs_silenced(level: int = logging.CRITICAL) -> Iterator[None]:
+    """Keep logs up to ``level`` away: what is built and initialised inside lists all that it does."""
+    before = logging.root.manager.disable
+    logging.disable(level)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,8 +1,6 @@
 """The evaluators of a study: the confusion matrix that every evaluation has, and the metrics beside it."""
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import torch
 from mmseg.registry import METRICS
 
 from mmseg_resample.evaluation.per_image import PerImageMetric
+from mmseg_resample.launch.messages import logs_silenced
 
 CONFUSION = "confusion"
 """Name of the evaluator that every evaluation has."""
@@ -30,7 +29,7 @@ def scalar_names(config: Mapping[str, Any]) -> list[str] | None:
     Raises:
         Exception: whatever the evaluator raises for its options.
     """
-    with _without_log():
+    with logs_silenced():
         if not is_per_image(config):
             METRICS.build(dict(config))
             return None
@@ -60,14 +59,3 @@ def is_per_image(config: Mapping[str, Any]) -> bool:
     """Tell whether an evaluator counts every image by itself and can store the counts."""
     kind = METRICS.get(config["type"])
     return isinstance(kind, type) and issubclass(kind, PerImageMetric)
-
-
-@contextmanager
-def _without_log() -> Iterator[None]:
-    """Silence metrics, which log when they are built and when they are evaluated."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(level)
