@@ -8,6 +8,7 @@ from torch import nn
 
 from . import grids
 from .grids import Audit
+from .grids.evidence import as_shifts
 from .policy import ResizePolicy
 
 
@@ -59,7 +60,13 @@ def _audit_config(cfg: Any, name: str, size: int | Sequence[int] | None, weights
     return audit_config(cfg, name, sizes, weights=measure_weights(cfg, None) if weights else ())
 
 
-def exact(model: nn.Module, *, sizes: Sequence[Sequence[int]] | None = None, pad: str | None = None) -> nn.Module:
+def exact(
+    model: nn.Module,
+    *,
+    sizes: Sequence[Sequence[int]] | None = None,
+    pad: str | None = None,
+    weights: bool = False,
+) -> nn.Module:
     """Make every resize of ``model`` register its output with what it meets, in place, and return the model.
 
     Parameters, state dict and class names stay. ``model.resize_policy.report()`` says what was changed;
@@ -72,9 +79,11 @@ def exact(model: nn.Module, *, sizes: Sequence[Sequence[int]] | None = None, pad
             take if it cannot take these.
         pad: pad each image by the fewest rows and columns with which the features reach all of it, and crop what the
             model returns: ``"replicate"`` the outermost pixels, ``"reflect"`` the image in them, or ``"constant"``, 0.
+        weights: measure where the weights of ``model`` look, and register features there, not where layers put them.
 
     Raises:
         ValueError: the model cannot be audited at these sizes, or no padding makes its features reach the border.
     """
-    ResizePolicy(exact=True, sizes=sizes, pad=pad).install(model)
+    shifts = as_shifts(grids.level_shifts(model)) if weights else ()
+    ResizePolicy(exact=True, sizes=sizes, pad=pad, level_shifts=shifts).install(model)
     return model

@@ -84,6 +84,13 @@ def test_exact_resizes_read_where_the_weights_look(size, pad):
     assert mmseg_resample.audit(model, size).worst == pytest.approx(3.5, abs=0.1)
 
 
+def test_exact_measures_where_the_weights_look():
+    model = mmseg_resample.exact(Taps((2, 0)), weights=True)
+    assert model.resize_policy.level_shifts == ((7.0, -7.0),)
+    image = ramps((64, 64))["x"]
+    torch.testing.assert_close(model(image)[..., 16:-16, 16:-16], image[..., 16:-16, 16:-16])
+
+
 def test_an_audit_judges_where_the_weights_look():
     model = Taps((2, 2))  # features of stride 8 sit at 7, and half-pixel resizes take them to sit at 3.5
     weights = level_shifts(model, (128, 128), samples=4)
