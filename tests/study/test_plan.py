@@ -32,7 +32,8 @@ class TestRuns:
         assert study.runs()[0].label == "align_corners=false size=s33 seed 0"
 
     def test_policies_and_entries_by_type_on_any_base(self, write_study):
-        axes = {"align_corners": FLAG | {"exact": {"policy": "exact+pad"}}, "step": {
+        by_weights = {"policy": {"exact": True, "level_shifts": [(1, 2)]}}
+        axes = {"align_corners": FLAG | {"exact": {"policy": "exact+pad"}, "by_weights": by_weights}, "step": {
             "rare": {"train_dataloader.dataset.pipeline.RandomFlip.prob": 0.25},
             "often": {"train_dataloader.dataset.pipeline.RandomFlip.prob": 0.75},
         }}  # fmt: skip
@@ -40,6 +41,7 @@ class TestRuns:
         configs = {tuple(run.variants.values()): run.config for run in study.runs()}
         policy = configs["exact", "often"].model.resize_policy
         assert policy["exact"] and policy["pad"] == "replicate"
+        assert configs["by_weights", "rare"].model.resize_policy == by_weights["policy"]
         steps = [configs["true", step].train_dataloader.dataset.pipeline[1] for step in ("rare", "often")]
         assert [step.prob for step in steps] == [0.25, 0.75]
 
