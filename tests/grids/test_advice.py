@@ -12,7 +12,7 @@ from torch import nn
 
 import mmseg_resample
 from mmseg_resample.grids import advice
-from mmseg_resample.grids.advice import MARGIN, SHAPES, SIZES, STRIDES
+from mmseg_resample.grids.advice import LOOK, MARGIN, SHAPES, SIZES, STRIDES
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,6 +110,18 @@ def test_every_number_is_that_of_its_report():
         for t in margin["transfers"]
         if t["evaluation"] == "twice" and t["variants"]["pixel_model"] == name
     ]
+    look = json.loads((ROOT / LOOK / "report.json").read_text())
+    gains = {
+        (c["combination"]["input"], c["combination"]["padding"], d["variant"]): d
+        for c in look["comparisons"]
+        if c["evaluation"] == "own"
+        for d in c["differences"]
+    }
+    off = [gains[where]["mean"] for where in (("even", "symmetric", "by_weights"), ("odd", "same", "by_weights"))]
+    right = gains["even", "same", "by_weights"]
+    numbers[advice._BY_WEIGHTS], numbers[advice._RIGHT] = off, [right["mean"]]
+    numbers[advice._PRETRAINED] = [-gains["even", "same", "exact_pad"]["mean"]]
+    assert right["status"] == "undecided"
     for text, expected in numbers.items():
         assert re.findall(r"-?\d+\.\d", text) == [f"{value:.1f}" for value in expected]
     declared = [
