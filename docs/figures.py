@@ -94,7 +94,7 @@ def errors():
 
 
 def weights():
-    """What a feature of stride 8 depends on, with random and with ImageNet weights, around the centre of its layers."""
+    """Draw what a feature of stride 8 depends on, with random and ImageNet weights, around the centre of its layers."""
     generator = torch.Generator().manual_seed(0)
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.9), sharey=True, layout="constrained")
     reach, size = 20, 256

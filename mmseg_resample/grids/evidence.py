@@ -20,7 +20,7 @@ from ..ops import PixelGrid
 from .fake import FakeCopy, has_values
 from .forward_pass import follow
 from .layout import Vector
-from .network import named_tensors, network_of
+from .network import modes_restored, named_tensors, network_of
 from .sites import Size
 
 _SIZE = (384, 384)
@@ -89,19 +89,14 @@ def level_shifts(
     like = network.image(model, size)
     generator = torch.Generator().manual_seed(seed)
     found: list[list[Vector]] = [[] for _ in grids]
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            for start in _shown(range(0, samples, _BATCH)) if progress else range(0, samples, _BATCH):
-                count = min(_BATCH, samples - start)
-                image = torch.randn(count, like.shape[1], *size, generator=generator).to(like).requires_grad_()
-                for entry, grid, level in zip(found, grids, _levels(extractor(image), name, size), strict=True):
-                    if grid is not None and level.requires_grad:
-                        entry += _centres(image, level, grid, generator)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with modes_restored(model), torch.inference_mode(False), torch.enable_grad():
+        model.eval()
+        for start in _shown(range(0, samples, _BATCH)) if progress else range(0, samples, _BATCH):
+            count = min(_BATCH, samples - start)
+            image = torch.randn(count, like.shape[1], *size, generator=generator).to(like).requires_grad_()
+            for entry, grid, level in zip(found, grids, _levels(extractor(image), name, size), strict=True):
+                if grid is not None and level.requires_grad:
+                    entry += _centres(image, level, grid, generator)
     if not any(found):
         raise ValueError(
             f"level_shifts: no level of {type(extractor).__name__} has a position and a gradient by the image. A "

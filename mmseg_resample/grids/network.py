@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from functools import singledispatch
 from typing import Any
@@ -99,6 +100,17 @@ class Network:
             levels: grids of the levels of features.
         """
         return None
+
+
+@contextmanager
+def modes_restored(model: nn.Module) -> Iterator[list[nn.Module]]:
+    """Give every module of ``model``, which are yielded, the mode back that it had, training or evaluation."""
+    before = {module: module.training for module in model.modules()}
+    try:
+        yield list(before)
+    finally:
+        for module, mode in before.items():
+            module.training = mode
 
 
 def _card(module: nn.Module) -> Mapping[str, Any] | None:

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..grids import FakeCopy, ForwardPass, Network, Site, follow, follow_exact, network_of
+from ..grids.network import modes_restored
 from ..grids.sites import ResizeCall, Size, current_pass, resizes_seen
 from ..grids.track import LevelsError
 from ..ops import AxisMap, PixelModel, _check
@@ -458,14 +459,10 @@ class _Audited:
 
 
 def _in_mode(model: nn.Module, training: bool, function: Callable[[], ForwardPass]) -> ForwardPass:
-    before = {module: module.training for module in model.modules()}
-    try:
-        for module in before:  # statistics and noise move nothing, and want batches of several images
+    with modes_restored(model) as modules:
+        for module in modules:  # statistics and noise move nothing, and want batches of several images
             module.training = training and not isinstance(module, (nn.modules.batchnorm._NormBase, _DropoutNd))
         return function()
-    finally:
-        for module, mode in before.items():
-            module.training = mode
 
 
 def _calls(result: ForwardPass) -> list[Any]:
