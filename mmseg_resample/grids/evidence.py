@@ -7,7 +7,8 @@ nearer to ``(stride - 1) / 2``, where neither layers that begin on pixel 0 nor t
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..ops import PixelGrid
 from .fake import FakeCopy, has_values
@@ -69,10 +71,10 @@ def level_shifts(
         progress: show a bar on stderr, where that is a terminal.
 
     Returns:
-        One for each level that an audit lists; None for a level without a position or without a gradient.
+        One for each level that an audit lists; None for a level without a position.
 
     Raises:
-        ValueError: fewer than two samples, a model without values, or without levels.
+        ValueError: fewer than two samples, a model without values, without levels, or a level without a gradient.
 
     Source: Luo et al., "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks", NeurIPS
     2016, arXiv:1701.04128.
@@ -89,20 +91,47 @@ def level_shifts(
     like = network.image(model, size)
     generator = torch.Generator().manual_seed(seed)
     found: list[list[Vector]] = [[] for _ in grids]
-    with modes_restored(model), torch.inference_mode(False), torch.enable_grad():
+    with modes_restored(model), _weights_still(parameters), torch.inference_mode(False), torch.enable_grad():
         model.eval()
         for start in _shown(range(0, samples, _BATCH)) if progress else range(0, samples, _BATCH):
             count = min(_BATCH, samples - start)
             image = torch.randn(count, like.shape[1], *size, generator=generator).to(like).requires_grad_()
-            for entry, grid, level in zip(found, grids, _levels(extractor(image), name, size), strict=True):
+            with _Followed():
+                levels = _levels(extractor(image), name, size)
+            for entry, grid, level in zip(found, grids, levels, strict=True):
                 if grid is not None and level.requires_grad:
                     entry += _centres(image, level, grid, generator)
-    if not any(found):
-        raise ValueError(
-            f"level_shifts: no level of {type(extractor).__name__} has a position and a gradient by the image. A "
-            f"backbone that is run under torch.no_grad() has none."
-        )
-    return [_summary(grid, entry) if grid and entry else None for grid, entry in zip(grids, found, strict=True)]
+    if not any(grids):
+        raise ValueError(f"level_shifts: expected a level with a position, {type(extractor).__name__} returns none.")
+    for i, (grid, entry) in enumerate(zip(grids, found, strict=True)):
+        if grid and len(entry) < 2:
+            raise ValueError(
+                f"level_shifts: expected level {i} of {type(extractor).__name__} to depend on the image, found no "
+                f"gradient: it is detached, computed under torch.inference_mode(), or zero everywhere."
+            )
+    return [_summary(grid, entry) if grid else None for grid, entry in zip(grids, found, strict=True)]
+
+
+class _Followed(TorchFunctionMode):
+    """Gradients in all of a network: also where it does without, as around a backbone that is not trained."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return None if function is torch._C._set_grad_enabled else function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _weights_still(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Take gradients by nothing but the image: nothing else needs them, and none are left in the weights."""
+    trained = [each for each in parameters if each.requires_grad]
+    for each in trained:
+        each.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for each in trained:
+            each.requires_grad_()
 
 
 def _shown(loop: range) -> Iterable[int]:
@@ -111,7 +140,7 @@ def _shown(loop: range) -> Iterable[int]:
 
 
 def as_shifts(weights: Sequence[LevelShift | None]) -> tuple[Vector, ...]:
-    """Return how far to move each level; those that were not measured stay."""
+    """Return how far to move each level; those without a position stay."""
     return tuple((0.0, 0.0) if level is None else level.shift for level in weights)
 
 
@@ -135,7 +164,9 @@ def evidence(image: Tensor, level: Tensor, generator: torch.Generator) -> tuple[
     mixture = torch.zeros_like(level)
     for n, (row, column) in enumerate(asked):
         mixture[n, :, row, column] = torch.randn(level.shape[1], generator=generator).to(level)
-    (gradient,) = torch.autograd.grad(level, image, mixture, retain_graph=True)
+    level.backward(mixture, retain_graph=True)  # torch.autograd.grad refuses checkpoints
+    assert image.grad is not None
+    gradient, image.grad = image.grad, None
     return gradient.double().square().sum(1).cpu(), asked
 
 
@@ -163,4 +194,4 @@ def _near_the_middle(length: int, generator: torch.Generator) -> int:
 def _summary(grid: PixelGrid, centres: Sequence[Vector]) -> LevelShift:
     values = torch.tensor(centres, dtype=torch.float64)
     (y, x), (error_y, error_x) = values.mean(0).tolist(), (values.std(0) / math.sqrt(len(centres))).tolist()
-    return LevelShift(grid, (round(y, 2), round(x, 2)), (error_y, error_x))
+    return LevelShift(grid, (round(y, 2) + 0.0, round(x, 2) + 0.0), (error_y, error_x))  # no -0

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import mmseg_resample
 from mmseg_resample.grids import LevelShift, fake_tensors, level_shifts
@@ -114,32 +115,68 @@ def test_configs_with_pretrained_weights_are_told_to_measure_them():
     assert own.pretrained == "package://efficientnet_lite0"
 
 
-def test_levels_without_a_position_or_a_gradient_have_no_shift():
-    class Pooled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.backbone = Branches()
+class Branches(nn.Module):
+    """A level of stride 2, its mean, and the level again, as ``last`` returns it."""
 
-        def forward(self, x):
-            return self.backbone(x)[0]
+    def __init__(self, last):
+        super().__init__()
+        self.backbone = nn.Module()
+        self.backbone.conv, self.backbone.last = nn.Conv2d(3, 4, 3, 2, 1), last
+        self.backbone.forward = lambda x: self.levels(self.backbone.conv(x))
 
-    class Branches(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+    def levels(self, y):
+        return [y, y.mean((2, 3), keepdim=True), self.backbone.last(y)]
 
-        def forward(self, x):
-            y = self.conv(x)
-            return [y, y.mean((2, 3), keepdim=True), y.detach()]
+    def forward(self, x):
+        return self.backbone(x)[0]
 
-    level, pooled, detached = level_shifts(Pooled(), (64, 64), samples=2)
-    assert isinstance(level, LevelShift) and pooled is None and detached is None
+
+def test_levels_without_a_position_have_no_shift():
+    level, pooled, last = level_shifts(Branches(nn.Identity()), (64, 64), samples=2)
+    assert isinstance(level, LevelShift) and pooled is None and last.grid == level.grid
+
+
+class Detached(nn.Module):
+    def forward(self, x):
+        return x.detach()
+
+
+def test_a_level_that_cannot_be_asked_is_named():
+    with pytest.raises(ValueError, match="expected level 2 of Module to depend on the image"):
+        level_shifts(Branches(Detached()), (64, 64), samples=2)
+
+
+class WithoutGradients(nn.Module):
+    """A network whose backbone is not trained, in one of the ways that this is done."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.backbone = Backbone((0, 2), 1)
+        self.backbone.requires_grad_(False)
+        forward = self.backbone.forward
+        if way == "no_grad":
+            self.backbone.forward = torch.no_grad()(forward)
+        elif way == "set_grad_enabled":
+            self.backbone.forward = torch.set_grad_enabled(False)(forward)
+        elif way == "checkpoint":
+            self.backbone.forward = lambda x: checkpoint(lambda y: tuple(forward(y)), x, use_reentrant=True)
+
+    def forward(self, x):
+        return F.interpolate(self.backbone(x)[-1], x.shape[2:], mode="bilinear")
+
+
+@pytest.mark.parametrize("way", ["requires_grad", "no_grad", "set_grad_enabled", "checkpoint"])
+def test_backbones_that_are_not_trained(way):
+    (level,) = level_shifts(WithoutGradients(way), (128, 128), samples=4)
+    assert level.shift == pytest.approx((-7, 7), abs=0.01)
 
 
 def test_modes_and_gradients_stay_as_they_were():
     model = Taps((1, 1)).train()
+    model.backbone.convs[0].requires_grad_(False)
     level_shifts(model, (64, 64), samples=2)
-    assert model.training and model.backbone.convs[0].weight.grad is None
+    assert model.training and all(each.grad is None for each in model.parameters())
+    assert [each.requires_grad for each in model.parameters()] == [False, True, True]
     with torch.no_grad():
         level_shifts(model, (64, 64), samples=2)
 
@@ -151,18 +188,6 @@ def test_what_cannot_be_measured_is_refused():
         level_shifts(model)
     with pytest.raises(ValueError, match="samples >= 2"):
         level_shifts(Taps((1, 1)), samples=1)
-
-    class Frozen(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.backbone = nn.Conv2d(3, 3, 3)
-            self.backbone.forward = torch.no_grad()(self.backbone.forward)
-
-        def forward(self, x):
-            return self.backbone(x)
-
-    with pytest.raises(ValueError, match=r"no level of Conv2d has .* torch.no_grad"):
-        level_shifts(Frozen(), (32, 32))
 
 
 @pytest.mark.parametrize(
