@@ -236,13 +236,47 @@ class TestOptions:
         torch.testing.assert_close(*predicted, rtol=1e-4, atol=1e-5)
         assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in runner.model.modules())
 
+    @pytest.mark.parametrize(
+        ("forward", "folded"),
+        [
+            (lambda conv, norm, x: norm(conv(x)), True),
+            (lambda conv, norm, x: conv(norm(x)), False),  # registered behind the convolution
+            (lambda conv, norm, x: conv(x), False),
+            (lambda conv, norm, x: norm(conv(x).relu()), False),
+            (lambda conv, norm, x: norm(conv(x) + conv(x)), False),
+            (lambda conv, norm, x: conv(x) + norm(conv(x)), False),
+            (lambda conv, norm, x: norm(conv(x)) + norm(x)[..., ::4, ::4], False),
+        ],
+    )
+    def test_norms_are_folded_into_what_they_follow(self, build, forward, folded):
+        runner = build("followed", {"fold_norms": True})
+        stem = self.a_stem(runner, forward)
+        images = torch.randn(2, 3, 32, 32)
+        expected = stem(images)
+        runner.call_hook("before_test")
+        assert isinstance(stem[1], torch.nn.Identity) == folded
+        torch.testing.assert_close(stem(images), expected, rtol=1e-4, atol=1e-5)
+
+    def test_convolutions_that_something_else_reads(self, build):
         runner = build("apart", {"fold_norms": True})
-        stem = runner.model.backbone.stem
-        stem[0], stem[1] = torch.nn.Conv2d(3, 4, 3, 4, 1), torch.nn.BatchNorm2d(4)
-        torch.nn.init.constant_(stem[1].running_mean, 2.0)
-        stem.forward = lambda x: stem[0](x).relu_()  # has a norm and does not compute it
+
+        def forward(conv, norm, x):
+            y = conv(x)
+            return norm(y) + y
+
+        self.a_stem(runner, forward)
         with pytest.raises(ValueError, match="fold_norms: expected the same predictions with the norms of"):
             runner.call_hook("before_test")
+
+    @staticmethod
+    def a_stem(runner, forward):
+        """Let the network begin with ``forward`` of a convolution and a norm."""
+        runner.model.backbone.stem = stem = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 3, 3, 4, 1), torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 4, 1)
+        ).eval()
+        torch.nn.init.constant_(stem[1].running_mean, 2.0)
+        stem.forward = lambda x: stem[2](forward(stem[0], stem[1], x))
+        return stem
 
     @pytest.mark.slow
     @torch._dynamo.config.patch(cache_size_limit=1)  # the name that every torch knows
