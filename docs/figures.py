@@ -1,6 +1,7 @@
 """Draws the figures of README.md and docs/conventions.md from the package's own grids: ``python docs/figures.py``."""
 
 import argparse
+import json
 from pathlib import Path
 
 import matplotlib
@@ -18,6 +19,7 @@ from mmseg_resample.ops import PixelGrid
 from mmseg_resample.ops.grid import axis_maps
 
 HERE = Path(__file__).parent / "figures"
+RESULTS = Path(__file__).parent / "results"
 PRETRAINED = dict(type="Pretrained", checkpoint="package://efficientnet_lite0")
 BLUE, ORANGE, GREEN, GREY = "#2563eb", "#ea580c", "#059669", "#64748b"
 NAMES = {
@@ -122,6 +124,55 @@ def weights():
     return figure
 
 
+def answer():
+    """Draw what pixel models are worth on photographs, from the reports of two studies."""
+    flags, weights = (
+        json.loads((RESULTS / name / "report.json").read_text())
+        for name in ("flag_and_size_camvid_lite0", "where_weights_look_camvid_lite0")
+    )
+    groups = {
+        "even size, padding of the pretraining: False is right by the weights": ("even", "same"),
+        "even size, PyTorch's padding: False is 7 px off by the weights": ("even", "symmetric"),
+        "odd size: False drifts": ("odd", "same"),
+    }
+    names = {"true": "True", "exact_pad": "exact, by the layers", "by_weights": "exact, by the weights"}
+    figure, axes = plt.subplots(figsize=(8, 3.5), layout="constrained")
+    y, ticks = 0, {}
+    for title, where in groups.items():
+        axes.text(-2.35, y, title, va="center", fontsize=9.5)
+        y += 1
+        for name, label in names.items():
+            found = _difference(weights if name == "by_weights" else flags, where, name)
+            if found is None:
+                continue
+            color = BLUE if found["declared"] else GREY
+            axes.plot([found["low"], found["high"]], [y, y], color=color, lw=3, solid_capstyle="round")
+            axes.plot(found["mean"], y, "o", color=color, ms=8, mfc=color if found["status"] == "significant" else "w")
+            axes.plot(list(found["seeds"].values()), [y] * found["n"], ".", color=color, ms=3, alpha=0.5, zorder=0)
+            axes.text(2.1, y, f"{found['mean']:+.2f}", va="center", color=color)
+            ticks[y] = f"{label} $-$ False"
+            y += 1
+    axes.axvline(0, color=GREY, lw=0.8, zorder=0)
+    axes.set(xlim=(-2.4, 2.5), ylim=(y - 0.4, -0.6))
+    axes.set_yticks(list(ticks), list(ticks.values()))
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("points of mIoU, 95 % intervals; dots are seeds; blue: declared; filled: significant", loc="left")
+    axes.set_title("CamVid at 240x180, ImageNet weights, logits of stride 8", loc="left", fontsize=11)
+    return figure
+
+
+def _difference(report, where, variant):
+    found = [
+        difference
+        for each in report["comparisons"]
+        if each["evaluation"] == "own" and (each["combination"]["input"], each["combination"]["padding"]) == where
+        for difference in each["differences"]
+        if difference["variant"] == variant
+    ]
+    return found[0] if found else None
+
+
 def audits(out):
     """Draw the picture of an audit, for light pages and for dark ones."""
     register()
@@ -137,7 +188,7 @@ def audits(out):
         print(path)
 
 
-FIGURES = {"reads": reads, "errors": errors, "weights": weights}
+FIGURES = {"reads": reads, "errors": errors, "weights": weights, "answer": answer}
 
 
 def main():

@@ -29,7 +29,10 @@ def render(audit: Audit, everything: bool = False) -> Group:
     parts: list[Any] = [
         Panel(describe(audit), title=audit.name, border_style="cyan"),
         *(Text(remark, style="red") for remark in audit.remarks),
-        *(Text(f"Advice: {each.text}" + (f" ({each.report})" if each.report else "")) for each in audit.advice),
+        *(
+            Text(f"Advice: {each.text}" + (f" ({', '.join(each.reports)})" if each.reports else ""))
+            for each in audit.advice
+        ),
         _levels(audit),
     ]
     parts.append(_variants(audit))

@@ -12,7 +12,7 @@ from torch import nn
 
 import mmseg_resample
 from mmseg_resample.grids import advice
-from mmseg_resample.grids.advice import LOOK, MARGIN, SHAPES, SIZES, STRIDES
+from mmseg_resample.grids.advice import LOOK, MARGIN, PHOTOS, SHAPES, SIZES, STRIDES
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +60,7 @@ def test_a_config_is_told_which_flag_and_to_keep_that_of_the_training():
     cfg.model.decode_head.align_corners = True
     change, deploy = mmseg_resample.audit(cfg, 128).advice
     assert change.text.startswith("Change to align_corners=False or align_corners=True at 129x129 or resize_policy=")
-    assert deploy.report == SHAPES
+    assert deploy.reports == (SHAPES, PHOTOS)
 
 
 def differences(report, evaluation):
@@ -71,6 +71,23 @@ def differences(report, evaluation):
         if c["evaluation"] == evaluation
         for d in c["differences"]
     }, {tuple(t["variants"].values()): abs(t["mean"]) for t in content["transfers"] if t["evaluation"] == "other_flag"}
+
+
+def on_photographs():
+    """What pixel models gain under the padding of the pretraining, and what the flag that suits the size loses."""
+    content = json.loads((ROOT / PHOTOS / "report.json").read_text())
+    gains = {
+        (c["combination"]["input"], d["variant"]): d["mean"]
+        for c in content["comparisons"]
+        if c["evaluation"] == "own" and c["combination"]["padding"] == "same"
+        for d in c["differences"]
+    }
+    tested = {
+        (t["variants"]["pixel_model"], t["variants"]["padding"], t["evaluation"]): t["mean"]
+        for t in content["transfers"]
+        if (t["variants"]["pixel_model"], t["variants"]["input"]) in (("false", "even"), ("true", "odd"))
+    }
+    return gains, tested
 
 
 def test_every_number_is_that_of_its_report():
@@ -89,12 +106,14 @@ def test_every_number_is_that_of_its_report():
             middle(exact[band] - false[band] for exact, false in pairs)
             for band in ("mIoU_frame_0-4px", "mIoU_frame_16px_up")
         ]
+    photos, tested = on_photographs()
     numbers = {
-        advice._DRIFT: [own["128", "true"], own["129", "true"]],
+        advice._DRIFT: [own["128", "true"], own["129", "true"], -photos["even", "true"], photos["odd", "true"]],
         advice._GAINS[16]: [gains["16"], *bands["16"]],
         advice._GAINS[8]: [gains["8"], *bands["8"]],
         advice._NO_GAIN: [gains["4"], content["margin"]],
-        advice._OTHER_FLAG: [deployed["false", "128"], deployed["true", "129"]],
+        advice._OTHER_FLAG: [deployed["false", "128"], deployed["true", "129"]]
+        + [-tested[of, "same", name] for name in ("other_flag", "asymmetric_runtime") for of in ("false", "true")],
     }
     sizes = json.loads((ROOT / SIZES / "report.json").read_text())
     numbers[advice._ALIKE] = [
@@ -120,7 +139,7 @@ def test_every_number_is_that_of_its_report():
     off = [gains[where]["mean"] for where in (("even", "symmetric", "by_weights"), ("odd", "same", "by_weights"))]
     right = gains["even", "same", "by_weights"]
     numbers[advice._BY_WEIGHTS], numbers[advice._RIGHT] = off, [right["mean"]]
-    numbers[advice._PRETRAINED] = [-gains["even", "same", "exact_pad"]["mean"]]
+    numbers[advice._PRETRAINED] = [-photos["even", "exact_pad"]]
     assert right["status"] == "undecided"
     for text, expected in numbers.items():
         assert re.findall(r"-?\d+\.\d", text) == [f"{value:.1f}" for value in expected]
