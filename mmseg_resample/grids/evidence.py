@@ -8,8 +8,9 @@ nearer to ``(stride - 1) / 2``, where neither layers that begin on pixel 0 nor t
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,12 +21,12 @@ from torch.overrides import TorchFunctionMode
 
 from ..ops import PixelGrid
 from .fake import FakeCopy, has_values
-from .forward_pass import follow
+from .forward_pass import ForwardPass, follow
 from .layout import Vector
 from .network import modes_restored, named_tensors, network_of
 from .sites import Size
 
-_SIZE = (384, 384)
+_SIZE = (384, 416)  # rows and columns are told apart by it
 _SAMPLES = 64
 _BATCH = 4
 _MIDDLE = 0.1  # features up to so much of the axis from its middle are asked: far from the border, at every phase
@@ -53,7 +54,7 @@ class LevelShift:
 
 def level_shifts(
     model: nn.Module,
-    size: Size = _SIZE,
+    size: Size | None = None,
     samples: int = _SAMPLES,
     seed: int = 0,
     progress: bool = False,
@@ -64,17 +65,19 @@ def level_shifts(
     in the middle of the image is asked at a time. Noise serves as well as photographs (docs/alignment.md).
 
     Args:
-        model: with its weights; takes normalised images. It is run in evaluation mode.
+        model: with its weights; takes normalised images. It is run in evaluation mode, under its policy if it has one.
         size: (h, w) of the noise. Of what features see beyond its border nothing counts: larger than what they see.
+            None: 384x416, or the size that the model takes.
         samples: features asked of each level.
         seed: of the noise, of the features that are asked and of their mixtures.
         progress: show a bar on stderr, where that is a terminal.
 
     Returns:
-        One for each level that an audit lists; None for a level without a position.
+        One for each level that an audit lists, from where its layers put it; None for a level without a position.
 
     Raises:
-        ValueError: fewer than two samples, a model without values, without levels, or a level without a gradient.
+        ValueError: fewer than two samples, a model without values, one that takes no image of this size or runs its
+            backbone more than once, one without levels, or a level without a gradient.
 
     Source: Luo et al., "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks", NeurIPS
     2016, arXiv:1701.04128.
@@ -84,11 +87,11 @@ def level_shifts(
     parameters = list(model.parameters())
     if not all(map(has_values, parameters)):
         raise ValueError("level_shifts: the model has no weights: it was built for an audit. Build it outside of one.")
-    network = network_of(model)
-    name = network.levels(model)
-    grids = FakeCopy(model).run(lambda fake: follow(fake, size)).levels
-    extractor: Any = model if name is None else model.get_submodule(name)
-    like = network.image(model, size)
+    audited = _followed(model, size)
+    grids, size = _by_layers(model, audited), audited.size
+    if not any(grids):
+        raise ValueError(f"level_shifts: expected a level with a position, {type(model).__name__} has none.")
+    like = network_of(model).image(model, size)
     generator = torch.Generator().manual_seed(seed)
     found: list[list[Vector]] = [[] for _ in grids]
     with modes_restored(model), _weights_still(parameters), torch.inference_mode(False), torch.enable_grad():
@@ -96,20 +99,95 @@ def level_shifts(
         for start in _shown(range(0, samples, _BATCH)) if progress else range(0, samples, _BATCH):
             count = min(_BATCH, samples - start)
             image = torch.randn(count, like.shape[1], *size, generator=generator).to(like).requires_grad_()
-            with _Followed():
-                levels = _levels(extractor(image), name, size)
-            for entry, grid, level in zip(found, grids, levels, strict=True):
+            for entry, grid, level in zip(found, grids, _levels(model, image, audited), strict=True):
                 if grid is not None and level.requires_grad:
-                    entry += _centres(image, level, grid, generator)
-    if not any(grids):
-        raise ValueError(f"level_shifts: expected a level with a position, {type(extractor).__name__} returns none.")
+                    entry += _centres(image, _rows_last(level, grid), grid, generator)
     for i, (grid, entry) in enumerate(zip(grids, found, strict=True)):
         if grid and len(entry) < 2:
             raise ValueError(
-                f"level_shifts: expected level {i} of {type(extractor).__name__} to depend on the image, found no "
+                f"level_shifts: expected level {i} of {type(model).__name__} to depend on the image, found no "
                 f"gradient: it is detached, computed under torch.inference_mode(), or zero everywhere."
             )
     return [_summary(grid, entry) if grid else None for grid, entry in zip(grids, found, strict=True)]
+
+
+def _followed(model: nn.Module, size: Size | None) -> ForwardPass:
+    """Audit ``model`` at ``size``, or at one that it takes."""
+    network = network_of(model)
+    wanted = [_SIZE, network.made_for(model), network.size(model)] if size is None else [(size[0], size[1])]
+    refusals = []
+    for each in dict.fromkeys(wanted):
+        if each is None:
+            continue
+        try:
+            return FakeCopy(model).run(partial(follow, size=each))
+        except Exception as error:  # whatever a network raises at a size that it cannot take
+            refusals.append(f"{each[0]}x{each[1]}: {type(error).__name__}: {error}")
+    raise ValueError(
+        f"level_shifts: {type(model).__name__} could not be run ({'; '.join(refusals)}). Give a size that it takes: "
+        f"level_shifts(model, size=(h, w))."
+    )
+
+
+def _by_layers(model: Any, audited: ForwardPass) -> list[PixelGrid | None]:
+    """Return where layers put the levels, without the shifts of a policy."""
+    policy = getattr(model, "resize_policy", None)
+    shifts = getattr(policy, "level_shifts", ()) or [(0.0, 0.0)] * len(audited.levels)
+    return [
+        None if level is None else replace(level, offset=(level.offset[0] - y, level.offset[1] - x))
+        for level, (y, x) in zip(audited.levels, shifts, strict=True)
+    ]
+
+
+def _shown(loop: range) -> Iterable[int]:
+    console = Console(stderr=True)
+    return track(loop, "where the weights look", console=console, transient=True, disable=not console.is_terminal)
+
+
+def as_shifts(weights: Sequence[LevelShift | None]) -> tuple[Vector, ...]:
+    """Return how far to move each level; those without a position stay."""
+    return tuple((0.0, 0.0) if level is None else level.shift for level in weights)
+
+
+def _levels(model: nn.Module, image: Tensor, audited: ForwardPass) -> list[Tensor]:
+    """Run ``model`` and return the levels that its audit lists."""
+    network = network_of(model)
+    name = network.levels(model)
+    extractor: Any = None if name is None else model.get_submodule(name)
+    returned: list[Any] = []
+    with ExitStack() as stack:
+        if extractor is not None:
+            own, forward = extractor.__dict__.get("forward"), extractor.forward
+
+            def noted(*args: Any, **kwargs: Any) -> Any:
+                returned.append(forward(*args, **kwargs))
+                return returned[-1]
+
+            object.__setattr__(extractor, "forward", noted)
+            stack.callback(_put_back, extractor, own)
+        stack.enter_context(_Followed())
+        outputs = list(network.run(model, image.clone()))  # may be written into
+    if len(returned) > 1:
+        raise ValueError(
+            f"level_shifts: {name} runs {len(returned)} times, on images that may differ. Measure it by itself: "
+            f"level_shifts(model.{name})."
+        )
+    if returned:
+        return [tensor for _, tensor in named_tensors(returned[0])]
+    grids = {name: output.grid for name, output in audited.outputs.items()}
+    return [tensor for name, tensor in outputs if (grid := grids[name]) is None or grid.size != audited.size]
+
+
+def _put_back(module: nn.Module, own: Any) -> None:
+    if own is None:
+        object.__delattr__(module, "forward")
+    else:
+        object.__setattr__(module, "forward", own)
+
+
+def _rows_last(level: Tensor, grid: PixelGrid) -> Tensor:
+    """Return (N, H, W, C) as (N, C, H, W)."""
+    return level if tuple(level.shape[2:]) == grid.size else level.permute(0, 3, 1, 2)
 
 
 class _Followed(TorchFunctionMode):
@@ -132,21 +210,6 @@ def _weights_still(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     finally:
         for each in trained:
             each.requires_grad_()
-
-
-def _shown(loop: range) -> Iterable[int]:
-    console = Console(stderr=True)
-    return track(loop, "where the weights look", console=console, transient=True, disable=not console.is_terminal)
-
-
-def as_shifts(weights: Sequence[LevelShift | None]) -> tuple[Vector, ...]:
-    """Return how far to move each level; those without a position stay."""
-    return tuple((0.0, 0.0) if level is None else level.shift for level in weights)
-
-
-def _levels(output: Any, name: str | None, size: Size) -> list[Tensor]:
-    tensors = [tensor for _, tensor in named_tensors(output)]
-    return tensors if name is not None else [tensor for tensor in tensors if tuple(tensor.shape[2:]) != size]
 
 
 def evidence(image: Tensor, level: Tensor, generator: torch.Generator) -> tuple[Tensor, list[list[int]]]:

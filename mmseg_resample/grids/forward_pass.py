@@ -10,10 +10,10 @@ from torch import nn
 
 from ..ops import AxisMap, PixelGrid
 from .coverage import Uncovered, uncovered
-from .layout import Layout, Untrackable, Vector
+from .layout import Untrackable, Vector
 from .network import network_of
 from .sites import Site, Size
-from .track import TOLERANCE, Meeting, Resize, Trace, Tracker
+from .track import TOLERANCE, Meeting, Output, Resize, Trace, Tracker
 
 Maps = Mapping[Site, tuple[AxisMap, ...]]
 _ROUNDS = 12  # corrections settle in two or three
@@ -27,7 +27,7 @@ class ForwardPass:
         size: input size (h, w).
         trace: every resize and meeting.
         levels: grids of the levels of features; None where one has no position.
-        outputs: grid of every output by its name; None where it has no position.
+        outputs: every output by its name.
         final: the prediction's meeting with the labels; None if there is none of the image's size, or its positions
             could not be followed.
         predicts: an output has the size of the input, so that it can be compared with labels.
@@ -38,7 +38,7 @@ class ForwardPass:
     size: Size
     trace: Trace
     levels: list[PixelGrid | None]
-    outputs: dict[str, PixelGrid | None]
+    outputs: dict[str, Output]
     final: Meeting | None
     predicts: bool
     seconds: float
@@ -210,13 +210,8 @@ def _run(
         warnings.filterwarnings("ignore", message=".*align_corners")  # the audit says more, and policies change it
         image = network.image(model, size)
         tracker.start(image)
-        labels = Layout.image(image.shape)
         for name, tensor in network.run(model, image):
-            layout = tracker.of(tensor)
-            tracker.returned[name] = tracker.grid(tensor)
-            if tuple(tensor.shape[2:]) == size:
-                tracker.predicts = True
-                tracker.meet("labels", [layout, labels], name)
+            tracker.end(name, tensor, size)
             if name == until:
                 break
     return tracker
@@ -231,7 +226,8 @@ def _summarise(
 ) -> ForwardPass:
     network = network_of(model)
     judged = [m for m in tracker.trace.meetings if m.op == "labels" and network.prediction in (None, m.path)]
-    features = [grid for grid in tracker.returned.values() if grid is None or grid.size != size]
+    grids = [output.grid for output in tracker.returned.values()]
+    features = [grid for grid in grids if grid is None or grid.size != size]
     levels = tracker.outputs.get(network.levels(model) or "", features)  # its forward may never be called
     return ForwardPass(
         size,

@@ -50,7 +50,10 @@ class Network:
 
     def levels(self, model: nn.Module) -> str | None:
         """Return the name of the module that returns the levels of features; None if the model itself does."""
-        return next((name for name in _FEATURE_EXTRACTORS if isinstance(getattr(model, name, None), nn.Module)), None)
+        inside = "module." if isinstance(getattr(model, "module", None), nn.Module) else ""  # of DataParallel, say
+        part = model.get_submodule(inside.removesuffix("."))
+        found = (name for name in _FEATURE_EXTRACTORS if isinstance(getattr(part, name, None), nn.Module))
+        return next((inside + name for name in found), None)
 
     def size(self, model: nn.Module) -> Size | None:
         """Return the size (h, w) of images that ``model`` names as its own; None if it names none.

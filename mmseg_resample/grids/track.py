@@ -17,7 +17,7 @@ from .layout import Atom, Dim, Layout, Offset, Taps, Untrackable, Vector, offset
 from .network import Network, named_tensors
 from .points import Choice, ChosenPoints
 from .rules import ENDS, RULES, pointwise
-from .sites import Site, at_path, audited, below_python, current_pass, current_site, new_pass, resizes_seen
+from .sites import Site, Size, at_path, audited, below_python, current_pass, current_site, new_pass, resizes_seen
 
 _DISPLACE = frozenset(f"aten::{name}" for name in ("add", "sub", "add_", "sub_", "rsub"))
 """Operators that add a displacement to coordinates."""
@@ -138,6 +138,23 @@ class Trace:
     unknown: list[tuple[str, str]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Output:
+    """Where the elements of an output of a network are.
+
+    Args:
+        grid: that of its rows and columns; None where it has none.
+        rows: the axis of its rows, which that of its columns follows.
+        spatial: it has positions, be it none that a grid describes.
+        shape: of it.
+    """
+
+    grid: PixelGrid | None
+    rows: int
+    spatial: bool
+    shape: tuple[int, ...]
+
+
 class LevelsError(ValueError):
     """A number of shifts that is not the number of levels, at whatever size."""
 
@@ -158,8 +175,8 @@ class Tracker(TorchDispatchMode):
 
     Attributes:
         trace: what has been recorded.
-        outputs: grids of what the modules given to ``modules`` returned, by name.
-        returned: grids of what the model returned, by name.
+        outputs: grids of what the modules given to ``modules`` returned, by name; the last time.
+        returned: what the model returned, by name.
         predicts: some of that has the size of the image.
         pairs: for each operand that a resize misplaced: the resize, the operand's layout and the one it met.
     """
@@ -171,7 +188,7 @@ class Tracker(TorchDispatchMode):
         self._level_shifts = level_shifts
         self.trace = Trace()
         self.outputs: dict[str, list[PixelGrid | None]] = {}
-        self.returned: dict[str, PixelGrid | None] = {}
+        self.returned: dict[str, Output] = {}
         self.predicts = False
         self.pairs: list[tuple[int, Layout, Layout]] = []
         self._overrides = overrides or {}
@@ -264,7 +281,10 @@ class Tracker(TorchDispatchMode):
                 out = forward(*args, **kwargs)
             if name in watched:
                 levels = [x for _, x in named_tensors(out)]
-                self._move(levels, self._level_shifts or current_pass().level_shifts)
+                shifts = self._level_shifts or current_pass().level_shifts
+                if shifts and name in self.outputs:
+                    raise LevelsError(f"level_shifts: {name} runs more than once, and levels of which run is not said.")
+                self._move(levels, shifts)
                 self.outputs[name] = [self.grid(x) for x in levels]
             return out
 
@@ -277,15 +297,31 @@ class Tracker(TorchDispatchMode):
                 f"level_shifts: expected one (y, x) for each of the {len(levels)} levels of the backbone, got "
                 f"{len(shifts)}. `mmseg-resample audit --weights own` lists them."
             )
+        moved: Any = WeakIdKeyDictionary()  # a level may be listed twice
         for level, by in zip(levels, shifts, strict=False):
-            self._layouts[level] = self.of(level).moved(by)
+            moved.setdefault(level, self.of(level).moved(by))
+        for level, layout in moved.items():
+            self._layouts[level] = layout
 
     def grid(self, tensor: Tensor) -> PixelGrid | None:
-        """Return the grid of ``tensor``, (N, C, H, W) or (N, H, W, C); None where it has none that a grid describes."""
+        """Return the grid of ``tensor``; None where it has none that a grid describes."""
+        return _grid(self._rows_last(tensor)[0])
+
+    def _rows_last(self, tensor: Tensor) -> tuple[Layout, int]:
+        """Return the layout of ``tensor``, that of (N, H, W, C) as (N, C, H, W), and the axis of its rows."""
         layout = self.of(tensor)
         if len(layout.dims) == 4 and layout.dims[1].spatial and not layout.dims[3].spatial:
-            layout = layout.permute((0, 3, 1, 2))
-        return _grid(layout)
+            return layout.permute((0, 3, 1, 2)), 1
+        return layout, len(layout.dims) - 2
+
+    def end(self, name: str, tensor: Tensor, size: Size) -> None:
+        """Note an output of the network, and compare it with the labels if it has their ``size``: (N, C, H, W),
+        (N, H, W, C) or, of binary networks and of labels, (N, H, W)."""
+        layout, rows = self._rows_last(tensor)
+        self.returned[name] = Output(_grid(layout), rows, layout.spatial, tuple(tensor.shape))
+        if len(layout.dims) in (3, 4) and layout.shape[-2:] == size:
+            self.predicts = True
+            self.meet("labels", [layout, Layout.image(layout.shape)], name)
 
     @property
     def path(self) -> str:

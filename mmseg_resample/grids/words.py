@@ -121,7 +121,7 @@ def _coverage(audit: "Audit", repeated: "Sequence[Uncovered]", who: str) -> list
 def _no_prediction(audited: "ForwardPass") -> str:
     """Say why nothing is compared with the labels."""
     size = "x".join(map(str, audited.size))
-    grids = [(name, grid) for name, grid in audited.outputs.items() if grid is not None]
+    grids = [(name, output.grid) for name, output in audited.outputs.items() if output.grid is not None]
     if not grids:
         return f"No output has the size of the input, {size}, or a position: nothing is compared with labels."
     name, finest = max(grids, key=lambda output: output[1].size)

@@ -17,7 +17,7 @@ from ..grids import Audit, ForwardPass, LevelShift, fake_tensors, follow, follow
 from ..grids.audit import covering_size
 from ..grids.evidence import as_shifts
 from ..grids.sites import Size
-from .checkpoints import check_weights, read_checkpoint, shapes_of
+from .checkpoints import check_weights, read_checkpoint, shapes_of, state_of
 from .configs import policy_of, without_policy
 from .messages import logs_silenced
 
@@ -114,7 +114,7 @@ def measure_weights(cfg: Config, checkpoint: str | None) -> list[LevelShift | No
     else:
         content = read_checkpoint(checkpoint)
         check_weights(model, shapes_of(content), checkpoint)
-        load_state_dict(model, content.get("state_dict", content))
+        load_state_dict(model, state_of(content))
     return level_shifts(model, progress=True)
 
 

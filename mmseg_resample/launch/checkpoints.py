@@ -30,8 +30,12 @@ def read_weights(checkpoint: str) -> Shapes:
 
 def shapes_of(content: Mapping[str, Any]) -> Shapes:
     """Return the shape of each weight in the content of a checkpoint."""
-    weights = content.get("state_dict", content)
-    return {re.sub(r"^module\.", "", key): tuple(getattr(value, "shape", ())) for key, value in weights.items()}
+    return {key: tuple(getattr(value, "shape", ())) for key, value in state_of(content).items()}
+
+
+def state_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the weights in the content of a checkpoint, as mmengine loads them: without ``module.`` of a wrapper."""
+    return {re.sub(r"^module\.", "", key): value for key, value in content.get("state_dict", content).items()}
 
 
 def read_checkpoint(checkpoint: str) -> Mapping[str, Any]:

@@ -152,14 +152,13 @@ def _require_packages(runtimes: Sequence[str]) -> None:
 def _load(cfg: Any, checkpoint: str) -> tuple[Any, Mapping[str, Any]]:
     """Build the segmentor of a config with the weights of a checkpoint."""
     from .auditing import build_segmentor
-    from .checkpoints import check_weights, compare_geometry, read_checkpoint, shapes_of
+    from .checkpoints import check_weights, compare_geometry, read_checkpoint, shapes_of, state_of
 
     content = read_checkpoint(checkpoint)
     compare_geometry(cfg.to_dict()["model"], content, checkpoint)
     model: Any = build_segmentor(cfg)
     check_weights(model, shapes_of(content), checkpoint)
-    state = {key.removeprefix("module."): value for key, value in content.get("state_dict", content).items()}
-    own = model.state_dict()
+    own, state = model.state_dict(), state_of(content)
     model.load_state_dict({k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=False)
     return model, content
 

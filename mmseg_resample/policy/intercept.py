@@ -237,7 +237,7 @@ def _entering(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         policy = self._resample_policy
-        with running(policy, _first_image(args, kwargs), self.training):
+        with running(policy, _image(args, kwargs), self.training):
             if not policy.may_resize(""):
                 return original(self, *args, **kwargs)
             with resizes_seen():  # methods of parts that note no path, a head's `predict`, run as the model's own
@@ -246,25 +246,33 @@ def _entering(original: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _first_image(args: Any, kwargs: Any, axes: int | None = None) -> Tensor | None:
-    """Return the first tensor, of so many axes if any; a loop, which every compiler takes."""
+def _image(args: Any, kwargs: Any) -> Tensor | None:
+    """Return the first tensor (N, C, H, W), else the first tensor; by loops, which every compiler takes."""
+    first = None
     for x in (*args, *kwargs.values()):
-        if isinstance(x, Tensor) and axes in (None, x.ndim):
-            return x
-    return None
+        if isinstance(x, Tensor):
+            if x.ndim == 4:
+                return x
+            first = x if first is None else first
+    return first
 
 
 def _padding(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         policy = self._resample_policy
-        image = _first_image(args, kwargs, 4)
-        if image is None:
+        image = _image(args, kwargs)
+        if image is None or image.ndim != 4:
             return original(self, *args, **kwargs)
-        padding = policy.padding(image.shape[2:])
-        padded = padding.apply(image, policy.pad)
-        args = tuple(padded if x is image else x for x in args)
-        kwargs = {key: padded if x is image else x for key, x in kwargs.items()}
+        size = image.shape[2:]
+        padding = policy.padding(size, self.training)
+
+        def padded(x: Any) -> Any:  # a depth map beside the image too
+            images = isinstance(x, Tensor) and x.ndim == 4 and x.shape[2:] == size and x.is_floating_point()
+            return padding.apply(x, policy.pad) if images else x
+
+        args = tuple(padded(x) for x in args)
+        kwargs = {key: padded(x) for key, x in kwargs.items()}
         return padding.crop(original(self, *args, **kwargs))
 
     return run

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..grids import ForwardPass
 from ..grids.network import replace_tensors
 from ..grids.sites import Size
+from ..grids.track import Output
 from ..ops import PixelGrid
 
 MODES = ("replicate", "reflect", "constant")
@@ -32,12 +33,13 @@ class Padding:
     Args:
         y: rows (above, below).
         x: columns (left, right).
-        outputs: grids of the network's outputs without padding, by name, which ``crop`` cuts them back to.
+        outputs: the network's outputs without padding, by name, which ``crop`` cuts them back to; empty where
+            something else does.
     """
 
     y: tuple[int, int] = (0, 0)
     x: tuple[int, int] = (0, 0)
-    outputs: Mapping[str, PixelGrid | None] = field(default_factory=dict, compare=False, repr=False)
+    outputs: Mapping[str, Output] = field(default_factory=dict, compare=False, repr=False)
 
     def __bool__(self) -> bool:
         return any((*self.y, *self.x))
@@ -68,14 +70,25 @@ class Padding:
         return F.pad(image, (*self.x, *self.y), mode)
 
     def crop(self, output: Any) -> Any:
-        """Cut a network's output, one or more tensors, back to what it is without padding; others than these stay."""
+        """Cut a network's output, one or more tensors, back to what it is without padding; others than these stay.
+
+        Raises:
+            ValueError: an output that no audit saw, or that holds positions in an order that cannot be cut.
+        """
 
         def cut(name: str, tensor: Tensor) -> Tensor:
-            grid = self.outputs.get(name)
-            if grid is None:
-                return tensor
+            plain = self.outputs.get(name)
+            if plain is None or plain.grid is None:
+                if tensor.ndim < 3 or (plain is not None and tensor.shape[1:] == plain.shape[1:]):
+                    return tensor
+                why = "no audit saw it" if plain is None else "its rows and columns are not known to be two of its axes"
+                raise ValueError(
+                    f"ResizePolicy: pad: output {name!r} of {tuple(tensor.shape)} cannot be cut back to the image: "
+                    f"{why}. Leave pad out."
+                )
             for axis, before in enumerate(self.before):
-                tensor = tensor.narrow(2 + axis, round(before / grid.stride[axis]), grid.size[axis])
+                start, length = round(before / plain.grid.stride[axis]), plain.grid.size[axis]
+                tensor = tensor.narrow(plain.rows + axis, start, length)
             return tensor
 
         return replace_tensors(output, cut) if self and self.outputs else output
@@ -105,7 +118,7 @@ def cover(follow: Callable[[Padding], ForwardPass], crops: bool, margin: int = 0
     short = [resized[entry.path, entry.call] for entry in plain.repeats]
     levels = short + [level for level in plain.levels if level is not None]
     outputs = plain.outputs if crops else {}
-    whole = [grid for grid in outputs.values() if grid is not None]
+    whole = [output.grid for output in outputs.values() if output.grid is not None]
     # Resizes of resizes, as in Semantic FPN, may read beyond at both ends: then a stride more on every side.
     more = [max(margin, math.ceil(max(level.stride[axis] for level in levels))) for axis in (0, 1)]
     options = [
@@ -148,7 +161,7 @@ def _options(
     """
     coarsest = max(levels, key=lambda level: level.stride[axis])
     stride, offset = coarsest.stride[axis], max(level.offset[axis] for level in levels)
-    steps = [round(grid.stride[axis]) for grid in whole]
+    steps = [max(1, round(grid.stride[axis])) for grid in whole]
     missing = max(margin, math.ceil(offset - _TOLERANCE))
     found = set()
     for before in {missing, math.ceil(missing / stride) * round(stride)}:

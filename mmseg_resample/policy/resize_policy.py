@@ -10,7 +10,8 @@ import copy
 import fnmatch
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from ..ops import AxisMap, PixelModel, _check
 from ..ops.grid import axis_maps
 from ..suggest import did_you_mean
 from .exact_maps import ExactMaps, close, covers
-from .intercept import COMPILES, mark, marks_restored, running
+from .intercept import COMPILES, installed_on, mark, marks_restored, running
 from .padding import MODES as PADDING_MODES
 from .padding import Padding, cover, cover_by_strides
 from .rule import Rule
@@ -121,6 +122,7 @@ class ResizePolicy:
         self._in_training: ExactMaps | None = None  # where other resizes are called then
         self._at: dict[Size, ExactMaps] = {}
         self._paddings: dict[Size, Padding] = {}
+        self._paddings_in_training: dict[Size, Padding] = {}  # the same, of what is returned then
         self._audit: _Audited | None = None
         self._decisions: dict[Any, dict[str, Any] | None] = {}
         self._places: frozenset[str] | None = None  # paths that were seen to resize
@@ -130,7 +132,15 @@ class ResizePolicy:
 
         Its state dict, class names and results at other resizes stay as they are. Resizes that no policy can reach are
         warned of.
+
+        Raises:
+            ValueError: the model cannot be audited, or this policy is at work on another one.
         """
+        if self._places is not None and installed_on(model) is not self:
+            raise ValueError(
+                "ResizePolicy.install: this policy is installed on another model, whose maps it holds. Make one for "
+                "each."
+            )
         self._forget()
         self._network = network_of(model)
         refused = self._network.refuses_padding(model) if self.pad is not None else None
@@ -235,34 +245,45 @@ class ResizePolicy:
         return self._at[size]
 
     def _audit_at(self, size: Size, audited: "_Audited") -> None:
-        for kept in (self._at, self._paddings):
-            if len(kept) >= _MOST_SIZES:
-                kept.pop(next(iter(kept)), None)  # type: ignore[attr-defined]
         try:
-            self._at[size] = ExactMaps.of([audited(size)])
-            self._paddings[size] = audited.paddings.get(size, Padding())
+            known, padding = ExactMaps.of([audited(size)]), audited.paddings.get(size, Padding())
         except Exception as error:
             stays = "resizes whose maps depend on it stay" + (", without padding" if self.pad is not None else "")
             self._warn(size, f"{size} could not be audited ({error}); {stays}.")
-            self._at[size], self._paddings[size] = self._known, Padding()
+            known, padding = self._known, Padding()
+        self._keep(self._at, size, known)
+        self._keep(self._paddings, size, padding)
 
-    def padding(self, size: Sequence[int]) -> Padding:
-        """Return what images of ``size`` (h, w) are padded by."""
+    def padding(self, size: Sequence[int], training: bool = False) -> Padding:
+        """Return what images of ``size`` (h, w) are padded by, and what the outputs are cropped to in either mode."""
         height, width = size
         if self.pad is not None and _check.are_symbolic(size):
             raise ValueError(
                 f"ResizePolicy: pad={self.pad!r} depends on the input size, which is open in this graph. Export it for "
                 f"one size."
             )
-        found = self._paddings.get((height, width))
-        return self._find_padding((height, width)) if found is None else found
+        found = (self._paddings_in_training if training else self._paddings).get((height, width))
+        return self._find_padding((height, width), training) if found is None else found
 
     @_check.opaque
-    def _find_padding(self, size: Size) -> Padding:
+    def _find_padding(self, size: Size, training: bool) -> Padding:
+        if training:
+            padding = self.padding(size)
+            if self._audit is not None:
+                with suppress(Exception):  # whatever a network raises that is not trained without labels
+                    padding = self._audit.in_training(size)
+                self._keep(self._paddings_in_training, size, padding)
+            return padding
         if self.pad is None or self._audit is None:
             return Padding()
         self._audit_at(size, self._audit)
         return self._paddings[size]
+
+    @staticmethod
+    def _keep(kept: dict[Size, Any], size: Size, value: Any) -> None:
+        if len(kept) >= _MOST_SIZES and size not in kept:
+            kept.pop(next(iter(kept)), None)
+        kept[size] = value
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -283,6 +304,8 @@ class ResizePolicy:
                 model.__dict__.pop("resize_policy", None)
                 if own is not None:
                     model.resize_policy = own
+                if own is not self:
+                    self._forget()
 
     def may_resize(self, path: str) -> bool:
         """Tell whether the module at ``path`` was seen to resize, or resizes where no audit looks."""
@@ -422,7 +445,7 @@ class _Audited:
         rules = copy.copy(policy)
         rules._forget()
         rules.pad = None if policy.pad is None else "constant"  # possible at every size, and moves nothing else
-        self.paddings = rules._paddings
+        self._rules, self.paddings = rules, rules._paddings
         self._crops = network_of(model).crops
         self._pad = None if policy.pad is None else cover if policy.exact else cover_by_strides
         self._margin = policy.pad_margin
@@ -434,6 +457,8 @@ class _Audited:
 
     def __call__(self, size: Size, training: bool = False) -> ForwardPass:
         if training or self._pad is None:
+            if training:
+                self.in_training(size)
             return self._follow_exact(size, training)
         maps: dict[Site, tuple[AxisMap, ...]] = {}
 
@@ -453,8 +478,20 @@ class _Audited:
     ) -> ForwardPass:
         return self._copy.run(lambda fake: _in_mode(fake, training, lambda: follow_exact(fake, size, start)))
 
+    def in_training(self, size: Size) -> Padding:
+        """Return the padding of images of ``size``, with the outputs that the model has in training mode."""
+        padding, known = self.paddings.get(size, Padding()), self._rules._paddings_in_training
+        known[size] = Padding()
+        if padding and self._crops:
+            plain = self._copy.run(lambda fake: _in_mode(fake, True, lambda: follow(fake, size)))
+            known[size] = replace(padding, outputs=plain.outputs)
+        else:
+            known[size] = padding
+        return known[size]
+
     def calls_in_training(self, size: Size) -> list[Any]:
         """Return the resizes that are called in training mode."""
+        self.in_training(size)
         return _calls(self._copy.run(lambda fake: _in_mode(fake, True, lambda: follow(fake, size))))
 
 

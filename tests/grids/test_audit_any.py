@@ -79,8 +79,12 @@ def as_pairs(levels):
         (lambda logits, features: {"out": logits, "aux": features}, ["out", "aux"]),
         (lambda logits, features: Prediction(logits, features), ["logits", "features"]),
         (lambda logits, features: {"pyramid": [features, None], "out": logits}, ["pyramid.0", "out"]),
+        (lambda logits, features: logits[:, 0], [""]),
+        (lambda logits, features: logits[:, :1].squeeze(1).sigmoid(), [""]),
+        (lambda logits, features: {"out": logits.argmax(1)}, ["out"]),
+        (lambda logits, features: logits.permute(0, 2, 3, 1), [""]),
     ],
-    ids=["tensor", "tuple", "list", "dict", "dataclass", "nested"],
+    ids=["tensor", "tuple", "list", "dict", "dataclass", "nested", "channel", "binary", "labels", "channels last"],
 )
 def test_any_output(wrap, names):
     found = audit(Wrapped(wrap), (64, 96))
@@ -92,12 +96,13 @@ def test_any_output(wrap, names):
 
 
 def sized(found, name):
-    return found.now.outputs[name].size == (64, 96)
+    return found.now.outputs[name].grid.size == (64, 96)
 
 
 @pytest.mark.parametrize("name", ["backbone", "encoder"])
 def test_levels_are_those_of_the_feature_extractor(name):
     assert as_pairs(audit(Segmentor(name), 64).levels) == LEVELS
+    assert as_pairs(audit(nn.DataParallel(Segmentor(name)), 64).levels) == LEVELS
 
 
 def test_a_network_that_returns_features_has_them_as_levels():

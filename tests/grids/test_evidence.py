@@ -92,6 +92,90 @@ def test_exact_measures_where_the_weights_look():
     torch.testing.assert_close(model(image)[..., 16:-16, 16:-16], image[..., 16:-16, 16:-16])
 
 
+def test_weights_are_measured_under_a_policy_too():
+    """Shifts are from where layers put levels, whatever a policy pads or knows of them already."""
+    model = mmseg_resample.exact(Taps((2, 0)), pad="replicate", weights=True)
+    assert [level.shift for level in level_shifts(model, (128, 128), samples=4)] == [(7.0, -7.0)]
+    assert mmseg_resample.audit(model, 128, weights=True).worst < 1e-6
+    assert mmseg_resample.exact(model, pad="replicate", weights=True).resize_policy.level_shifts == ((7.0, -7.0),)
+    patches = nn.Sequential(nn.Conv2d(1, 1, 16, 16))
+    nn.init.ones_(patches[0].weight)
+    model = Around(patches, lambda net, x: F.interpolate(net(x), x.shape[2:], mode="bilinear"))
+    mmseg_resample.exact(model, pad="replicate")
+    assert model.resize_policy.padding((128, 128)).y[0] > 0
+    (level,) = level_shifts(model, (128, 128), samples=4)
+    assert level.shift == pytest.approx((0, 0), abs=0.01)
+
+
+class Around(nn.Module):
+    def __init__(self, backbone, run):
+        super().__init__()
+        self.backbone, self.run = backbone, run
+
+    def forward(self, x):
+        return self.run(self.backbone, x)
+
+
+def changed(function):
+    """A backbone whose levels are changed before it returns them."""
+    backbone = Backbone((2, 0), 1)
+    forward = backbone.forward
+    backbone.forward = lambda x: function(forward(x)[0])
+    return backbone
+
+
+WAYS = {
+    "pads before": (Backbone((2, 0), 1), lambda net, x: net(F.pad(x, (16,) * 4))),
+    "writes into its image": (Backbone((2, 0), 1), lambda net, x: net(x.sub_(1))),
+    "rows in front of channels": (
+        changed(lambda y: [y.repeat(1, 52, 1, 1).permute(0, 2, 3, 1)]),
+        lambda net, x: net(x),
+    ),
+    "a level twice": (changed(lambda y: [y, y]), lambda net, x: net(x)),
+    "another method": (nn.Module(), lambda net, x: net.features(x)),
+}
+WAYS["another method"][0].features = Backbone((2, 0), 1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ways_to_run_a_backbone(way):
+    for level in level_shifts(Around(*WAYS[way]), samples=4):
+        assert level.shift == pytest.approx((7, -7), abs=0.01)
+
+
+def test_a_level_that_is_listed_twice_is_moved_once():
+    model = Around(changed(lambda y: [y, y]), lambda net, x: F.interpolate(net(x)[0], x.shape[2:], mode="bilinear"))
+    mmseg_resample.exact(model, weights=True)
+    image = ramps((64, 64))["x"]
+    torch.testing.assert_close(model(image)[..., 16:-16, 16:-16], image[..., 16:-16, 16:-16])
+
+
+def test_levels_of_several_runs_are_refused():
+    def two_scales(net, x):
+        coarse = net(F.avg_pool2d(x, 2))[0]
+        return F.interpolate(net(x)[0], coarse.shape[2:]) + coarse
+
+    with pytest.raises(ValueError, match="backbone runs 2 times"):
+        level_shifts(Around(Backbone((1, 1), 1), two_scales), samples=2)
+    with pytest.raises(ValueError, match="backbone runs more than once"):
+        ResizePolicy(exact=True, level_shifts=[(1, 1)]).install(Around(Backbone((1, 1), 1), two_scales))
+
+
+def test_the_size_that_a_network_takes():
+    class Fixed(Backbone):
+        img_size, strict_img_size = (96, 128), True
+
+        def forward(self, x):
+            if x.shape[2:] != (96, 128):
+                raise RuntimeError("takes 96x128")
+            return super().forward(x)
+
+    model = Around(Fixed((2, 0), 1), lambda net, x: net(x))
+    assert level_shifts(model, samples=2)[0].shift == (7, -7)
+    with pytest.raises(ValueError, match=r"Around could not be run \(64x64: RuntimeError: takes 96x128\). Give a size"):
+        level_shifts(model, (64, 64))
+
+
 def test_an_audit_judges_where_the_weights_look():
     model = Taps((2, 2))  # features of stride 8 sit at 7, and half-pixel resizes take them to sit at 3.5
     weights = level_shifts(model, (128, 128), samples=4)
@@ -142,7 +226,7 @@ class Detached(nn.Module):
 
 
 def test_a_level_that_cannot_be_asked_is_named():
-    with pytest.raises(ValueError, match="expected level 2 of Module to depend on the image"):
+    with pytest.raises(ValueError, match="expected level 2 of Branches to depend on the image"):
         level_shifts(Branches(Detached()), (64, 64), samples=2)
 
 

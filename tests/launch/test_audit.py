@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.logging import MMLogger
 
 from mmseg_resample import cli, launch
@@ -38,6 +39,20 @@ def test_a_policy_is_audited_as_if_the_config_had_it(capsys):
     assert cli.main(["audit", CONFIG, "--policy", "exact+pad", "--compare", "none", "--max-shift", "0.001"]) == 0
     said = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
     assert "resize_policy=dict(exact=True, pad='replicate') registers everything, with" in said
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])  # of what wrapped the model
+def test_the_weights_of_a_checkpoint_are_measured(tmp_path, capsys, monkeypatch, prefix):
+    from mmseg_resample.launch import auditing
+
+    config = "mmseg_resample::shapes/fcn_r18-d8-tiny_1xb8-400_shapes-128x128.py"
+    seen = []
+    monkeypatch.setattr(auditing, "level_shifts", lambda model, **_: seen.append(model.state_dict()) or [])
+    cli.main(["audit", config, "--weights", "own", "--compare", "none"])
+    trained = {key: value + 1 for key, value in seen[0].items()}
+    torch.save({"state_dict": {prefix + key: value for key, value in trained.items()}}, tmp_path / "a.pth")
+    assert cli.main(["audit", config, "--weights", str(tmp_path / "a.pth"), "--compare", "none"]) == 0
+    assert all(torch.equal(value, trained[key]) for key, value in seen[1].items())
 
 
 @pytest.mark.parametrize(

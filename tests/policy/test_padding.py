@@ -333,6 +333,92 @@ def test_outputs_of_any_kind_are_cropped(wrap):
     assert not isinstance(output, Outputs) or output.name == "outputs"
 
 
+@pytest.mark.parametrize("wrap", [lambda x: x[:, 0], lambda x: x.permute(0, 2, 3, 1), lambda x: {"a": x.argmax(1)}])
+def test_rows_and_columns_are_cropped_wherever_they_are(wrap):
+    model = mmseg_resample.exact(Wrapped(lambda x: x).eval(), pad="replicate")
+    other = Wrapped(wrap).eval()
+    other.load_state_dict(model.state_dict())
+    mmseg_resample.exact(other, pad="replicate")
+    x = torch.rand(1, 3, 64, 72)
+    torch.testing.assert_close(other(x), wrap(model(x)))
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x.flatten(2), lambda x: torch.fft.fft2(x).real])
+def test_what_cannot_be_cropped_is_refused(wrap):
+    with pytest.raises(ValueError, match=r"output '' of .* cannot be cut back to the image: its rows and columns"):
+        mmseg_resample.exact(Wrapped(wrap).eval(), pad="replicate")
+
+
+class InTraining(Net):
+    """What it returns in training mode is something else."""
+
+    def __init__(self, wrap):
+        super().__init__(convs(3, padding=1))
+        self.wrap = wrap
+
+    def forward(self, x):
+        found = super().forward(x)
+        return self.wrap(found["out"], found["features"]) if self.training else found["out"]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda out, features: out,
+        lambda out, features: (out, 2 * out),
+        lambda out, features: {"out": out, "aux": features},
+        lambda out, features: features,
+        lambda out, features: out.mean(),
+    ],
+)
+def test_outputs_of_training_mode_are_cropped_as_what_they_are(wrap):
+    model = InTraining(wrap).train()
+    x = torch.rand(1, 3, 64, 72)
+    plain = torch.utils._pytree.tree_map(lambda t: t.shape, model(x))
+    mmseg_resample.exact(model, pad="replicate")
+    for size in ((64, 72), (64, 72), (80, 72)):
+        x = torch.rand(1, 3, *size)
+        assert model.eval()(x).shape[2:] == size
+        found = torch.utils._pytree.tree_map(lambda t: t.shape, model.train()(x))
+        assert found == plain or size != (64, 72)
+    copied = copy.deepcopy(model)
+    assert torch.utils._pytree.tree_map(lambda t: t.shape, copied(torch.rand(1, 3, 64, 72))) == plain
+
+
+def test_an_output_that_no_audit_saw_is_refused():
+    model = Wrapped(lambda x: {"out": x}).eval()
+    mmseg_resample.exact(model, pad="replicate")
+    model.wrap = lambda x: {"out": x, "more": x}
+    with pytest.raises(ValueError, match=r"output 'more' of \(1, 5, 65, 73\) cannot be cut back .*: no audit saw it"):
+        model(torch.rand(1, 3, 64, 72))
+
+
+class WithDepth(Net):
+    """A second image beside the first: through the same layers, or the first itself where there is none."""
+
+    def forward(self, x, depth=None):
+        f = self.backbone(x)
+        f = f + F.interpolate(self.backbone(x if depth is None else depth), f.shape[2:], mode="bilinear")
+        return F.interpolate(self.head(f), x.shape[2:], mode="bilinear")
+
+
+def test_images_beside_the_first_are_padded_alike():
+    model = mmseg_resample.exact(WithDepth(convs(3, padding=1)).eval(), pad="replicate")
+    x = torch.rand(1, 3, 64, 72)
+    torch.testing.assert_close(model(x, x.clone()), model(x))
+    torch.testing.assert_close(model(x, depth=x.clone()), model(x))
+
+
+def test_outputs_finer_than_the_image():
+    class Fine(Net):
+        def forward(self, x):
+            y = super().forward(x)["out"]
+            return y, F.interpolate(y, scale_factor=2, mode="nearest")
+
+    model = mmseg_resample.exact(Fine(convs(3, padding=1)).eval(), pad="replicate")
+    assert [y.shape[2:] for y in model(torch.rand(1, 3, 64, 72))] == [(64, 72), (128, 144)]
+
+
 def test_survives_copies_autocast_and_memory_formats_and_pickles_keep_known_sizes():
     model = mmseg_resample.exact(Net(convs(3, padding=1)).eval(), pad="replicate")
     x = torch.rand(2, 3, 64, 72)

@@ -302,6 +302,23 @@ def test_as_a_context_every_pass_counts_anew():
         assert torch.equal(logits, expected)
 
 
+def test_a_policy_is_of_one_model():
+    """What it knows is of the model that it was installed on."""
+    model, other = build(), build()
+    policy = ResizePolicy(exact=True, sizes=[(128, 128), (160, 224)])
+    with policy.applied(model):
+        pass
+    policy.install(other)  # the block is over
+    policy.install(other)
+    with pytest.raises(ValueError, match="installed on another model"):
+        policy.install(model)
+    with pytest.raises(ValueError, match="installed on another model"), policy.applied(model):
+        pass
+    with policy.applied(other):
+        pass
+    assert policy.report()["exact"] and other.resize_policy is policy and not hasattr(model, "resize_policy")
+
+
 def test_as_a_context_on_any_model():
     model, stock = same_weights(build(dict(exact=True)), build())
     x = torch.randn(1, 3, 64, 96)

@@ -254,6 +254,20 @@ class TestOptions:
             assert isinstance(stem[1], torch.nn.Identity) == folded
             torch.testing.assert_close(stem(images), expected, rtol=1e-4, atol=1e-5)
 
+    def test_norms_without_statistics_and_windows(self, build):
+        """A network that slides takes no more than a window."""
+        runner = build(
+            "slides",
+            {"fold_norms": True},
+            **{"model.test_cfg": dict(mode="slide", crop_size=(32, 32), stride=(16, 16))},
+        )
+        stem = runner.model.backbone.stem
+        stem[1] = torch.nn.BatchNorm2d(stem[1].num_features, track_running_stats=False)
+        seen = []
+        runner.model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[2:]))
+        runner.call_hook("before_test")
+        assert set(seen) == {(32, 32)} and isinstance(stem[1], torch.nn.BatchNorm2d)
+
     def test_convolutions_that_something_else_reads(self, build):
         runner = build("apart", {"fold_norms": True})
 
