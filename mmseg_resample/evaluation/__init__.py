@@ -11,6 +11,7 @@ from .displacement import (
     EdgeCounts,
     displacement,
     edge_counts,
+    stored_displacement,
 )
 from .regions import FrameDistanceIoUMetric, ObjectSizeIoUMetric, frame_areas, object_areas
 from .runtime import RuntimeHook
@@ -38,5 +39,6 @@ __all__ = [
     "iou",
     "object_areas",
     "scores",
+    "stored_displacement",
     "trimap_areas",
 ]

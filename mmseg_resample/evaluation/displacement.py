@@ -11,6 +11,7 @@ that is not vertical also seems to move along x when it moves along y. docs/metr
 """
 
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 from .areas import encode
-from .per_image import PerImageMetric, log_table, ratio
+from .per_image import DamagedCounts, PerImageMetric, log_table, ratio, read_counts
 
 # Pixels around the peak that decide its position; shifts are examined this far beyond the greatest displacement.
 _WINDOW = 4
@@ -152,6 +153,20 @@ def displacement(counts: EdgeCounts) -> Displacement:
     return Displacement(x=axes[1], y=axes[0], found=float(found))
 
 
+def stored_displacement(path: str | PathLike[str]) -> Displacement:
+    """Read the displacement over all images from an ``out_file`` of ``DisplacementMetric``.
+
+    Raises:
+        DamagedCounts: it was cut or changed.
+        FileNotFoundError: it is not there.
+    """
+    names = EdgeCounts._fields
+    try:
+        return displacement(EdgeCounts(*read_counts(path, *(f"total_{name}" for name in names))))
+    except DamagedCounts:  # or written before there were any
+        return displacement(EdgeCounts(*(each.sum(0) for each in read_counts(path, *names))))
+
+
 @METRICS.register_module()
 class DisplacementMetric(PerImageMetric):
     """Displacement of the prediction from the label in pixels, positive = right of and below the label.
@@ -162,7 +177,7 @@ class DisplacementMetric(PerImageMetric):
 
     ``out_file`` holds the fields of ``EdgeCounts``, first dimension = images:
     ``displacement(EdgeCounts(*(stored[name][drawn].sum(0) for name in EdgeCounts._fields)))`` is the displacement over
-    the images drawn.
+    the images drawn. Their sums over all images are in it as ``total_pred`` and so on, for ``stored_displacement``.
 
     Args:
         max_displacement: the greatest displacement that can be measured along each axis, in pixels.
@@ -181,6 +196,10 @@ class DisplacementMetric(PerImageMetric):
         return edge_counts(
             pred, label, len(self.classes), self.max_displacement, self.bins, self.ignore_index
         )._asdict()
+
+    def totals(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the counts of all images together."""
+        return {f"total_{name}": arrays[name].sum(0) for name in EdgeCounts._fields}
 
     def summarize(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
         """Return the displacement over all images; log the profile."""

@@ -21,13 +21,14 @@ class PerImageMetric(BaseMetric):
     The counts of an image do not depend on other images, so a data set can be resampled afterwards: add up the counts
     of the images drawn and reduce them again. Several ranks give what one gives.
 
-    Subclasses define ``count``, ``summarize`` and, for what ``out_file`` should hold beside the counts, ``arrays``.
+    Subclasses define ``count``, ``summarize`` and, for what ``out_file`` should hold beside the counts, ``arrays`` and
+    ``totals``.
 
     Args:
         ignore_index: label of the pixels that do not count.
-        out_file: ``.npz`` to write: what ``arrays`` returns, first dimension = images; ``images`` (num_images,) file
-            names, or positions where a sample has none; ``classes`` (C,). A relative path begins at the work directory
-            of the run, or where the process was started if there is no run.
+        out_file: ``.npz`` to write: what ``arrays`` returns, first dimension = images, and what ``totals`` does;
+            ``images`` (num_images,) file names, or positions where a sample has none; ``classes`` (C,). A relative path
+            begins at the work directory of the run, or where the process was started if there is no run.
         collect_device, prefix, collect_dir: as in every mmengine metric.
     """
 
@@ -52,6 +53,10 @@ class PerImageMetric(BaseMetric):
     def arrays(self, counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return what ``out_file`` holds and ``summarize`` gets; ``counts`` are stacked, first dimension = images."""
         return counts
+
+    def totals(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return what ``out_file`` holds of all images together, for readers that want nothing else."""
+        return {}
 
     def summarize(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
         """Return the values of the metric."""
@@ -89,7 +94,8 @@ class PerImageMetric(BaseMetric):
         arrays = self.arrays({name: torch.stack([result[name] for result in results]).numpy() for name in names})
         if self.out_file is not None:
             images = [result["image"] or str(position) for position, result in enumerate(results)]
-            _write(work_dir() / self.out_file, images=np.array(images), classes=np.array(self.classes), **arrays)
+            beside = dict(images=np.array(images), classes=np.array(self.classes), **self.totals(arrays))
+            _write(work_dir() / self.out_file, **arrays, **beside)
         return self.summarize(arrays)
 
     @property

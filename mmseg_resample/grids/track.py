@@ -140,7 +140,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Output:
-    """Where the elements of an output of a network are.
+    """Positions of the elements of an output of a network.
 
     Args:
         grid: that of its rows and columns; None where it has none.

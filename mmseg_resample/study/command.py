@@ -69,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         with raised_signals():
-            return args.run(args, Console())
+            console = Console()
+            if not console.is_terminal:
+                console.width = max(console.width, 160)
+            return args.run(args, console)
     except (StudyError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -21,8 +21,10 @@ from mmseg_resample.evaluation import (
     edge_counts,
     frame_areas,
     object_areas,
+    stored_displacement,
     trimap_areas,
 )
+from mmseg_resample.evaluation.per_image import DamagedCounts
 
 from .maps import CLASSES, C, evaluate, patches
 
@@ -123,6 +125,22 @@ class TestEveryMetric:
     def test_nothing_but_ignored_pixels(self, name):
         ignored = torch.full(SIZE, 255)
         assert np.isnan(list(evaluate(build(name), [(ignored, ignored)]).values())).all()
+
+
+def test_the_displacement_of_a_file_is_that_of_its_images(tmp_path):
+    path, old, cut = (tmp_path / f"{name}.npz" for name in ("new", "old", "cut"))
+    evaluate(build("DisplacementMetric", out_file=str(path)), pairs(3))
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    expected = displacement(EdgeCounts(*(arrays[name].sum(0) for name in EdgeCounts._fields)))
+    np.savez_compressed(old, **{name: array for name, array in arrays.items() if not name.startswith("total_")})
+    for found in map(stored_displacement, (path, old)):
+        assert found.found == expected.found
+        np.testing.assert_equal(found.x.profile, expected.x.profile)
+        np.testing.assert_equal(found.y.thirds, expected.y.thirds)
+    cut.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DamagedCounts, match="is damaged"):
+        stored_displacement(cut)
 
 
 @pytest.mark.parametrize("name", ["ConfusionMatrixMetric", *METRIC_CASES])

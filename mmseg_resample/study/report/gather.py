@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mmseg_resample.evaluation.displacement import Displacement, EdgeCounts, displacement
-from mmseg_resample.evaluation.per_image import DamagedCounts, read_counts
+from mmseg_resample.evaluation.displacement import Displacement, stored_displacement
+from mmseg_resample.evaluation.per_image import DamagedCounts
 
 from .. import records
 from ..evaluators import CONFUSION
@@ -129,12 +129,11 @@ class Directory:
     def displacement(self, run: Mapping[str, Any], evaluation: str, evaluator: str) -> Displacement | str:
         """Read the displacement over all test images, with its profile; in words why there is none."""
         try:
-            counts = read_counts(self.counts_file(run, evaluation, evaluator), *EdgeCounts._fields)
+            return stored_displacement(self.counts_file(run, evaluation, evaluator))
         except FileNotFoundError:
             return "per-image counts are absent"
         except DamagedCounts as error:
             return self.damage(error)
-        return displacement(EdgeCounts(*(each.sum(0) for each in counts)))
 
     def damage(self, error: DamagedCounts) -> str:
         """Say which counts are damaged, and how they are made again."""

@@ -34,7 +34,7 @@ def _rich(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> 
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     table.padding = (0, 1, 0, 0)  # a comparison fits 80 columns
     for header in headers:
-        table.add_column(escape(header))
+        table.add_column(escape(header), overflow="fold")  # where it is too narrow after all, nothing is lost
     for _, group in itertools.groupby(rows, key=lambda row: row[0]):
         for row in group:
             table.add_row(*map(escape, row))
