@@ -163,14 +163,14 @@ def answer():
 
 
 def _difference(report, where, variant):
-    found = [
+    found = (
         difference
         for each in report["comparisons"]
         if each["evaluation"] == "own" and (each["combination"]["input"], each["combination"]["padding"]) == where
         for difference in each["differences"]
         if difference["variant"] == variant
-    ]
-    return found[0] if found else None
+    )
+    return next(found, None)
 
 
 def audits(out):

@@ -203,7 +203,7 @@ class DisplacementMetric(PerImageMetric):
 
     def summarize(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
         """Return the displacement over all images; log the profile."""
-        result = displacement(EdgeCounts(*(arrays[name].sum(0) for name in EdgeCounts._fields)))
+        result = displacement(EdgeCounts(*self.totals(arrays).values()))
         middle = (np.arange(self.bins) + 0.5) / self.bins
         columns = {"position": middle.round(3), "dx": result.x.profile.round(3), "dy": result.y.profile.round(3)}
         log_table("displacement in px, by position from left and from top", columns)

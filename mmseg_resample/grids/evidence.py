@@ -23,7 +23,7 @@ from ..ops import PixelGrid
 from .fake import FakeCopy, has_values
 from .forward_pass import ForwardPass, follow
 from .layout import Vector
-from .network import modes_restored, named_tensors, network_of
+from .network import methods_replaced, modes_restored, named_tensors, network_of
 from .sites import Size
 
 _SIZE = (384, 416)  # rows and columns are told apart by it
@@ -157,15 +157,14 @@ def _levels(model: nn.Module, image: Tensor, audited: ForwardPass) -> list[Tenso
     returned: list[Any] = []
     with ExitStack() as stack:
         if extractor is not None:
-            own, forward = extractor.__dict__.get("forward"), extractor.forward
+            forward = extractor.forward
 
             def noted(*args: Any, **kwargs: Any) -> Any:
                 returned.append(forward(*args, **kwargs))
                 return returned[-1]
 
-            object.__setattr__(extractor, "forward", noted)
-            stack.callback(_put_back, extractor, own)
-        stack.enter_context(_Followed())
+            stack.enter_context(methods_replaced([(extractor, "forward", noted)]))
+        stack.enter_context(_GradientsEverywhere())
         outputs = list(network.run(model, image.clone()))  # may be written into
     if len(returned) > 1:
         raise ValueError(
@@ -178,19 +177,12 @@ def _levels(model: nn.Module, image: Tensor, audited: ForwardPass) -> list[Tenso
     return [tensor for name, tensor in outputs if (grid := grids[name]) is None or grid.size != audited.size]
 
 
-def _put_back(module: nn.Module, own: Any) -> None:
-    if own is None:
-        object.__delattr__(module, "forward")
-    else:
-        object.__setattr__(module, "forward", own)
-
-
 def _rows_last(level: Tensor, grid: PixelGrid) -> Tensor:
     """Return (N, H, W, C) as (N, C, H, W)."""
     return level if tuple(level.shape[2:]) == grid.size else level.permute(0, 3, 1, 2)
 
 
-class _Followed(TorchFunctionMode):
+class _GradientsEverywhere(TorchFunctionMode):
     """Gradients in all of a network: also where it does without, as around a backbone that is not trained."""
 
     def __torch_function__(

@@ -116,6 +116,22 @@ def modes_restored(model: nn.Module) -> Iterator[list[nn.Module]]:
             module.training = mode
 
 
+@contextmanager
+def methods_replaced(replaced: Sequence[tuple[nn.Module, str, Callable[..., Any]]]) -> Iterator[None]:
+    """Put functions, (module, method, function), in place of methods of instances, and take them away again."""
+    before = [(module, method, module.__dict__.get(method)) for module, method, _ in replaced]
+    try:
+        for module, method, function in replaced:
+            object.__setattr__(module, method, function)  # past nn.Module's own: a scripted module takes no new methods
+        yield
+    finally:
+        for module, method, own in before:
+            if own is not None:
+                object.__setattr__(module, method, own)
+            elif method in module.__dict__:
+                object.__delattr__(module, method)
+
+
 def _card(module: nn.Module) -> Mapping[str, Any] | None:
     """Return what timm's models carry about their weights, if it names the input, (C, H, W)."""
     card = getattr(module, "pretrained_cfg", None)

@@ -14,7 +14,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ..ops import AxisMap, PixelGrid
 from .layout import Atom, Dim, Layout, Offset, Taps, Untrackable, Vector, offset_between
-from .network import Network, named_tensors
+from .network import Network, methods_replaced, named_tensors
 from .points import Choice, ChosenPoints
 from .rules import ENDS, RULES, pointwise
 from .sites import Site, Size, at_path, audited, below_python, current_pass, current_site, new_pass, resizes_seen
@@ -260,20 +260,13 @@ class Tracker(TorchDispatchMode):
     @contextmanager
     def modules(self, model: nn.Module, network: Network, watched: Sequence[str] = ()) -> Iterator[None]:
         """Know which of ``model``'s modules is running, and note the grids that the ``watched`` ones return."""
-        wrapped: list[tuple[nn.Module, str, Any]] = []
-        for name, module in model.named_modules():
-            for method, path in network.paths(name, module).items():
-                wrapped.append((module, method, module.__dict__.get(method)))
-                # Past nn.Module's own: a scripted module takes no new methods.
-                object.__setattr__(module, method, self._entering(path, getattr(module, method), watched))
-        try:
+        entered = [
+            (module, method, self._entering(path, getattr(module, method), watched))
+            for name, module in model.named_modules()
+            for method, path in network.paths(name, module).items()
+        ]
+        with methods_replaced(entered):
             yield
-        finally:
-            for module, method, own in wrapped:
-                if own is None:
-                    object.__delattr__(module, method)
-                else:
-                    object.__setattr__(module, method, own)
 
     def _entering(self, name: str, forward: Callable[..., Any], watched: Sequence[str]) -> Callable[..., Any]:
         def tracked(*args: Any, **kwargs: Any) -> Any:

@@ -296,8 +296,8 @@ class ResizePolicy:
         """Install on ``model`` for the block alone: a policy for a model that was built without one."""
         own = model.__dict__.get("resize_policy")
         with marks_restored(model):
+            self.install(model)  # refused, it leaves what is known of another model
             try:
-                self.install(model)
                 with self.running():
                     yield
             finally:
@@ -480,12 +480,16 @@ class _Audited:
 
     def in_training(self, size: Size) -> Padding:
         """Return the padding of images of ``size``, with the outputs that the model has in training mode."""
-        padding, known = self.paddings.get(size, Padding()), self._rules._paddings_in_training
-        known[size] = Padding()
-        if padding and self._crops:
-            plain = self._copy.run(lambda fake: _in_mode(fake, True, lambda: follow(fake, size)))
-            known[size] = replace(padding, outputs=plain.outputs)
-        else:
+        known = self._rules._paddings_in_training
+        if size not in known:
+            padding = self.paddings.get(size, Padding())
+            if padding and self._crops:
+                known[size] = Padding()
+                try:
+                    plain = self._copy.run(lambda fake: _in_mode(fake, True, lambda: follow(fake, size)))
+                finally:
+                    del known[size]
+                padding = replace(padding, outputs=plain.outputs)
             known[size] = padding
         return known[size]
 

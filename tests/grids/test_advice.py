@@ -74,7 +74,7 @@ def differences(report, evaluation):
 
 
 def on_photographs():
-    """What pixel models gain under the padding of the pretraining, and what the flag that suits the size loses."""
+    """Return what pixel models gain under the padding of the pretraining, and the suiting flag loses elsewhere."""
     content = json.loads((ROOT / PHOTOS / "report.json").read_text())
     gains = {
         (c["combination"]["input"], d["variant"]): d["mean"]

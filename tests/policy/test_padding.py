@@ -350,7 +350,7 @@ def test_what_cannot_be_cropped_is_refused(wrap):
 
 
 class InTraining(Net):
-    """What it returns in training mode is something else."""
+    """A network that returns something else in training mode."""
 
     def __init__(self, wrap):
         super().__init__(convs(3, padding=1))

@@ -303,7 +303,7 @@ def test_as_a_context_every_pass_counts_anew():
 
 
 def test_a_policy_is_of_one_model():
-    """What it knows is of the model that it was installed on."""
+    """Knowledge of a model stays with it, also where another one is refused."""
     model, other = build(), build()
     policy = ResizePolicy(exact=True, sizes=[(128, 128), (160, 224)])
     with policy.applied(model):
@@ -312,8 +312,10 @@ def test_a_policy_is_of_one_model():
     policy.install(other)
     with pytest.raises(ValueError, match="installed on another model"):
         policy.install(model)
+    known = policy.report()["exact"]
     with pytest.raises(ValueError, match="installed on another model"), policy.applied(model):
         pass
+    assert policy.report()["exact"] == known != {}
     with policy.applied(other):
         pass
     assert policy.report()["exact"] and other.resize_policy is policy and not hasattr(model, "resize_policy")
