@@ -31,7 +31,7 @@ from ..files import atomic_write
 DIRECTORY = "MMSEG_RESAMPLE_CACHE"
 """Environment variable: a directory for the samples, in place of the temporary one. /dev/shm is no disk."""
 
-_KEPT_FREE = 0.2  # of the file system: the rest of the machine needs room too
+_KEPT_FREE = 0.2, 4 << 30  # of the file system, or bytes if that is less: the rest of the machine needs room too
 _ALIGNMENT = 64  # bytes
 
 
@@ -45,7 +45,7 @@ class CachedLoading(BaseTransform):
     text change. Input that holds arrays or other objects is loaded every time.
 
     The samples are removed when the last process that uses them ends. After a kill they stay, and the next process uses
-    them. Once the file system is 80 % full, no more are kept.
+    them. Once less than 4 GiB and less than a fifth of the file system are free, no more are kept.
 
     Args:
         transforms: Configs of the loading transforms.
@@ -182,7 +182,8 @@ def _write(path: Path, sample: dict) -> None:
     lengths = struct.pack(f"={1 + len(parts)}Q", len(arrays), *(part.nbytes for part in parts))
     try:
         usage = shutil.disk_usage(path.parent)
-        if usage.free < _KEPT_FREE * usage.total:
+        fraction, enough = _KEPT_FREE
+        if usage.free < min(fraction * usage.total, enough):
             _warn_full(path.parent)
             return
         with atomic_write(path) as partial, open(partial, "wb", opener=_private) as file:

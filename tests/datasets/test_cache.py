@@ -151,11 +151,15 @@ def test_processes_of_a_data_loader_share_samples(folder, directory):
 
 
 class TestRoom:
-    def test_a_file_system_that_is_nearly_full_gets_no_more(self, folder, directory, monkeypatch):
+    @pytest.mark.parametrize(
+        ("total", "free", "kept"),
+        [(1000, 199, False), (1000, 201, True), (1 << 40, 3 << 30, False), (1 << 40, 5 << 30, True)],
+    )
+    def test_a_file_system_that_is_nearly_full_gets_no_more(self, folder, directory, monkeypatch, total, free, kept):
         usage = namedtuple("usage", "total used free")
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1000, 801, 199))
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(total, total - free, free))
         assert_same(files(folder, cached(FILES))[0], files(folder, FILES)[0])
-        assert not list(directory.iterdir())
+        assert bool(list(directory.iterdir())) is kept
 
     def test_a_write_that_fails_leaves_nothing(self, folder, directory, monkeypatch):
         def replace(*args):
